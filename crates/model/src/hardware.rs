@@ -1,0 +1,120 @@
+//! The hardware description: what a computer is made of, without saying how it is emulated.
+
+/// A computer's hardware, as its maker describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hardware {
+    /// The board.
+    pub profile: Profile,
+    /// Number of virtual CPUs, 1 to 64.
+    pub cpus: u32,
+    /// Memory, bytes; a multiple of 1 MiB.
+    pub memory_bytes: u64,
+    /// How it starts.
+    pub boot: Boot,
+    /// Its disks, in the order in which the guest finds them.
+    pub disks: Vec<DiskSpec>,
+    /// Its network cards.
+    pub nics: Vec<NicSpec>,
+    /// Its screen, if it has one.
+    pub display: Option<DisplaySpec>,
+}
+
+/// The board: a full PC, or a light one with few devices for small guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// Intel Q35: PCI Express, the board for real appliances.
+    Q35,
+    /// The smallest PC that still runs anything x86 (i440FX with few devices).
+    Light,
+}
+
+/// How a computer starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    /// Firmware or direct kernel.
+    pub kind: BootKind,
+    /// The kernel's command line; empty with BIOS boot.
+    pub cmdline: String,
+}
+
+/// What takes control first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BootKind {
+    /// BIOS, from the first disk.
+    Bios,
+    /// A Linux kernel (and usually an initrd) loaded by the virtual machine monitor.
+    Kernel,
+}
+
+/// One disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// Its name in the description: `system`, `data` ... Unique within a computer.
+    pub name: String,
+    /// Whose it is.
+    pub role: DiskRole,
+    /// What a stop does to a system disk.
+    pub reset: ResetPolicy,
+    /// Size, bytes; a multiple of the page size.
+    pub size_bytes: u64,
+}
+
+/// Whose a disk is, which decides what stop, update and checkpoint do to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DiskRole {
+    /// The maker's: replaced by an update; at stop reset or kept as the maker says.
+    System,
+    /// The user's: never touched by an update, survives stop.
+    Data,
+    /// Never saved: empty again after stop.
+    Scratch,
+}
+
+/// What `stop` does to a system disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResetPolicy {
+    /// Back to the maker's content.
+    Reset,
+    /// What the guest wrote stays until the next update.
+    Keep,
+}
+
+/// One network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicSpec {
+    /// The network it plugs into; `user` is user-mode networking through the host.
+    pub network: String,
+    /// Guest TCP ports that the appliance offers, for example 80.
+    pub ports: Vec<u16>,
+}
+
+/// A published port: host `address:host_port` -> guest TCP `guest_port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortMap {
+    /// The host's address to listen on, for example 127.0.0.1.
+    pub address: std::net::IpAddr,
+    /// The port on the host.
+    pub host_port: u16,
+    /// The TCP port in the guest.
+    pub guest_port: u16,
+}
+
+/// A screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DisplaySpec {
+    /// Video memory, bytes.
+    pub video_bytes: u64,
+}
+
+/// How to tell that an appliance is ready for its user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ready {
+    /// As soon as its CPUs run.
+    Started,
+    /// A TCP port in the guest accepts a connection.
+    Port(u16),
+    /// A line on the serial console contains this text.
+    Console(String),
+    /// The guest agent answers a ping.
+    Agent,
+}

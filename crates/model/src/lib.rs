@@ -1,0 +1,20 @@
+//! The nouns of Collective. No I/O, no serialization, no dependencies.
+//!
+//! Every crate speaks in these types; none of them is a wire or disk format. The formats in
+//! `docs/format/` have dull types of their own, next to their encoders.
+
+mod hardware;
+mod id;
+mod refs;
+mod size;
+
+pub use hardware::{
+    Boot, BootKind, DiskRole, DiskSpec, DisplaySpec, Hardware, NicSpec, PortMap, Profile, Ready,
+    ResetPolicy,
+};
+pub use id::{ChunkId, CheckpointId, HostId, IdError, InstanceId, ManifestId, VersionId};
+pub use refs::{Generation, InstanceState, Lease, Name, NameError};
+pub use size::{SizeError, format_bytes, parse_bytes};
+
+/// Bytes in a page: the unit in which volumes are read, written, addressed and shared.
+pub const PAGE_BYTES: usize = 4096;
