@@ -1,1 +1,15 @@
-//! (being written)
+//! The only place where wire types live: what the CLI prints with `--json`, and what the CLI and
+//! a shim say to each other.
+//!
+//! *Invariants.* Nothing here does I/O or decides anything; no other crate's internal type is
+//! serialized. A field, once printed, keeps its name and unit; new ones may be added.
+
+mod output;
+mod shim;
+
+pub use output::{
+    AppliancePrint, BuildPrint, CheckPrint, CheckpointPrint, DoctorPrint, ErrorBody, ErrorPrint,
+    ExecPrint, ForkPrint, GcPrint, HistoryPrint, InspectPrint, InstancePrint, PortPrint,
+    RepoInitPrint, RepoStatsPrint, StartPrint, StatePrint, UndoPrint, VolumePrint,
+};
+pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

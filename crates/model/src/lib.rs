@@ -12,7 +12,7 @@ pub use hardware::{
     Boot, BootKind, DiskRole, DiskSpec, DisplaySpec, Hardware, NicSpec, PortMap, Profile, Ready,
     ResetPolicy,
 };
-pub use id::{ChunkId, CheckpointId, HostId, IdError, InstanceId, ManifestId, VersionId};
+pub use id::{CheckpointId, ChunkId, HostId, IdError, InstanceId, ManifestId, VersionId};
 pub use refs::{Generation, InstanceState, Lease, Name, NameError};
 pub use size::{SizeError, format_bytes, parse_bytes};
 

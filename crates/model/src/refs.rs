@@ -34,7 +34,13 @@ impl std::error::Error for NameError {}
 impl Name {
     /// Reads the name of an instance or an unqualified appliance (no `/`).
     pub fn new(text: &str) -> Result<Self, NameError> {
-        if is_name(text) { Ok(Self(text.to_owned())) } else { Err(NameError { text: text.to_owned() }) }
+        if is_name(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NameError {
+                text: text.to_owned(),
+            })
+        }
     }
 
     /// Reads the name of an appliance: `name` or `maker/name`.
@@ -43,7 +49,13 @@ impl Name {
             Some((maker, name)) => is_name(maker) && is_name(name),
             None => is_name(text),
         };
-        if valid { Ok(Self(text.to_owned())) } else { Err(NameError { text: text.to_owned() }) }
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NameError {
+                text: text.to_owned(),
+            })
+        }
     }
 
     /// The name as text.
@@ -60,7 +72,9 @@ impl fmt::Display for Name {
 
 fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
-    let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let first = bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     first
         && text.len() <= 63
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))

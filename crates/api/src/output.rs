@@ -1,0 +1,240 @@
+//! What each verb prints with `--json`: one document on standard output.
+
+use serde::{Deserialize, Serialize};
+
+/// An error, as `{"error": {...}}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorPrint {
+    pub error: ErrorBody,
+}
+
+/// What went wrong and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// A stable word to branch on, for example `not_found`.
+    pub kind: String,
+    /// What happened, for a person.
+    pub message: String,
+    /// The next step.
+    pub hint: String,
+}
+
+/// One row of `ps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstancePrint {
+    pub name: String,
+    pub id: String,
+    /// `running paused suspended stopped failed`.
+    pub state: String,
+    pub appliance: String,
+    pub version: String,
+    /// `tcg` or `kvm` while it runs here.
+    pub accel: Option<String>,
+    /// The shim's process id while it runs here.
+    pub pid: Option<u32>,
+    /// The host that runs it, when one does.
+    pub host: Option<String>,
+    pub ports: Vec<PortPrint>,
+    /// Why it is not answering as it should, when that is known (a stalled page, a lost shim).
+    pub note: Option<String>,
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortPrint {
+    pub address: String,
+    pub host_port: u16,
+    pub guest_port: u16,
+}
+
+/// `run` and `resume`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartPrint {
+    pub name: String,
+    /// From the command to the moment the guest's CPUs run, milliseconds.
+    pub started_ms: u64,
+    /// From the command until the ready check passed, milliseconds.
+    pub ready_ms: u64,
+    /// Bytes that came from the repository until it was ready, as stored (compressed).
+    pub fetched_bytes: u64,
+    /// Bytes of pages that were already on this host until it was ready.
+    pub reused_bytes: u64,
+    pub accel: String,
+    pub ports: Vec<PortPrint>,
+    /// `booted` or `continued`.
+    pub how: String,
+}
+
+/// `suspend` and `checkpoint`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointPrint {
+    pub checkpoint: String,
+    /// How long the guest's CPUs stood still, milliseconds (for `suspend`: until its state was
+    /// frozen).
+    pub pause_ms: f64,
+    /// Bytes the guest had written since the last checkpoint.
+    pub dirty_bytes: u64,
+    /// Bytes that this added to the repository, as stored.
+    pub stored_bytes: u64,
+    /// Of the dirty bytes, those that the repository already had.
+    pub reused_bytes: u64,
+    /// Whole time until it was durable, milliseconds.
+    pub total_ms: u64,
+}
+
+/// `fork`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkPrint {
+    pub instances: Vec<String>,
+    pub pause_ms: f64,
+    pub checkpoint: String,
+    pub starts: Vec<StartPrint>,
+}
+
+/// `undo`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndoPrint {
+    pub name: String,
+    /// The checkpoint that is the head now.
+    pub checkpoint: String,
+    /// Where the state that was undone is kept, if there was any.
+    pub branch: Option<String>,
+    pub state: String,
+}
+
+/// One line of `history`, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryPrint {
+    pub id: String,
+    pub label: Option<String>,
+    /// When it was taken, RFC 3339, UTC.
+    pub time: String,
+    /// What it added to the repository, bytes as stored.
+    pub size_bytes: u64,
+    /// `suspend`, `checkpoint`, `stop`, `fork`, `undo`.
+    pub why: String,
+    /// Whether it holds memory, so that it continues; else it boots.
+    pub memory: bool,
+    /// The branch it belongs to; none for the instance's own line.
+    pub branch: Option<String>,
+}
+
+/// A verb that only changes the state: `pause`, `unpause`, `stop`, `rm`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatePrint {
+    pub name: String,
+    pub state: String,
+    pub checkpoint: Option<String>,
+}
+
+/// `exec` with `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecPrint {
+    pub exit_code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// `build`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildPrint {
+    pub appliance: String,
+    pub version: String,
+    pub version_id: String,
+    pub logical_bytes: u64,
+    pub stored_bytes: u64,
+    pub reused_bytes: u64,
+    pub total_ms: u64,
+    pub volumes: Vec<VolumePrint>,
+}
+
+/// One volume, as `build` and `inspect` show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumePrint {
+    pub name: String,
+    pub manifest: Option<String>,
+    pub size_bytes: u64,
+    /// Bytes written since the last checkpoint, while it runs here.
+    pub dirty_bytes: Option<u64>,
+    /// Bytes read from the repository since it started, as pages.
+    pub fetched_bytes: Option<u64>,
+    /// Bytes found in the host's cache since it started.
+    pub cached_bytes: Option<u64>,
+}
+
+/// `inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectPrint {
+    #[serde(flatten)]
+    pub instance: InstancePrint,
+    pub version_id: String,
+    pub generation: u64,
+    pub head: Option<String>,
+    pub origin: Option<String>,
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    pub profile: String,
+    pub cpu_model: String,
+    pub mac: Vec<String>,
+    pub volumes: Vec<VolumePrint>,
+    pub vnc: Option<String>,
+    pub directory: Option<String>,
+}
+
+/// One appliance of the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliancePrint {
+    pub name: String,
+    pub version: String,
+    pub version_id: String,
+    pub description: String,
+}
+
+/// `repo init`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoInitPrint {
+    pub location: String,
+    pub id: String,
+    pub encrypted: bool,
+    /// Where its key is: `repository`, `host` or none.
+    pub key: Option<String>,
+}
+
+/// `repo stats`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoStatsPrint {
+    pub logical_bytes: u64,
+    pub stored_bytes: u64,
+    pub chunks: u64,
+    pub objects: u64,
+}
+
+/// `repo check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckPrint {
+    pub ok: bool,
+    pub chunks: u64,
+    pub objects: u64,
+    pub read_bytes: u64,
+    pub problems: Vec<String>,
+}
+
+/// `repo gc`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcPrint {
+    pub live_chunks: u64,
+    pub condemned_packs: u64,
+    pub deleted_packs: u64,
+    pub repacked_packs: u64,
+    pub freed_bytes: u64,
+}
+
+/// One line of `doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorPrint {
+    pub check: String,
+    /// `ok`, `warning` or `failed`.
+    pub status: String,
+    pub detail: String,
+    pub hint: String,
+}

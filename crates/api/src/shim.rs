@@ -1,0 +1,96 @@
+//! What a command and a shim say to each other: one JSON document a line over the shim's socket.
+//! A connection carries one request and its reply.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CheckpointPrint, ErrorBody, PortPrint, VolumePrint};
+
+/// What can be asked of a shim.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Request {
+    /// What are you doing? Answered at once, whatever else goes on.
+    Status,
+    /// Answer when the guest is ready, or failed to become so.
+    AwaitReady {
+        timeout_ms: u64,
+    },
+    Pause,
+    Unpause,
+    Checkpoint {
+        label: Option<String>,
+        why: String,
+    },
+    /// Checkpoint, then end. With `branch`, the instance's head stays where it is and the
+    /// checkpoint becomes a branch.
+    Suspend {
+        label: Option<String>,
+        branch: bool,
+    },
+    /// Power off, keep what is to be kept, end. With `force`, without asking the guest.
+    Stop {
+        force: bool,
+        timeout_ms: u64,
+    },
+    /// End without keeping anything (`rm --force`).
+    Discard,
+    Exec {
+        argv: Vec<String>,
+        stdin_base64: Option<String>,
+        timeout_ms: u64,
+    },
+    /// Write a PNG of the screen to this file of the run directory.
+    Screenshot {
+        file_name: String,
+    },
+}
+
+/// What a shim answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    Status(Box<Status>),
+    Started(StartReport),
+    Checkpoint(CheckpointPrint),
+    Exec(ExecOutcome),
+    Done { checkpoint: Option<String> },
+    Failed { error: ErrorBody },
+}
+
+/// How a start went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartReport {
+    /// From the shim's birth until the guest's CPUs ran, milliseconds.
+    pub started_ms: u64,
+    /// From the shim's birth until the ready check passed, milliseconds.
+    pub ready_ms: u64,
+    pub fetched_bytes: u64,
+    pub reused_bytes: u64,
+    pub accel: String,
+    pub ports: Vec<PortPrint>,
+    /// `booted` or `continued`.
+    pub how: String,
+}
+
+/// What a shim is doing now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub pid: u32,
+    pub qemu_pid: Option<u32>,
+    /// `starting running paused suspended stopped failed`.
+    pub state: String,
+    pub accel: String,
+    pub ports: Vec<PortPrint>,
+    pub volumes: Vec<VolumePrint>,
+    /// A page that cannot be had now, and why.
+    pub stalled: Option<String>,
+    pub generation: u64,
+}
+
+/// A finished guest command.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExecOutcome {
+    pub exit_code: i32,
+    pub stdout_base64: String,
+    pub stderr_base64: String,
+}
