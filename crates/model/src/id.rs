@@ -12,11 +12,7 @@ pub struct IdError {
 
 impl fmt::Display for IdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "not a {}: expected lowercase hexadecimal digits",
-            self.noun
-        )
+        write!(f, "not a {}: expected lowercase hexadecimal digits", self.noun)
     }
 }
 

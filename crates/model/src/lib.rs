@@ -1,5 +1,8 @@
 //! The nouns of Collective. No I/O, no serialization, no dependencies.
 //!
+//! **Invariant:** a value of these types is well formed: what parses a name, an id or a size checks
+//! it, once.
+//!
 //! Every crate speaks in these types; none of them is a wire or disk format. The formats in
 //! `docs/format/` have dull types of their own, next to their encoders.
 

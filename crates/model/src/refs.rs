@@ -37,9 +37,7 @@ impl Name {
         if is_name(text) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(NameError {
-                text: text.to_owned(),
-            })
+            Err(NameError { text: text.to_owned() })
         }
     }
 
@@ -49,13 +47,7 @@ impl Name {
             Some((maker, name)) => is_name(maker) && is_name(name),
             None => is_name(text),
         };
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(NameError {
-                text: text.to_owned(),
-            })
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(NameError { text: text.to_owned() }) }
     }
 
     /// The name as text.
@@ -72,9 +64,7 @@ impl fmt::Display for Name {
 
 fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
-    let first = bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     first
         && text.len() <= 63
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))

@@ -11,11 +11,7 @@ pub struct SizeError {
 
 impl fmt::Display for SizeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} is not a size: write for example 512MiB or 4GiB",
-            self.text
-        )
+        write!(f, "{:?} is not a size: write for example 512MiB or 4GiB", self.text)
     }
 }
 
@@ -24,9 +20,7 @@ impl std::error::Error for SizeError {}
 /// Reads a size in bytes: a whole number with `B`, `KiB`, `MiB`, `GiB`, `TiB` (or the short
 /// `K`, `M`, `G`, `T`, meaning the same powers of 1024), or a bare number of bytes.
 pub fn parse_bytes(text: &str) -> Result<u64, SizeError> {
-    let error = || SizeError {
-        text: text.to_owned(),
-    };
+    let error = || SizeError { text: text.to_owned() };
     let trimmed = text.trim();
     let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = trimmed[..digits].parse().map_err(|_| error())?;
@@ -62,13 +56,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("4096", 4096),
-            ("512MiB", 512 << 20),
-            ("4G", 4 << 30),
-            ("2 KiB", 2048),
-        ] {
+        for (text, bytes) in
+            [("0", 0), ("4096", 4096), ("512MiB", 512 << 20), ("4G", 4 << 30), ("2 KiB", 2048)]
+        {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
         for text in ["", "MiB", "-1", "1.5G", "1MB", "99999999999TiB"] {
