@@ -1,1 +1,39 @@
-fn main() {}
+//! The house's own tool: `cargo xtask ci` runs everything CI runs, `cargo xtask tidy` tests what
+//! can be tested about the house itself.
+//!
+//! **Invariant:** nothing here is part of the product; no crate depends on it.
+
+mod ci;
+mod leaks;
+mod tidy;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask ci [--quick]         everything CI runs; --quick leaves out guests, docs, licences
+       cargo xtask tidy [--bless-new]   the rules of the house; --bless-new locks new golden files";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
+    let done = match args[..] {
+        ["ci"] => ci::run(root, ci::Extent::Everything),
+        ["ci", "--quick"] => ci::run(root, ci::Extent::Quick),
+        ["tidy"] => tidy::run(root, tidy::NewGolden::Refuse),
+        ["tidy", "--bless-new"] => tidy::run(root, tidy::NewGolden::Lock),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

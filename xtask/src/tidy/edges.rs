@@ -1,0 +1,188 @@
+//! Who may know whom.
+
+use super::Finding;
+use super::tree::Tree;
+
+/// A crate and the crates of this workspace that it may use. The drawing is in ARCHITECTURE.md.
+const EDGES: &[(&str, &[&str])] = &[
+    ("ambient", &[]),
+    ("model", &[]),
+    ("chunk", &["model"]),
+    ("manifest", &["chunk", "model"]),
+    ("objects", &["ambient"]),
+    ("repository", &["objects", "chunk", "manifest", "model", "ambient"]),
+    ("volume", &["chunk", "manifest", "model", "ambient"]),
+    ("export", &["volume", "model"]),
+    ("network", &["model"]),
+    ("vmm", &["network", "model", "ambient"]),
+    ("build", &["model"]),
+    ("api", &["model"]),
+    (
+        "host",
+        &[
+            "ambient",
+            "api",
+            "build",
+            "chunk",
+            "export",
+            "manifest",
+            "model",
+            "network",
+            "objects",
+            "repository",
+            "vmm",
+            "volume",
+        ],
+    ),
+    ("collective", &["ambient", "api", "build", "host", "model", "objects", "repository", "vmm"]),
+    ("xtask", &["ambient"]),
+];
+
+/// What tests may know beyond that: a clock for their deadlines.
+const TEST_EDGES: &[&str] = &["ambient"];
+
+/// An outside library and the only crates that may use it, with the reason.
+const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
+    (
+        &["serde", "serde_json", "serde_yaml_ng", "schemars"],
+        &["api", "build", "repository", "vmm", "host", "collective", "xtask"],
+        "internal types never serialize: wire and disk types live where they are encoded",
+    ),
+    (
+        &["anyhow"],
+        &["collective", "xtask"],
+        "a library says what went wrong in an enum of its own (thiserror)",
+    ),
+    (
+        &["tokio", "object_store", "futures"],
+        &["objects"],
+        "the core is synchronous: only `objects` talks to stores over sockets",
+    ),
+    (&["getrandom", "rand", "fastrand"], &["ambient"], "chance enters through `ambient`"),
+    (&["aes-gcm", "zeroize", "blake3"], &["chunk", "xtask"], "hashing and sealing are `chunk`'s"),
+    (&["fuser"], &["export"], "FUSE is `export`'s door"),
+    (&["clap", "indicatif", "comfy-table"], &["collective"], "only the CLI talks to people"),
+    (&["landlock", "seccompiler"], &["vmm"], "QEMU is confined where it is started"),
+];
+
+pub fn between_crates(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for member in &tree.crates {
+        let manifest = format!("{}/Cargo.toml", member.dir);
+        let Some((_, allowed)) = EDGES.iter().find(|(name, _)| *name == member.name) else {
+            findings.push(Finding::at(
+                manifest,
+                format!(
+                    "`{}` has no place in the table: add it to EDGES in xtask/src/tidy/edges.rs \
+                     and to ARCHITECTURE.md",
+                    member.name
+                ),
+            ));
+            continue;
+        };
+        for dependency in &member.dependencies {
+            let name = dependency.name.as_str();
+            let ours = tree.crates.iter().any(|c| c.name == name);
+            let for_tests = dependency.dev && TEST_EDGES.contains(&name);
+            if ours && !allowed.contains(&name) && !for_tests {
+                findings.push(Finding::at(
+                    &manifest,
+                    format!(
+                        "`{}` must not know `{name}`; it may know: {}",
+                        member.name,
+                        if allowed.is_empty() { "nobody".to_owned() } else { allowed.join(", ") }
+                    ),
+                ));
+            }
+        }
+    }
+    findings
+}
+
+pub fn to_libraries(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for member in &tree.crates {
+        for dependency in member.dependencies.iter().filter(|d| !d.dev) {
+            let rule = LIBRARIES.iter().find(|(names, allowed, _)| {
+                names.contains(&dependency.name.as_str())
+                    && !allowed.contains(&member.name.as_str())
+            });
+            if let Some((_, allowed, reason)) = rule {
+                findings.push(Finding::at(
+                    format!("{}/Cargo.toml", member.dir),
+                    format!("`{}` is for {} only: {reason}", dependency.name, allowed.join(", ")),
+                ));
+            }
+        }
+    }
+    findings
+}
+
+pub fn lints(tree: &Tree) -> Vec<Finding> {
+    tree.crates
+        .iter()
+        .map(|member| format!("{}/Cargo.toml", member.dir))
+        .filter(|manifest| {
+            !tree
+                .text(manifest)
+                .is_some_and(|t| t.replace(' ', "").contains("[lints]\nworkspace=true"))
+        })
+        .map(|manifest| Finding::at(manifest, "add `[lints]` with `workspace = true`"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::places;
+    use super::*;
+
+    #[test]
+    fn a_wrong_edge_is_found() {
+        let tree = Tree::default()
+            .with_crate("model", &[])
+            .with_crate("ambient", &[])
+            .with_crate("objects", &["ambient", "bytes"])
+            .with_crate("chunk", &["model", "dev:ambient"])
+            .with_crate("volume", &["chunk", "objects"])
+            .with_crate("export", &["volume", "dev:objects"])
+            .with_crate("newcomer", &[]);
+        assert_eq!(
+            places(&between_crates(&tree)),
+            ["crates/volume/Cargo.toml", "crates/export/Cargo.toml", "crates/newcomer/Cargo.toml"]
+        );
+    }
+
+    #[test]
+    fn no_edge_goes_both_ways() {
+        for (name, uses) in EDGES {
+            for used in *uses {
+                let back = EDGES.iter().find(|(n, _)| n == used).expect("every edge has an end").1;
+                assert!(!back.contains(name), "{name} and {used} know each other");
+            }
+        }
+    }
+
+    #[test]
+    fn a_library_out_of_place_is_found() {
+        let tree = Tree::default()
+            .with_crate("objects", &["tokio"])
+            .with_crate("model", &["serde"])
+            .with_crate("volume", &["dev:serde_json", "anyhow"])
+            .with_crate("collective", &["anyhow", "clap"]);
+        assert_eq!(
+            places(&to_libraries(&tree)),
+            ["crates/model/Cargo.toml", "crates/volume/Cargo.toml"]
+        );
+    }
+
+    #[test]
+    fn missing_lints_are_found() {
+        let tree = Tree::of(&[
+            ("crates/model/Cargo.toml", "[package]\n\n[lints]\nworkspace = true\n"),
+            ("crates/chunk/Cargo.toml", "[package]\n"),
+        ])
+        .with_crate("model", &[])
+        .with_crate("chunk", &[]);
+        assert_eq!(places(&lints(&tree)), ["crates/chunk/Cargo.toml"]);
+    }
+}
