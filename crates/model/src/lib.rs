@@ -1,7 +1,6 @@
 //! The nouns of Collective. No I/O, no serialization, no dependencies.
 //!
-//! **Invariant:** a value of these types is well formed: what parses a name, an id or a size checks
-//! it, once.
+//! **Invariant:** a `Name` or an id that exists is well formed: the one place that makes it checks it.
 //!
 //! Every crate speaks in these types; none of them is a wire or disk format. The formats in
 //! `docs/format/` have dull types of their own, next to their encoders.

@@ -1,0 +1,27 @@
+# The commands that a newcomer needs. Each says what it installs before it installs it.
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint bench
+
+help: ## these lines
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+
+build: ## the release binary, target/release/collective
+	scripts/install-deps
+	cargo build --release --locked
+
+demo: build ## two hosts and one repository, on this machine, in a few minutes
+	scripts/demo
+
+test: ## everything CI runs, real guests included
+	scripts/install-deps --test
+	cargo xtask ci
+
+lint: ## what needs no guest: formatting, the rules of the house, lints, quick tests
+	scripts/install-deps --test
+	cargo xtask ci --quick
+
+bench: ## the figures of docs/BENCHMARKS.md
+	scripts/install-deps --bench
+	cargo build --release --locked
+	scripts/bench
