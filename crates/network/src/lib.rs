@@ -1,1 +1,121 @@
-//! (being written)
+//! What a virtual network card plugs into.
+//!
+//! A [`Network`] turns "this card, this MAC, these published ports" into a [`Netdev`]: the
+//! host's end of the cable, in terms that do not name any hypervisor. The first network is
+//! [`UserMode`]: the guest's packets become ordinary sockets of an unprivileged process, and
+//! ports are published by listening on the host. Real networks implement the same trait.
+//!
+//! Invariants: plugging in changes nothing on the host (it looks and refuses, it does not
+//! reserve), so there is nothing to undo after a crash; two plugs never share a MAC unless the
+//! caller asked twice for the same one.
+
+mod mac;
+mod port;
+mod user_mode;
+
+use std::net::IpAddr;
+
+pub use mac::{Mac, random_mac};
+pub use user_mode::UserMode;
+
+use model::{NicSpec, PortMap};
+
+/// Something that a network card can be plugged into.
+pub trait Network: Send + Sync {
+    /// The host's end for one card, or why it cannot be had (nothing is left behind then).
+    fn plug(&self, nic: &NicSpec, mac: Mac, ports: &[PortMap]) -> Result<Netdev, NetworkError>;
+}
+
+/// The host's end of a network card's cable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Netdev {
+    /// No cable: the card is there, its link is down.
+    Unplugged,
+    /// User-mode networking inside the virtual machine monitor.
+    User(UserNetdev),
+}
+
+/// User-mode networking: the guest is 10.0.2.15 behind its own address translation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserNetdev {
+    /// Host ports that lead to guest TCP ports.
+    pub forwards: Vec<PortMap>,
+    /// False: the guest can be reached through `forwards`, but reaches nobody itself.
+    pub outbound: bool,
+}
+
+/// Why a card cannot be plugged in.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// No network of that name is known to this implementation.
+    #[error("there is no network {name:?} here")]
+    UnknownNetwork {
+        /// The name in the hardware description.
+        name: String,
+    },
+    /// The host's port is taken.
+    #[error("port {port} of {address} is already in use{}", .owner.as_ref().map(|o| format!(" by {o}")).unwrap_or_default())]
+    PortTaken {
+        /// The address asked for.
+        address: IpAddr,
+        /// The port asked for.
+        port: u16,
+        /// Who has it, as far as this user may know: `nginx (pid 812)`.
+        owner: Option<String>,
+    },
+    /// The same host port was asked for twice in one request.
+    #[error("port {port} of {address} is published twice")]
+    PortTwice {
+        /// The address asked for.
+        address: IpAddr,
+        /// The port asked for.
+        port: u16,
+    },
+    /// A low port, which only a privileged process may listen on.
+    #[error("port {port} needs privileges: this host keeps ports below {first_free} for root")]
+    PortPrivileged {
+        /// The port asked for.
+        port: u16,
+        /// The first port anybody may use.
+        first_free: u16,
+    },
+    /// The host has no such address, or refuses to listen on it.
+    #[error("cannot listen on {address} port {port}: {detail}")]
+    Unusable {
+        /// The address asked for.
+        address: IpAddr,
+        /// The port asked for.
+        port: u16,
+        /// What the operating system said.
+        detail: String,
+    },
+    /// A port number of 0, which would publish at a random place.
+    #[error("port 0 cannot be published")]
+    PortZero,
+}
+
+impl NetworkError {
+    /// What to do next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::UnknownNetwork { .. } => {
+                "use the network `user`; other networks come with bundles".to_owned()
+            }
+            Self::PortTaken { port, .. } => {
+                format!("publish on another port, for example -p {}:...", next_port(*port))
+            }
+            Self::PortTwice { .. } => "give each published port a host port of its own".to_owned(),
+            Self::PortPrivileged { port, .. } => {
+                format!("publish on a higher port, for example -p {}:{port}", 8000 + port % 1000)
+            }
+            Self::Unusable { .. } => {
+                "use an address of this host, for example 127.0.0.1 or 0.0.0.0".to_owned()
+            }
+            Self::PortZero => "write -p HOST_PORT:GUEST_PORT with ports from 1 to 65535".to_owned(),
+        }
+    }
+}
+
+fn next_port(port: u16) -> u16 {
+    port.checked_add(1).unwrap_or(8080)
+}
