@@ -1,0 +1,188 @@
+//! A recipe: an `appliance.yaml` that makes sense.
+//!
+//! Parsing does no I/O and accepts text from anywhere: the text is bounded, YAML's aliases are
+//! bounded by the parser's budget, and every list has a limit. A [`Recipe`] exists only when all
+//! that can be known without looking at files is right; whether the files exist is found at
+//! build time, and reported with the same line and column.
+
+use serde_saphyr::Location;
+
+use crate::RecipeError;
+use crate::check;
+use crate::document::Document;
+use crate::place::{GuestPath, Placed, RelativePath};
+
+/// The longest recipe that is read.
+pub const RECIPE_BYTES_MAX: usize = 256 << 10;
+
+/// A checked `appliance.yaml`.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    pub(crate) origin: String,
+    pub(crate) name: model::Name,
+    pub(crate) version: String,
+    pub(crate) description: String,
+    /// Disk sizes that depend on an image file are 0 here, and known once it is built.
+    pub(crate) hardware: model::Hardware,
+    pub(crate) ready: model::Ready,
+    pub(crate) kernel: Option<KernelSource>,
+    pub(crate) initrd: Option<InitrdSource>,
+    /// One for each of `hardware.disks`.
+    pub(crate) contents: Vec<DiskContent>,
+}
+
+/// Where the kernel comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum KernelSource {
+    Package { package: String, suite: String },
+    File(Placed<RelativePath>),
+}
+
+/// Where the initrd comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum InitrdSource {
+    File(Placed<RelativePath>),
+    Made(InitrdPlan),
+}
+
+/// An initrd made from busybox and what the recipe lists.
+#[derive(Debug, Clone)]
+pub(crate) struct InitrdPlan {
+    pub suite: String,
+    /// The index of the disk that becomes the root file system.
+    pub root_disk: Option<usize>,
+    pub modules: Vec<Placed<String>>,
+    pub packages: Vec<String>,
+    pub programs: Vec<Placed<GuestPath>>,
+    pub files: Vec<FileEntry>,
+}
+
+/// What a disk holds at first.
+#[derive(Debug, Clone)]
+pub(crate) enum DiskContent {
+    Empty,
+    Ext4 { label: String },
+    Image(Placed<RelativePath>),
+    Debian(DebianPlan),
+}
+
+/// A Debian system made from packages.
+#[derive(Debug, Clone)]
+pub(crate) struct DebianPlan {
+    pub suite: String,
+    pub packages: Vec<String>,
+    pub files: Vec<FileEntry>,
+    pub commands: Vec<Placed<String>>,
+    pub label: String,
+}
+
+/// A file to put into a guest.
+#[derive(Debug, Clone)]
+pub(crate) struct FileEntry {
+    pub path: GuestPath,
+    pub content: FileContent,
+    /// `None`: as executable as the file it is copied from.
+    pub mode: Option<u32>,
+}
+
+/// Where a file's bytes come from.
+#[derive(Debug, Clone)]
+pub(crate) enum FileContent {
+    From(Placed<RelativePath>),
+    Text(String),
+}
+
+impl Recipe {
+    /// Reads an `appliance.yaml`. `origin` is what errors call it, usually its path.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, RecipeError> {
+        if text.len() > RECIPE_BYTES_MAX {
+            return Err(RecipeError {
+                origin: origin.to_owned(),
+                line: 1,
+                column: 1,
+                message: format!("larger than {}", model::format_bytes(RECIPE_BYTES_MAX as u64)),
+                hint: "put large contents into files of their own and name them with `from`".into(),
+            });
+        }
+        let document: Document =
+            serde_saphyr::from_str(text).map_err(|error| parse_error(&error, origin))?;
+        check::recipe(document, origin)
+    }
+
+    /// The appliance's name.
+    pub fn name(&self) -> &model::Name {
+        &self.name
+    }
+
+    /// The maker's name for this version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// One or a few sentences for people; may be empty.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// How to tell that it is ready.
+    pub fn ready(&self) -> &model::Ready {
+        &self.ready
+    }
+}
+
+fn parse_error(error: &serde_saphyr::Error, origin: &str) -> RecipeError {
+    let location = error.location().unwrap_or(Location::UNKNOWN);
+    let full = error.without_snippet().to_string();
+    // The location is a field of its own; the text need not repeat it.
+    let message = match full.rsplit_once(" at line ") {
+        Some((message, _)) => message.to_owned(),
+        None => full,
+    };
+    let hint = match unknown_word(&message).and_then(|(word, known)| nearest(word, &known)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "docs/format/appliance.md explains every field with an example".to_owned(),
+    };
+    RecipeError {
+        origin: origin.to_owned(),
+        line: location.line().max(1),
+        column: location.column().max(1),
+        message,
+        hint,
+    }
+}
+
+/// Takes apart "unknown field `b`, expected one of a, c".
+fn unknown_word(message: &str) -> Option<(&str, Vec<&str>)> {
+    let (subject, known) = message.split_once(", expected one of ")?;
+    let word = subject.strip_prefix("unknown ")?.split_once(' ')?.1;
+    Some((word.trim_matches('`'), known.split(',').map(|k| k.trim().trim_matches('`')).collect()))
+}
+
+/// The known word that is at most two edits away.
+fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    if word.len() > 64 {
+        return None;
+    }
+    known
+        .iter()
+        .map(|candidate| (edits(word, candidate), *candidate))
+        .filter(|(distance, candidate)| *distance <= 2 && *distance < candidate.len())
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance.
+fn edits(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, l) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, r) in right.iter().enumerate() {
+            let substituted = diagonal + usize::from(l != *r);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}

@@ -1,0 +1,92 @@
+//! Trees: packages unpacked, not configured, kept in the tools folder for the next build.
+//!
+//! A tree is named by the exact package files in it, so it is never out of date; one that no
+//! build has used for a month is removed.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use crate::BuildError;
+use crate::apt::{Apt, Deb, UNUSED_AGE, fresh_time};
+use crate::workshop::{Outcome, Workshop, make_dir};
+
+/// Changed whenever the same packages would be unpacked differently.
+const LAYOUT: &str = "collective tree 1";
+
+/// The folders that Debian's `usr-is-merged` systems have as links.
+pub(crate) const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+
+/// Unpacks `debs` (or finds them unpacked) and gives the tree's root.
+pub(crate) fn unpacked(
+    shop: &mut Workshop,
+    apt: &Apt,
+    what: &str,
+    debs: &[Deb],
+) -> Result<PathBuf, BuildError> {
+    let trees = shop.tools.join("trees");
+    make_dir(&trees)?;
+    let root = trees.join(name_of(debs));
+    if root.exists() {
+        touch(&root);
+        shop.step(what, Outcome::Reused);
+        return Ok(root);
+    }
+    remove_unused(&trees);
+    apt.fetch(shop, debs)?;
+    shop.step(what, Outcome::Begun);
+    let growing = trees.join("growing");
+    if growing.exists() {
+        fs::remove_dir_all(&growing).map_err(BuildError::io("emptying", &growing))?;
+    }
+    for folder in MERGED {
+        make_dir(&growing.join("usr").join(folder))?;
+        let link = growing.join(folder);
+        symlink(Path::new("usr").join(folder), &link).map_err(BuildError::io("linking", link))?;
+    }
+    for folder in ["dev", "proc", "mnt", "tmp"] {
+        make_dir(&growing.join(folder))?;
+    }
+    for deb in debs {
+        let mut open = shop.command("dpkg-deb");
+        open.arg("--fsys-tarfile").arg(apt.path(deb));
+        let mut unpack = shop.command("tar");
+        unpack.args(["--extract", "--keep-directory-symlink", "--directory"]).arg(&growing);
+        shop.pipe(&format!("unpacking {}", deb.file), &mut open, &mut unpack)?;
+    }
+    fs::rename(&growing, &root).map_err(BuildError::io("keeping", &growing))?;
+    touch(&root);
+    shop.step(what, Outcome::Done);
+    Ok(root)
+}
+
+fn name_of(debs: &[Deb]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(LAYOUT.as_bytes());
+    for deb in debs {
+        hasher.update(deb.file.as_bytes()).update(b"\0");
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
+/// Marks an entry as used now. Best effort: it only decides what is removed first.
+pub(crate) fn touch(path: &Path) {
+    if let Ok(entry) = fs::File::open(path) {
+        let _ = entry.set_times(fs::FileTimes::new().set_modified(fresh_time()));
+    }
+}
+
+/// Removes entries that no build has used for long. Best effort.
+pub(crate) fn remove_unused(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let age = entry
+            .metadata()
+            .and_then(|meta| meta.modified())
+            .ok()
+            .and_then(|modified| fresh_time().duration_since(modified).ok());
+        if age.is_some_and(|age| age > UNUSED_AGE) {
+            let path = entry.path();
+            let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+        }
+    }
+}
