@@ -1,0 +1,110 @@
+//! Reading pages through the layers, down to the base.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use chunk::{ChunkId, FetchError, Urgency};
+use model::PAGE_BYTES;
+
+use crate::error::{Result, VolumeError};
+use crate::layers::Layers;
+use crate::volume::{PAGE, Volume};
+
+impl Volume {
+    /// Reads whole pages.
+    pub(crate) fn read_pages(&self, first: u64, buf: &mut [u8]) -> Result<()> {
+        self.read_layers(&self.layers(), first, buf)
+    }
+
+    /// Reads whole pages from certain layers.
+    pub(crate) fn read_layers(
+        &self,
+        layers: &Arc<Layers>,
+        first: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let mut found = vec![false; buf.len() / PAGE_BYTES];
+        layers.read(first, buf, &mut found)?;
+        if found.iter().all(|&found| found) {
+            return Ok(());
+        }
+        self.read_base(layers, first, buf, &found)
+    }
+
+    /// Fills the pages that no overlay has. What the host's cache lacks is fetched all at once.
+    fn read_base(
+        &self,
+        layers: &Arc<Layers>,
+        first: u64,
+        buf: &mut [u8],
+        found: &[bool],
+    ) -> Result<()> {
+        let mut ids = Vec::with_capacity(found.len());
+        self.base_ids(layers, first, found.len() as u64, &mut ids)?;
+        let mut missing: Vec<(usize, ChunkId)> = Vec::new();
+        let mut hits = 0;
+        let cache = self.fetcher.cache();
+        for (at, page) in buf.chunks_exact_mut(PAGE_BYTES).enumerate() {
+            match ids[at] {
+                _ if found[at] => {}
+                None => page.fill(0),
+                Some(id) if cache.read_page(&id, page) => hits += 1,
+                Some(id) => missing.push((at, id)),
+            }
+        }
+        let touched = std::iter::zip(found, &ids).enumerate();
+        self.trace.touch(
+            touched
+                .filter(|(_, (found, id))| !**found && id.is_some())
+                .map(|(at, _)| first + at as u64),
+        );
+        self.counters.cache_hits.fetch_add(hits, Ordering::Relaxed);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<ChunkId> = missing.iter().map(|&(_, id)| id).collect();
+        let chunks = self
+            .fetcher
+            .get_many(&wanted, Urgency::Urgent, &self.cancel)
+            .ok_or_else(|| VolumeError::Cancelled { volume: self.name.clone() })?;
+        for ((at, id), chunk) in missing.into_iter().zip(chunks) {
+            let page = first + at as u64;
+            let chunk = chunk.map_err(|error| self.fetch_error(page, error))?;
+            if chunk.len() != PAGE_BYTES {
+                let detail = format!("it has {} bytes and should be a page", chunk.len());
+                return Err(self.fetch_error(page, FetchError::Damaged { id, detail }));
+            }
+            buf[at * PAGE_BYTES..][..PAGE_BYTES].copy_from_slice(&chunk);
+            self.counters.fetched_pages.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The chunks of pages of the base; `None` is a hole, and what lies beyond the base's end.
+    pub(crate) fn base_ids(
+        &self,
+        layers: &Layers,
+        first: u64,
+        count: u64,
+        ids: &mut Vec<Option<ChunkId>>,
+    ) -> Result<()> {
+        let base_pages = layers.base.size_bytes().div_ceil(PAGE);
+        let inside = count.min(base_pages.saturating_sub(first));
+        if inside > 0 {
+            layers
+                .base
+                .lookup_range(&self.nodes, first, inside, ids)
+                .map_err(|error| self.index_error(first, error))?;
+        }
+        ids.resize(count as usize, None);
+        Ok(())
+    }
+
+    pub(crate) fn index_error(&self, page: u64, error: manifest::ManifestError) -> VolumeError {
+        VolumeError::Index { volume: self.name.clone(), page, error }
+    }
+
+    pub(crate) fn fetch_error(&self, page: u64, error: FetchError) -> VolumeError {
+        VolumeError::Fetch { volume: self.name.clone(), page, error }
+    }
+}

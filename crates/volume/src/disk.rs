@@ -1,0 +1,144 @@
+//! The door through which a volume's own files are reached: a flat directory of files.
+//!
+//! Everything a volume keeps on this host goes through [`Disk`], so that a test can record every
+//! write and every sync, rebuild the directory as it would be after a crash at any point, and
+//! make any operation fail.
+//!
+//! What an implementation promises, and no more (it is what Linux file systems promise):
+//! * [`DiskFile::sync`] makes the file's bytes and length durable.
+//! * [`Disk::sync_dir`] makes creations, renames and removals durable; a rename is atomic.
+//! * What was not synced may be there after a crash, or not, or partly, in any order.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+
+/// One open file. Offsets and lengths are bytes.
+pub trait DiskFile: Send + Sync {
+    /// Fills `buf` from `offset`; an end of file before that is `UnexpectedEof`.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `bytes` at `offset`, growing the file where needed.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes what was written durable.
+    fn sync(&self) -> io::Result<()>;
+    /// The file's length.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether nothing has been written yet.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts or extends (with zeros) the file.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Gives the space of a range back; it reads as zeros. Only ever a hint.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// A flat directory of files that belongs to one volume alone.
+pub trait Disk: Send + Sync {
+    /// Creates an empty file, replacing one of the same name.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file that exists.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Gives a file another name, replacing what had it, atomically.
+    fn rename(&self, name: &str, new_name: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// The names of all files.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Makes creations, renames and removals durable.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// Where this is, for messages.
+    fn location(&self) -> String;
+}
+
+/// A directory of the host's file system, held by an exclusive lock for as long as this lives, so
+/// that two processes never write one volume. The kernel drops the lock when a process dies.
+pub struct Folder {
+    path: PathBuf,
+    dir: File,
+}
+
+impl Folder {
+    /// Opens (or creates) and locks the directory. `WouldBlock`: another process has it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(path)?;
+        let dir = File::open(path)?;
+        rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { path: path.to_owned(), dir })
+    }
+}
+
+impl Disk for Folder {
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(self.path.join(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = File::options().read(true).write(true).open(self.path.join(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn rename(&self, name: &str, new_name: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(name), self.path.join(new_name))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            // A name that is not UTF-8 is not one of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.dir.sync_all()
+    }
+
+    fn location(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buf, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        File::set_len(self, len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(self, flags, offset, len)?)
+    }
+}

@@ -1,0 +1,312 @@
+//! Demand fetch: gets chunks from the repository, through the host's cache.
+//!
+//! ```text
+//! get_many --in cache?--> done
+//!     \--no--> a flight per chunk (one, however many wait) --> queue: urgent | background
+//!                                                   worker --> source.fetch --> cache, flights
+//! ```
+//! Invariants
+//! * One request in flight per chunk. Neighbours that come along are kept, and end their flights.
+//! * Urgent goes before background, and background never occupies the last worker.
+//! * Bounded: `threads` requests at once; the urgent queue holds what callers wait for; the
+//!   background queue takes [`PREFETCH_MAX`] hints and drops the rest.
+//! * A failed flight is forgotten when its waiters have been told: the next ask tries again.
+//!
+//! Waiting ends when the flight does, or within 50 ms when its caller is cancelled; the request
+//! itself goes on and its result is kept.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use ambient::Duration;
+use chunk::{ChunkId, ChunkSource, FetchError, Urgency, Verified};
+
+use crate::cache::Cache;
+use crate::lock::lock;
+
+/// Background hints that wait at most.
+const PREFETCH_MAX: usize = 8192;
+/// How often a waiter looks whether it was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// Gets chunks. Dropping it ends its workers.
+pub struct Fetcher {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    cache: Arc<Cache>,
+    source: Arc<dyn ChunkSource>,
+    queues: Mutex<Queues>,
+    work: Condvar,
+    background_max: usize,
+    chunks: AtomicU64,
+    bytes: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queues {
+    urgent: VecDeque<ChunkId>,
+    background: VecDeque<ChunkId>,
+    background_running: usize,
+    flights: HashMap<ChunkId, Arc<Flight>>,
+    stopped: bool,
+}
+
+/// One chunk on its way.
+#[derive(Default)]
+struct Flight {
+    /// A worker has it. Changed only under the lock of the queues.
+    started: AtomicBool,
+    outcome: Mutex<Option<Result<Verified, FetchError>>>,
+    done: Condvar,
+}
+
+/// A flag by which waiting is ended.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Ends all waiting with this flag, now and later.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What came from the source since the fetcher was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FetchStats {
+    /// Chunks, neighbours included.
+    pub chunks: u64,
+    /// Their bytes, uncompressed.
+    pub bytes: u64,
+}
+
+impl Fetcher {
+    /// Starts `threads` workers (at least 1) that fetch from `source`.
+    pub fn new(cache: Arc<Cache>, source: Arc<dyn ChunkSource>, threads: usize) -> Self {
+        let threads = threads.max(1);
+        let shared = Arc::new(Shared {
+            cache,
+            source,
+            queues: Mutex::default(),
+            work: Condvar::new(),
+            background_max: (threads - 1).max(1),
+            chunks: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        let workers = (0..threads)
+            .map(|_| {
+                let shared = shared.clone();
+                std::thread::spawn(move || shared.work())
+            })
+            .collect();
+        Self { shared, workers }
+    }
+
+    /// The host's cache.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.shared.cache
+    }
+
+    /// Gets chunks from the source, all at once, whatever the cache has; the results are in the
+    /// order of `ids`. `None` when cancelled before all were there.
+    pub fn get_many(
+        &self,
+        ids: &[ChunkId],
+        urgency: Urgency,
+        cancel: &Cancel,
+    ) -> Option<Vec<Result<Verified, FetchError>>> {
+        let flights: Vec<Arc<Flight>> = {
+            let mut queues = lock(&self.shared.queues);
+            ids.iter().map(|id| queues.enrol(id, urgency)).collect()
+        };
+        self.shared.work.notify_all();
+        flights.iter().map(|flight| flight.wait(cancel)).collect()
+    }
+
+    /// Asks for chunks that will be wanted soon. A hint: it may be dropped, and errors are not
+    /// told.
+    pub fn prefetch(&self, ids: impl IntoIterator<Item = ChunkId>) {
+        let missing: Vec<ChunkId> =
+            ids.into_iter().filter(|id| !self.shared.cache.has(id)).collect();
+        let mut queues = lock(&self.shared.queues);
+        for id in missing {
+            if queues.background.len() >= PREFETCH_MAX {
+                break;
+            }
+            queues.enrol(&id, Urgency::Background);
+        }
+        drop(queues);
+        self.shared.work.notify_all();
+    }
+
+    /// Counts.
+    pub fn stats(&self) -> FetchStats {
+        FetchStats {
+            chunks: self.shared.chunks.load(Ordering::Relaxed),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A source that looks into the host's cache first: for manifests and other records.
+impl ChunkSource for Fetcher {
+    fn fetch(&self, id: &ChunkId, urgency: Urgency) -> Result<Vec<Verified>, FetchError> {
+        if let Some(chunk) = self.shared.cache.read(id) {
+            return Ok(vec![chunk]);
+        }
+        let never = Cancel::default();
+        let results = self.get_many(std::slice::from_ref(id), urgency, &never);
+        results.unwrap_or_default().into_iter().collect()
+    }
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        lock(&self.shared.queues).stopped = true;
+        self.shared.work.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker does not panic; and if it did, there is nobody to tell.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Queues {
+    /// The flight of a chunk, queued if it is new, moved forward if it is more urgent now.
+    fn enrol(&mut self, id: &ChunkId, urgency: Urgency) -> Arc<Flight> {
+        let known = self.flights.get(id).cloned();
+        let flight = known.clone().unwrap_or_default();
+        match (known.is_none(), urgency) {
+            (true, _) => {
+                self.flights.insert(*id, flight.clone());
+                match urgency {
+                    Urgency::Urgent => self.urgent.push_back(*id),
+                    Urgency::Background => self.background.push_back(*id),
+                }
+            }
+            // It may be queued twice now; whoever takes it second finds it started or gone.
+            (false, Urgency::Urgent) if !flight.started.load(Ordering::Relaxed) => {
+                self.urgent.push_back(*id);
+            }
+            _ => {}
+        }
+        flight
+    }
+
+    /// The next chunk to fetch.
+    fn take(&mut self, background_max: usize) -> Option<(ChunkId, Urgency)> {
+        loop {
+            let (id, urgency) = if let Some(id) = self.urgent.pop_front() {
+                (id, Urgency::Urgent)
+            } else if self.background_running < background_max {
+                (self.background.pop_front()?, Urgency::Background)
+            } else {
+                return None;
+            };
+            let waits = self
+                .flights
+                .get(&id)
+                .is_some_and(|flight| !flight.started.swap(true, Ordering::Relaxed));
+            if waits {
+                self.background_running += usize::from(urgency == Urgency::Background);
+                return Some((id, urgency));
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        loop {
+            let (id, urgency) = {
+                let mut queues = lock(&self.queues);
+                loop {
+                    if queues.stopped {
+                        return;
+                    }
+                    if let Some(next) = queues.take(self.background_max) {
+                        break next;
+                    }
+                    queues = self.work.wait(queues).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            // A source that panics must not leave a guest waiting for ever.
+            let fetched = catch_unwind(AssertUnwindSafe(|| self.source.fetch(&id, urgency)))
+                .unwrap_or_else(|_| {
+                    Err(FetchError::Unavailable { detail: "the source panicked".to_owned() })
+                });
+            self.land(&id, urgency, fetched);
+        }
+    }
+
+    /// Keeps what came and tells who waits.
+    fn land(&self, id: &ChunkId, urgency: Urgency, fetched: Result<Vec<Verified>, FetchError>) {
+        let (chunks, mut failure) = match fetched {
+            Ok(chunks) if chunks.iter().any(|chunk| chunk.id() == *id) => (chunks, None),
+            Ok(chunks) => {
+                let detail = "the source gave other chunks".to_owned();
+                (chunks, Some(FetchError::Damaged { id: *id, detail }))
+            }
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        // Kept before the flights end: who asks just afterwards finds it in the cache.
+        for chunk in &chunks {
+            self.cache.keep(chunk);
+            self.chunks.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        }
+        let mut landed = Vec::new();
+        {
+            let mut queues = lock(&self.queues);
+            if urgency == Urgency::Background {
+                queues.background_running -= 1;
+            }
+            for chunk in chunks {
+                if let Some(flight) = queues.flights.remove(&chunk.id()) {
+                    landed.push((flight, Ok(chunk)));
+                }
+            }
+            if let Some(error) = failure.take()
+                && let Some(flight) = queues.flights.remove(id)
+            {
+                landed.push((flight, Err(error)));
+            }
+        }
+        // One background place may have become free.
+        self.work.notify_one();
+        for (flight, outcome) in landed {
+            *lock(&flight.outcome) = Some(outcome);
+            flight.done.notify_all();
+        }
+    }
+}
+
+impl Flight {
+    fn wait(&self, cancel: &Cancel) -> Option<Result<Verified, FetchError>> {
+        let mut outcome = lock(&self.outcome);
+        loop {
+            if let Some(outcome) = &*outcome {
+                return Some(outcome.clone());
+            }
+            if cancel.is_cancelled() {
+                return None;
+            }
+            outcome = self
+                .done
+                .wait_timeout(outcome, CANCEL_POLL)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What can be answered without the network.
+
+use std::sync::Arc;
+
+use chunk::{ChunkId, ChunkSource, FetchError, Urgency, Verified};
+use model::PAGE_BYTES;
+
+use crate::cache::Cache;
+use crate::error::Result;
+use crate::volume::{PAGE, Volume};
+
+/// A source that knows only what the host's cache has.
+pub struct CacheOnly(pub Arc<Cache>);
+
+impl ChunkSource for CacheOnly {
+    fn fetch(&self, id: &ChunkId, _: Urgency) -> Result<Vec<Verified>, FetchError> {
+        match self.0.read(id) {
+            Some(chunk) => Ok(vec![chunk]),
+            None => Err(FetchError::Unavailable { detail: "it is not on this host".to_owned() }),
+        }
+    }
+}
+
+impl Volume {
+    /// Whether reading this range needs nothing from the repository. A range that reaches beyond
+    /// the end is not local.
+    ///
+    /// Pages of the base are judged by the cache's tags: when a cached page turns out damaged, or
+    /// is evicted in between, the read fetches after all.
+    pub fn is_local(&self, offset: u64, len: u64) -> bool {
+        if self.check_range(offset, len).is_err() {
+            return false;
+        }
+        let first = offset / PAGE;
+        let count = (offset + len).div_ceil(PAGE) - first;
+        let layers = self.layers();
+        let cache = self.fetcher.cache();
+        let mut ids = Vec::new();
+        // In pieces, so that a question about a whole disk costs no memory.
+        (first..first + count).step_by(WINDOW_PAGES).all(|window| {
+            let count = (first + count - window).min(WINDOW_PAGES as u64);
+            let mut held = vec![false; count as usize];
+            layers.mark_held(window, &mut held);
+            if held.iter().all(|&held| held) {
+                return true;
+            }
+            ids.clear();
+            let known = layers.base.lookup_range(&self.local_nodes, window, count, &mut ids);
+            known.is_ok()
+                && std::iter::zip(&held, &ids)
+                    .all(|(&held, id)| held || id.is_none_or(|id| cache.has(&id)))
+        })
+    }
+}
+
+/// Pages looked at together.
+const WINDOW_PAGES: usize = (16 << 20) / PAGE_BYTES;

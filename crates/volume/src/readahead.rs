@@ -1,0 +1,65 @@
+//! Fetching ahead of a sequential reader, and of a recorded trace. Only hints: errors are not told.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::volume::{PAGE, Volume};
+
+/// Follows the reader.
+pub struct Readahead {
+    window_bytes: u64,
+    /// Where the last read ended.
+    expected: AtomicU64,
+    /// Up to where was asked for already.
+    asked: AtomicU64,
+}
+
+impl Readahead {
+    pub fn new(window_bytes: u64) -> Self {
+        Self { window_bytes, expected: AtomicU64::new(u64::MAX), asked: AtomicU64::new(0) }
+    }
+
+    /// The range to ask for now, as `(offset, end)`, after a read of `offset..end`.
+    fn next(&self, offset: u64, end: u64, size_bytes: u64) -> Option<(u64, u64)> {
+        if self.window_bytes == 0 {
+            return None;
+        }
+        let sequential = self.expected.swap(end, Ordering::Relaxed) == offset;
+        if !sequential {
+            self.asked.store(end, Ordering::Relaxed);
+            return None;
+        }
+        // Half a window ahead is enough to wait with the next one.
+        let asked = self.asked.load(Ordering::Relaxed).max(end);
+        if asked - end > self.window_bytes / 2 {
+            return None;
+        }
+        let until = (end + self.window_bytes).min(size_bytes);
+        self.asked.store(until, Ordering::Relaxed);
+        (until > asked).then_some((asked, until))
+    }
+}
+
+impl Volume {
+    pub(crate) fn read_ahead(&self, offset: u64, len: u64) {
+        if let Some((from, until)) = self.readahead.next(offset, offset + len, self.size_bytes) {
+            self.prefetch(from / PAGE, (until - from).div_ceil(PAGE));
+        }
+    }
+
+    /// Asks in the background for the pages `first..first + count` of the base that are not on
+    /// this host. A hint: the index must be at hand, and what the queue cannot take is dropped.
+    pub fn prefetch(&self, first: u64, count: u64) {
+        let layers = self.layers();
+        let count = count.min(self.pages().saturating_sub(first));
+        let mut held = vec![false; count as usize];
+        layers.mark_held(first, &mut held);
+        if held.iter().all(|&held| held) {
+            return;
+        }
+        let mut ids = Vec::new();
+        if self.base_ids(&layers, first, count, &mut ids).is_ok() {
+            let missing = std::iter::zip(held, ids).filter(|(held, _)| !held);
+            self.fetcher.prefetch(missing.filter_map(|(_, id)| id));
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Volumes against a plain array of bytes, against crashes, and against everything that fails.
+
+mod crash;
+mod failures;
+mod fork;
+mod model;
+mod support;
