@@ -180,6 +180,12 @@ mod tests {
         command.arg("60");
         watch.mark(&mut command);
         let mut child = command.spawn().expect("sleep");
+        // For a moment after its exec the kernel shows neither arguments nor environment.
+        let shown =
+            || fs::read(format!("/proc/{}/environ", child.id())).is_ok_and(|b| !b.is_empty());
+        while !shown() {
+            sleep(Duration::from_millis(1));
+        }
         let left = watch.finish();
         assert_eq!(left, [format!("process {}: sleep 60", child.id())]);
         assert!(!child.wait().expect("a status").success());

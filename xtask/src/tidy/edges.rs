@@ -15,7 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("export", &["volume", "model"]),
     ("network", &["model"]),
     ("vmm", &["network", "model", "ambient"]),
-    ("build", &["model"]),
+    ("build", &["model", "ambient"]),
     ("api", &["model"]),
     (
         "host",
@@ -59,7 +59,13 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
         "the core is synchronous: only `objects` talks to stores over sockets",
     ),
     (&["getrandom", "rand", "fastrand"], &["ambient"], "chance enters through `ambient`"),
-    (&["aes-gcm", "zeroize", "blake3"], &["chunk", "xtask"], "hashing and sealing are `chunk`'s"),
+    (&["aes-gcm"], &["chunk"], "sealing is `chunk`'s"),
+    (&["zeroize"], &["chunk", "repository"], "nobody else holds keys"),
+    (
+        &["blake3"],
+        &["chunk", "repository", "build", "xtask"],
+        "ids are `chunk`'s; the others check and key what is no chunk",
+    ),
     (&["fuser"], &["export"], "FUSE is `export`'s door"),
     (&["clap", "indicatif", "comfy-table"], &["collective"], "only the CLI talks to people"),
     (&["landlock", "seccompiler"], &["vmm"], "QEMU is confined where it is started"),
