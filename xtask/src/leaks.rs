@@ -29,6 +29,7 @@ pub struct Watch {
     run: String,
     folder: PathBuf,
     root: PathBuf,
+    grace: Duration,
     /// On a machine that nobody else uses, everything new counts, marked or not.
     alone: bool,
     before: Surroundings,
@@ -49,7 +50,7 @@ impl Watch {
         let folder = std::env::temp_dir().join(format!("ct-{run}"));
         fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
         let before = Surroundings::see(root);
-        Ok(Self { run, folder, root: root.to_owned(), alone, before })
+        Ok(Self { run, folder, root: root.to_owned(), grace: GRACE, alone, before })
     }
 
     /// Makes `command` one of the watched.
@@ -61,7 +62,7 @@ impl Watch {
     pub fn finish(self) -> Vec<String> {
         let mut waited = Duration::ZERO;
         let mut processes = self.processes();
-        while !processes.is_empty() && waited < GRACE {
+        while !processes.is_empty() && waited < self.grace {
             sleep(Duration::from_millis(100));
             waited += Duration::from_millis(100);
             processes = self.processes();
@@ -153,7 +154,8 @@ mod tests {
     use super::*;
 
     fn watch() -> Watch {
-        Watch::start(Path::new("."), false).expect("a folder for temporary files")
+        let watch = Watch::start(Path::new("."), false).expect("a folder for temporary files");
+        Watch { grace: Duration::from_millis(100), ..watch }
     }
 
     #[test]
