@@ -53,10 +53,13 @@ pub fn run(root: &Path, extent: Extent) -> Result<bool> {
     step("format", &mut || cargo(root, &["fmt", "--all", "--check"]))?;
     step("tidy", &mut || tidy::run(root, tidy::NewGolden::Refuse).map(outcome))?;
     // Twice: the product may not call the clock, its tests may.
-    step("clippy", &mut || cargo(root, &["clippy", "--workspace", "--", "-Dwarnings"]))?;
+    step("clippy", &mut || {
+        cargo(root, &["clippy", "--workspace", "--keep-going", "--", "-Dwarnings"])
+    })?;
     step("clippy, tests", &mut || {
         let strict = ["-Dwarnings", "-Aclippy::disallowed_methods"];
-        cargo(root, &[&["clippy", "--workspace", "--all-targets", "--"][..], &strict].concat())
+        let clippy = ["clippy", "--workspace", "--keep-going", "--all-targets", "--"];
+        cargo(root, &[&clippy[..], &strict].concat())
     })?;
     if everything {
         step("licences", &mut || deny(root, on_ci))?;
