@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use chunk::{ChunkId, FetchError, Urgency};
+use manifest::NodeCache;
 use model::PAGE_BYTES;
 
 use crate::error::{Result, VolumeError};
@@ -40,25 +41,13 @@ impl Volume {
         found: &[bool],
     ) -> Result<()> {
         let mut ids = Vec::with_capacity(found.len());
-        self.base_ids(layers, first, found.len() as u64, &mut ids)?;
+        self.base_ids(layers, &self.nodes, first, found.len() as u64, &mut ids)?;
         let mut missing: Vec<(usize, ChunkId)> = Vec::new();
-        let mut hits = 0;
-        let cache = self.fetcher.cache();
-        for (at, page) in buf.chunks_exact_mut(PAGE_BYTES).enumerate() {
-            match ids[at] {
-                _ if found[at] => {}
-                None => page.fill(0),
-                Some(id) if cache.read_page(&id, page) => hits += 1,
-                Some(id) => missing.push((at, id)),
-            }
-        }
-        let touched = std::iter::zip(found, &ids).enumerate();
-        self.trace.touch(
-            touched
-                .filter(|(_, (found, id))| !**found && id.is_some())
-                .map(|(at, _)| first + at as u64),
-        );
-        self.counters.cache_hits.fetch_add(hits, Ordering::Relaxed);
+        self.read_cached(&ids, buf, found, |at, id| {
+            missing.push((at, id));
+            true
+        });
+        self.touch(first, found, &ids);
         if missing.is_empty() {
             return Ok(());
         }
@@ -80,10 +69,63 @@ impl Volume {
         Ok(())
     }
 
+    /// Fills the pages that no overlay has, if the index and the host's cache suffice.
+    pub(crate) fn read_cached_base(
+        &self,
+        layers: &Layers,
+        first: u64,
+        buf: &mut [u8],
+        found: &[bool],
+    ) -> bool {
+        let mut ids = Vec::with_capacity(found.len());
+        let count = found.len() as u64;
+        if self.base_ids(layers, &self.local_nodes, first, count, &mut ids).is_err()
+            || !self.read_cached(&ids, buf, found, |_, _| false)
+        {
+            return false;
+        }
+        self.touch(first, found, &ids);
+        true
+    }
+
+    /// Fills holes and cached pages; `missing` is called for the others and says whether to go on.
+    fn read_cached(
+        &self,
+        ids: &[Option<ChunkId>],
+        buf: &mut [u8],
+        found: &[bool],
+        mut missing: impl FnMut(usize, ChunkId) -> bool,
+    ) -> bool {
+        let cache = self.fetcher.cache();
+        let mut hits = 0;
+        let complete =
+            buf.chunks_exact_mut(PAGE_BYTES).enumerate().all(|(at, page)| match ids[at] {
+                _ if found[at] => true,
+                None => {
+                    page.fill(0);
+                    true
+                }
+                Some(id) if cache.read_page(&id, page) => {
+                    hits += 1;
+                    true
+                }
+                Some(id) => missing(at, id),
+            });
+        self.counters.cache_hits.fetch_add(hits, Ordering::Relaxed);
+        complete
+    }
+
+    /// Lets the trace know which pages of the base were wanted.
+    fn touch(&self, first: u64, found: &[bool], ids: &[Option<ChunkId>]) {
+        let wanted = std::iter::zip(found, ids).map(|(found, id)| !found && id.is_some());
+        self.trace.touch((first..).zip(wanted).filter(|(_, wanted)| *wanted).map(|(page, _)| page));
+    }
+
     /// The chunks of pages of the base; `None` is a hole, and what lies beyond the base's end.
     pub(crate) fn base_ids(
         &self,
         layers: &Layers,
+        nodes: &NodeCache,
         first: u64,
         count: u64,
         ids: &mut Vec<Option<ChunkId>>,
@@ -93,7 +135,7 @@ impl Volume {
         if inside > 0 {
             layers
                 .base
-                .lookup_range(&self.nodes, first, inside, ids)
+                .lookup_range(nodes, first, inside, ids)
                 .map_err(|error| self.index_error(first, error))?;
         }
         ids.resize(count as usize, None);

@@ -45,11 +45,35 @@ impl Volume {
                 return true;
             }
             ids.clear();
-            let known = layers.base.lookup_range(&self.local_nodes, window, count, &mut ids);
+            let known = self.base_ids(&layers, &self.local_nodes, window, count, &mut ids);
             known.is_ok()
                 && std::iter::zip(&held, &ids)
                     .all(|(&held, id)| held || id.is_none_or(|id| cache.has(&id)))
         })
+    }
+
+    /// Reads like [`Volume::read_at`] when that needs nothing from the repository; else `false`, and
+    /// `buf` holds nothing of use.
+    pub fn try_read_local(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
+        self.check_range(offset, buf.len() as u64)?;
+        let first = offset / PAGE;
+        let end = (offset + buf.len() as u64).div_ceil(PAGE);
+        let whole = buf.len() as u64 == (end - first) * PAGE;
+        let mut pages = if whole { Vec::new() } else { vec![0; ((end - first) * PAGE) as usize] };
+        let target = if whole { &mut *buf } else { &mut pages[..] };
+        let layers = self.layers();
+        let mut found = vec![false; (end - first) as usize];
+        layers.read(first, target, &mut found)?;
+        if !found.iter().all(|&found| found)
+            && !self.read_cached_base(&layers, first, target, &found)
+        {
+            return Ok(false);
+        }
+        if !whole {
+            buf.copy_from_slice(&pages[(offset % PAGE) as usize..][..buf.len()]);
+        }
+        self.read_ahead(offset, buf.len() as u64);
+        Ok(true)
     }
 }
 

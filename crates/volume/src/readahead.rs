@@ -57,7 +57,7 @@ impl Volume {
             return;
         }
         let mut ids = Vec::new();
-        if self.base_ids(&layers, first, count, &mut ids).is_ok() {
+        if self.base_ids(&layers, &self.nodes, first, count, &mut ids).is_ok() {
             let missing = std::iter::zip(held, ids).filter(|(held, _)| !held);
             self.fetcher.prefetch(missing.filter_map(|(_, id)| id));
         }

@@ -183,7 +183,7 @@ impl Volume {
         for run in runs(&pages, |a, b| a / 128 == b / 128) {
             let first = pages[run.start];
             ids.clear();
-            self.base_ids(layers, first, pages[run.end - 1] - first + 1, &mut ids)?;
+            self.base_ids(layers, &self.nodes, first, pages[run.end - 1] - first + 1, &mut ids)?;
             old.extend(pages[run].iter().map(|page| ids[(page - first) as usize]));
         }
         let cache = self.fetcher.cache();
@@ -246,7 +246,13 @@ impl Volume {
             let end = first + count;
             for window in (first..end).step_by(ZERO_WINDOW as usize) {
                 ids.clear();
-                self.base_ids(layers, window, ZERO_WINDOW.min(end - window), &mut ids)?;
+                self.base_ids(
+                    layers,
+                    &self.nodes,
+                    window,
+                    ZERO_WINDOW.min(end - window),
+                    &mut ids,
+                )?;
                 let present = ids.iter().zip(window..).filter(|(id, _)| id.is_some());
                 holes.extend(
                     present.map(|(_, page)| page).filter(|&page| {

@@ -1,1 +1,187 @@
+//! Volumes that share a base.
 
+use std::sync::Arc;
+
+use chunk::Memory;
+use volume::{Scrub, VolumeError};
+
+use crate::support::{Host, MemDisk, PAGE, page, read, seal};
+
+const PAGES: u64 = 600;
+const P: u64 = PAGE as u64;
+
+/// A base with every third page in it, and what it should read as.
+fn base(store: &Arc<Memory>) -> (model::ManifestId, Vec<u8>) {
+    let host = Host::new(store.clone());
+    let volume = host.create(&MemDisk::new(), None, PAGES);
+    let mut bytes = vec![0; PAGES as usize * PAGE];
+    for n in (0..PAGES).step_by(3) {
+        bytes[n as usize * PAGE..][..PAGE].copy_from_slice(&page(n));
+    }
+    volume.write_at(0, &bytes).unwrap();
+    (seal(&volume, store).manifest, bytes)
+}
+
+#[test]
+fn a_page_that_was_never_fetched_is_not_zero_in_a_fork() {
+    let store = Arc::new(Memory::new());
+    let (parent, mut bytes) = base(&store);
+    // Another host, whose cache is empty: the parent is filled lazily, and only a little of it.
+    let host = Host::new(store.clone());
+    let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
+    assert!(read(&volume, 3 * P, PAGE).unwrap() == page(3));
+    volume.write_at(10 * P + 7, b"changed").unwrap();
+    bytes[10 * PAGE + 7..][..7].copy_from_slice(b"changed");
+    volume.discard(30 * P, 10 * P).unwrap();
+    bytes[30 * PAGE..40 * PAGE].fill(0);
+    volume.freeze().unwrap();
+    let sealed = volume.seal(&mut store.clone()).unwrap();
+    assert_eq!(sealed.dirty_bytes, P);
+    // Forks on a third host, which has seen nothing at all.
+    let other = Host::new(store.clone());
+    for n in 0..2u64 {
+        let fork = other.create(&MemDisk::new(), Some(sealed.manifest), PAGES);
+        fork.write_at(n * P, b"mine").unwrap();
+        let mut mine = bytes.clone();
+        mine[n as usize * PAGE..][..4].copy_from_slice(b"mine");
+        assert!(read(&fork, 0, mine.len()).unwrap() == mine, "fork {n}");
+    }
+    // And the parent does not notice.
+    assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
+    volume.adopt(&sealed).unwrap();
+    assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
+}
+
+#[test]
+fn only_what_changed_is_stored() {
+    let store = Arc::new(Memory::new());
+    let (parent, bytes) = base(&store);
+    let host = Host::new(store.clone());
+    let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
+    // Everything is written again, one page differs.
+    volume.write_at(0, &bytes).unwrap();
+    volume.write_at(9 * P, &page(12345)).unwrap();
+    let sealed = seal(&volume, &store);
+    assert_eq!(sealed.dirty_bytes, 200 * P);
+    assert!(sealed.stored_bytes < 5 * P, "{sealed:?}");
+    assert_eq!(sealed.reused_bytes, 199 * P);
+    // Back to the old content: the old name.
+    volume.write_at(9 * P, &page(9)).unwrap();
+    assert_eq!(seal(&volume, &store).manifest, parent);
+}
+
+#[test]
+fn after_adopting_reads_need_no_network() {
+    let store = Arc::new(Memory::new());
+    let (parent, _) = base(&store);
+    let host = Host::new(store.clone());
+    let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
+    let bytes: Vec<u8> = (0..PAGES).flat_map(|n| page(5000 + n)).collect();
+    volume.write_at(0, &bytes).unwrap();
+    seal(&volume, &store);
+    assert_eq!(volume.stats().active.data_pages, 0);
+    assert!(volume.is_local(0, PAGES * P));
+    let before = store.fetches();
+    assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
+    assert_eq!(store.fetches(), before);
+}
+
+#[test]
+fn local_is_what_was_written_fetched_or_never_there() {
+    let store = Arc::new(Memory::new());
+    let (parent, _) = base(&store);
+    let host = Host::new(store.clone());
+    let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
+    let mut buf = vec![0; PAGE];
+    assert!(!volume.is_local(0, P));
+    assert!(!volume.try_read_local(0, &mut buf).unwrap());
+    assert!(!volume.is_local(P, P), "a hole, but the index is not here yet");
+    read(&volume, 0, PAGE).unwrap();
+    assert!(volume.is_local(0, P) && volume.is_local(P, 2 * P) && !volume.is_local(0, 4 * P));
+    assert!(volume.try_read_local(0, &mut buf).unwrap() && buf == page(0));
+    assert!(!volume.try_read_local(3 * P, &mut buf).unwrap());
+    volume.write_at(300 * P, &page(1)).unwrap();
+    volume.discard(301 * P, P).unwrap();
+    assert!(volume.is_local(300 * P, 2 * P));
+    assert!(!volume.is_local(0, PAGES * P + 1), "beyond the end");
+}
+
+#[test]
+fn scrubbing_makes_everything_local() {
+    let store = Arc::new(Memory::new());
+    let (parent, bytes) = base(&store);
+    let host = Host::new(store.clone());
+    let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
+    let scrub = Scrub::default();
+    let progress = volume.scrub(&scrub).unwrap();
+    assert_eq!((progress.seen_pages, progress.fetched_pages, progress.failed_pages), (200, 200, 0));
+    let before = store.fetches();
+    assert!(volume.is_local(0, PAGES * P));
+    assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
+    assert_eq!(store.fetches(), before);
+    assert_eq!(volume.scrub(&Scrub::default()).unwrap().fetched_pages, 0);
+    scrub.cancel();
+    assert!(matches!(volume.scrub(&scrub), Err(VolumeError::Cancelled { .. })));
+}
+
+#[test]
+fn a_scrub_goes_past_what_is_missing_and_says_so() {
+    let store = Arc::new(Memory::new());
+    let (parent, _) = base(&store);
+    store.remove(&chunk::id_of(&page(33)));
+    let host = Host::new(store.clone());
+    let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
+    let scrub = Scrub::default();
+    let error = volume.scrub(&scrub).unwrap_err();
+    assert_eq!(error.page(), Some(33));
+    assert_eq!((scrub.progress().fetched_pages, scrub.progress().failed_pages), (199, 1));
+}
+
+#[test]
+fn a_volume_may_be_larger_than_its_base_and_not_smaller() {
+    let store = Arc::new(Memory::new());
+    let (parent, bytes) = base(&store);
+    let host = Host::new(store.clone());
+    let disk = MemDisk::new();
+    let volume = host.create(&disk, Some(parent), PAGES * 2);
+    let mut larger = bytes.clone();
+    larger.resize(bytes.len() * 2, 0);
+    assert!(read(&volume, 0, larger.len()).unwrap() == larger);
+    volume.write_at(PAGES * 2 * P - 3, b"end").unwrap();
+    let sealed = seal(&volume, &store);
+    let again = host.create(&MemDisk::new(), Some(sealed.manifest), PAGES * 2);
+    assert_eq!(read(&again, PAGES * 2 * P - 3, 3).unwrap(), b"end");
+    for (base, size) in [(Some(parent), (PAGES - 1) * P), (None, 0), (None, 4095)] {
+        let disk = Arc::new(MemDisk::new());
+        let error = volume::Volume::create_on(
+            disk,
+            base,
+            size,
+            host.fetcher.clone(),
+            crate::support::options(),
+        );
+        assert!(matches!(error, Err(VolumeError::BadSize { .. })), "{size}");
+    }
+}
+
+#[test]
+fn a_trace_is_what_was_touched_in_order() {
+    let store = Arc::new(Memory::new());
+    let (parent, _) = base(&store);
+    let host = Host::new(store.clone());
+    let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
+    volume.start_trace();
+    for n in [90, 3, 90, 4, 5, 6] {
+        read(&volume, n * P, PAGE).unwrap();
+    }
+    let trace = volume.take_trace();
+    assert_eq!(trace, [90, 3, 6], "holes need no prefetch");
+    let other = Host::new(store.clone());
+    let volume = other.create(&MemDisk::new(), Some(parent), PAGES);
+    trace.iter().for_each(|&page| volume.prefetch(page, 1));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !trace.iter().all(|&page| volume.is_local(page * P, P)) {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}

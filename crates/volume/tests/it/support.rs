@@ -13,37 +13,14 @@ pub const PAGE: usize = 4096;
 /// One thing that was done to the disk.
 #[derive(Debug, Clone)]
 pub enum Op {
-    Create {
-        name: String,
-        inode: u64,
-    },
-    Rename {
-        name: String,
-        new_name: String,
-    },
-    Remove {
-        name: String,
-    },
-    Write {
-        inode: u64,
-        offset: u64,
-        bytes: Vec<u8>,
-    },
-    SetLen {
-        inode: u64,
-        len: u64,
-    },
-    Punch {
-        inode: u64,
-        offset: u64,
-        len: u64,
-    },
-    Sync {
-        inode: u64,
-    },
+    Create { name: String, inode: u64 },
+    Rename { name: String, new_name: String },
+    Remove { name: String },
+    Write { inode: u64, offset: u64, bytes: Vec<u8> },
+    SetLen { inode: u64, len: u64 },
+    Punch { inode: u64, offset: u64, len: u64 },
+    Sync { inode: u64 },
     SyncDir,
-    /// A point that a test wants to find again.
-    Note(u64),
 }
 
 /// Names and files.
@@ -85,7 +62,7 @@ impl Image {
                 let start = (*offset as usize).min(end);
                 file[start..end].fill(0);
             }
-            Op::Sync { .. } | Op::SyncDir | Op::Note(_) => {}
+            Op::Sync { .. } | Op::SyncDir => {}
         }
     }
 }
@@ -143,8 +120,9 @@ impl MemDisk {
         self.lock().log.clone()
     }
 
-    pub fn note(&self, note: u64) {
-        self.lock().log.push(Op::Note(note));
+    /// Records from here on.
+    pub fn record(&self) {
+        self.recording.store(true, Ordering::Relaxed);
     }
 
     /// Changes a file's bytes behind the volume's back.
