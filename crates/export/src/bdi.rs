@@ -5,19 +5,31 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
-/// Sets read-ahead and lifts the dirty limits. Best effort: says what could not be set.
-pub(crate) fn tune(device: u64, read_ahead_bytes: u32) -> io::Result<()> {
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let set = |name: &str, value: &str| {
-        fs::write(format!("/sys/class/bdi/{major}:{minor}/{name}"), value)
-    };
-    // At least one page. With none at all, the kernel reads a faulting page with a request that
-    // even SIGKILL does not interrupt; a page of read-ahead is as precise and can be killed.
-    let results = [
-        set("read_ahead_kb", &(read_ahead_bytes / 1024).max(4).to_string()),
-        set("strict_limit", "0"),
-        set("max_ratio", "100"),
-    ];
-    results.into_iter().collect()
+/// The knobs of one mount.
+pub(crate) struct Bdi {
+    dir: PathBuf,
+}
+
+impl Bdi {
+    /// By the device number of the mount.
+    pub fn new(device: u64) -> Bdi {
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        Bdi { dir: PathBuf::from(format!("/sys/class/bdi/{major}:{minor}")) }
+    }
+
+    /// Sets how far the kernel reads ahead, for descriptors opened from now on.
+    ///
+    /// At least one page: with none at all, the kernel asks for a faulting page in a way that not
+    /// even SIGKILL interrupts.
+    pub fn set_read_ahead(&self, bytes: u32) -> io::Result<()> {
+        fs::write(self.dir.join("read_ahead_kb"), (bytes / 1024).max(4).to_string())
+    }
+
+    /// Lets the mount have as many dirty pages as any disk.
+    pub fn lift_dirty_limits(&self) -> io::Result<()> {
+        fs::write(self.dir.join("strict_limit"), "0")?;
+        fs::write(self.dir.join("max_ratio"), "100")
+    }
 }

@@ -13,15 +13,19 @@ use std::time::Duration;
 
 use fuser::{BackgroundSession, Config, INodeNo, Session, SessionACL};
 
+use crate::bdi::Bdi;
 use crate::error::ExportError;
 use crate::mount::{self, Gone};
 use crate::outside::Outside;
 use crate::serve::{Entry, REQUEST_BYTES_MAX, Server, Shared};
 use crate::stale::{self, Stale};
-use crate::{ExportFile, Options, PAGE, bdi, cleanup_stale};
+use crate::{ExportFile, Options, PAGE, cleanup_stale};
 
 /// Files on one mount.
 const FILES_MAX: usize = 1024;
+
+/// What the kernel reads ahead on a mount that nobody tuned.
+const READ_AHEAD_DEFAULT: u32 = 128 * 1024;
 
 /// How often a wait looks whether writes are held meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,6 +39,8 @@ pub struct Export {
     shared: Arc<Shared>,
     outside: Outside,
     session: Option<BackgroundSession>,
+    /// The kernel reads no more than this of a range it is asked to prefetch.
+    prefetch_piece: u64,
     mounted: bool,
 }
 
@@ -81,16 +87,31 @@ impl Export {
         let outside = Outside::start().map_err(failed)?;
         shared.outside_tid.store(outside.tid, Ordering::Relaxed);
         let device = mount::mount(&dir, allow_other).map_err(failed)?;
-        let mut export = Export { dir, shared, outside, session: None, mounted: true };
+        let mut export =
+            Export { dir, shared, outside, session: None, prefetch_piece: 0, mounted: true };
         export.serve(device, allow_other).map_err(failed)?;
-        let paths = export.shared.entries.iter().map(|entry| export.dir.join(&entry.name));
-        // Opened before read-ahead is lowered: these descriptors keep the kernel's default, so
-        // that a prefetch may ask for runs where a fault asks for a page.
-        let number = export.outside.open(paths.collect()).map_err(failed)?;
-        if let Err(error) = bdi::tune(number, export.shared.options.read_ahead_bytes) {
-            tracing::debug!(dir = %export.dir.display(), %error, "the mount keeps default limits");
-        }
+        export.open_and_tune().map_err(failed)?;
         Ok(export)
+    }
+
+    /// Opens the files for this process's own use while read-ahead is large: a descriptor keeps
+    /// what it was opened with, so a prefetch may ask for runs where a client's fault asks for a
+    /// page. Then sets the limits for the clients.
+    fn open_and_tune(&mut self) -> io::Result<()> {
+        let bdi = Bdi::new(self.outside.device(&self.dir)?);
+        let wanted = self.shared.options.read_ahead_bytes;
+        let tuned = bdi.set_read_ahead(REQUEST_BYTES_MAX);
+        self.prefetch_piece = match tuned {
+            Ok(()) => u64::from(REQUEST_BYTES_MAX),
+            Err(_) => u64::from(wanted.clamp(PAGE as u32, READ_AHEAD_DEFAULT)),
+        };
+        let paths = self.shared.entries.iter().map(|entry| self.dir.join(&entry.name));
+        self.outside.open(paths.collect())?;
+        let tuned = tuned.and(bdi.set_read_ahead(wanted)).and(bdi.lift_dirty_limits());
+        if let Err(error) = tuned {
+            tracing::debug!(dir = %self.dir.display(), %error, "the mount keeps default limits");
+        }
+        Ok(())
     }
 
     fn serve(&mut self, device: OwnedFd, allow_other: bool) -> io::Result<()> {
@@ -170,8 +191,7 @@ impl Export {
 
     /// Asks the kernel to read ranges of a file into its cache, as a client's read-ahead would.
     ///
-    /// Safe at any time. Returns when all is asked for, not when it is there. Each range becomes
-    /// requests of at most the kernel's default read-ahead (128 KiB).
+    /// Safe at any time. Returns when all is asked for, not when it is there.
     pub fn prefetch(&self, file: &str, ranges: Vec<Range<u64>>) -> Result<(), ExportError> {
         let index = self.index(file)?;
         let size = self.shared.entries[index].size;
@@ -180,7 +200,8 @@ impl Export {
             return Err(ExportError::BadRange { name: file.to_owned(), offset, len });
         }
         let failed = |source| ExportError::Cache { name: file.to_owned(), source };
-        let answered = self.outside.prefetch(index, ranges).map_err(failed)?;
+        let pieces = ranges.iter().flat_map(|range| pieces(range, self.prefetch_piece)).collect();
+        let answered = self.outside.prefetch(index, pieces).map_err(failed)?;
         answered.recv().map_err(|_| ExportError::Closed)?.map_err(failed)
     }
 
@@ -274,6 +295,12 @@ impl fmt::Debug for Export {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Export").field("dir", &self.dir).field("stats", &self.stats()).finish()
     }
+}
+
+fn pieces(range: &Range<u64>, most: u64) -> impl Iterator<Item = Range<u64>> {
+    let end = range.end;
+    let starts = (range.start..end).step_by(most.max(PAGE) as usize);
+    starts.map(move |start| start..end.min(start + most))
 }
 
 fn entries(files: Vec<(String, Arc<dyn ExportFile>)>) -> Result<Vec<Entry>, ExportError> {

@@ -146,18 +146,20 @@ impl HeldWrites {
         Some(std::mem::take(&mut state.queue))
     }
 
+    /// Forgets one write; before it is answered, so that who was waiting for it sees it gone.
+    fn went(&self, entry: usize) {
+        if let Some(count) = lock(&self.state).counts.get_mut(&entry) {
+            *count -= 1;
+        }
+    }
+
     /// Puts back what still does not go, ahead of what came meanwhile; says whether all went.
-    fn end_round(&self, mut remaining: VecDeque<HeldWrite>, done: &[usize]) -> bool {
+    fn end_round(&self, mut remaining: VecDeque<HeldWrite>) -> bool {
         let mut state = lock(&self.state);
         if state.closed {
             drop(state);
             remaining.into_iter().for_each(|write| write.reply.error(Errno::EIO));
             return false;
-        }
-        for entry in done {
-            if let Some(count) = state.counts.get_mut(entry) {
-                *count -= 1;
-            }
         }
         remaining.append(&mut state.queue);
         state.queue = remaining;
@@ -169,17 +171,16 @@ fn work(shared: &Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
         let Some(round) = shared.held_writes.next_round() else { return };
         let mut remaining = VecDeque::new();
-        let mut done = Vec::new();
         for write in round {
             match shared.write(write.entry, write.offset, &write.bytes) {
                 Ok(()) => {
-                    done.push(write.entry);
+                    shared.held_writes.went(write.entry);
                     write.reply.written(write.bytes.len() as u32);
                 }
                 Err(_) => remaining.push_back(write),
             }
         }
-        if shared.held_writes.end_round(remaining, &done) {
+        if shared.held_writes.end_round(remaining) {
             shared.writes_resumed();
         }
     }

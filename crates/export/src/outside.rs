@@ -33,7 +33,8 @@ use crate::mount::{self, Gone};
 type Answer<T> = SyncSender<io::Result<T>>;
 
 enum Ask {
-    Open { paths: Vec<PathBuf>, answer: Answer<u64> },
+    Device { dir: PathBuf, answer: Answer<u64> },
+    Open { paths: Vec<PathBuf>, answer: Answer<()> },
     Sync { file: usize, answer: Answer<()> },
     Prefetch { file: usize, ranges: Vec<Range<u64>>, answer: Answer<()> },
     Unmount { dir: PathBuf, answer: Answer<Gone> },
@@ -65,8 +66,15 @@ impl Outside {
         Ok(Outside { asks, tid })
     }
 
-    /// Opens the files to sync and prefetch later; returns the mount's device number.
-    pub fn open(&self, paths: Vec<PathBuf>) -> io::Result<u64> {
+    /// The mount's device number.
+    pub fn device(&self, dir: &Path) -> io::Result<u64> {
+        let (answer, answered) = sync_channel(1);
+        self.ask(Ask::Device { dir: dir.to_owned(), answer })?;
+        answered.recv().map_err(|_| gone())?
+    }
+
+    /// Opens the files to sync and prefetch later.
+    pub fn open(&self, paths: Vec<PathBuf>) -> io::Result<()> {
         let (answer, answered) = sync_channel(1);
         self.ask(Ask::Open { paths, answer })?;
         answered.recv().map_err(|_| gone())?
@@ -110,11 +118,12 @@ fn work(asked: &Receiver<Ask>) {
     let mut files = Vec::new();
     while let Ok(ask) = asked.recv() {
         match ask {
+            Ask::Device { dir, answer } => {
+                let _ = answer.send(std::fs::metadata(&dir).map(|metadata| metadata.dev()));
+            }
             Ask::Open { paths, answer } => {
-                let _ = answer.send(open(&paths).map(|(opened, device)| {
-                    files = opened;
-                    device
-                }));
+                let opened = paths.iter().map(File::open).collect::<io::Result<Vec<_>>>();
+                let _ = answer.send(opened.map(|opened| files = opened));
             }
             Ask::Sync { file, answer } => {
                 let _ = answer.send(nth(&files, file).and_then(File::sync_all));
@@ -131,12 +140,6 @@ fn work(asked: &Receiver<Ask>) {
 
 fn nth(files: &[File], file: usize) -> io::Result<&File> {
     files.get(file).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
-}
-
-fn open(paths: &[PathBuf]) -> io::Result<(Vec<File>, u64)> {
-    let files = paths.iter().map(File::open).collect::<io::Result<Vec<_>>>()?;
-    let device = files.first().map_or(Ok(0), |file| file.metadata().map(|m| m.dev()))?;
-    Ok((files, device))
 }
 
 fn prefetch(file: &File, ranges: &[Range<u64>]) -> io::Result<()> {

@@ -273,9 +273,12 @@ impl Filesystem for Server {
             let _ = config.add_capabilities(flag);
         }
         let _ = config.set_max_write(REQUEST_BYTES_MAX);
-        let read_ahead = self.0.options.read_ahead_bytes.clamp(PAGE as u32, REQUEST_BYTES_MAX);
-        if let Err(most) = config.set_max_readahead(read_ahead) {
-            let _ = config.set_max_readahead(most);
+        // Only a bound on what the mount's own knob says, which root sets afterwards (`bdi`).
+        if !rustix::process::geteuid().is_root() {
+            let read_ahead = self.0.options.read_ahead_bytes.max(PAGE as u32);
+            if let Err(most) = config.set_max_readahead(read_ahead) {
+                let _ = config.set_max_readahead(most);
+            }
         }
         let background = self.0.options.max_background.max(16);
         let _ = config.set_max_background(background);
