@@ -1,1 +1,131 @@
-//! (being written)
+//! A repository: chunks in packs, an index to find them, and refs that make them visible, in
+//! any [`objects::Objects`].
+//!
+//! Bytes, ordering rules and threat model: `docs/format/repository.md`.
+//!
+//! Invariants
+//! * **A ref is the only thing that makes anything visible**, and it is created only after all
+//!   that it names is durable: packs, then the index object that lists them, then the ref.
+//! * Nothing is ever overwritten, except hints, which are never trusted.
+//! * Whatever is read is authenticated (in a private repository) and verified against its id
+//!   before anyone sees it.
+//! * A pack is deleted only after the log said that it will be, for at least the grace age, and
+//!   nobody objected.
+//!
+//! This crate does not know what an appliance, an instance or a checkpoint is.
+//!
+//! Crash: at any point the store holds the old state or the new one; what a dead writer left is
+//! garbage that [`Repository::gc`] collects.
+
+#![warn(missing_docs)]
+
+mod config;
+mod error;
+mod index;
+mod key;
+mod layout;
+mod log;
+mod open;
+mod pack;
+mod pack_ciphers;
+mod read;
+mod record;
+mod refresh;
+mod refs;
+mod sessions;
+mod wire;
+mod write;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use chunk::ChunkSource;
+use chunk::crypt::{Cipher, MasterKey};
+use objects::Objects;
+
+pub use error::{RefError, RepositoryError};
+pub use key::{KeyPlace, export_key, import_key, new_key};
+pub use open::{GRACE_MS, Init, Open};
+pub use record::{Child, Record, Target, read_blob, read_record, write_blob, write_record};
+pub use refs::{RefEntry, RefPayload, RefValue, Refs};
+pub use write::{PackWriter, StoreStats};
+
+/// An open repository. Cloning shares it.
+#[derive(Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    objects: Arc<dyn Objects>,
+    config: config::Config,
+    cipher: Cipher,
+    key: Option<MasterKey>,
+    /// Where chunks may be had that are missing or damaged here.
+    sources: Vec<Arc<dyn ChunkSource>>,
+    index: RwLock<index::Index>,
+    refreshing: Mutex<()>,
+    /// Numbers refreshes as they begin.
+    refreshes_begun: AtomicU64,
+    /// The number of the latest refresh that succeeded.
+    refresh_succeeded: AtomicU64,
+    pack_ciphers: pack_ciphers::PackCiphers,
+    sessions: sessions::Sessions,
+    writable: bool,
+}
+
+impl Repository {
+    /// Where it is, for messages.
+    pub fn location(&self) -> String {
+        self.inner.objects.location()
+    }
+
+    /// Its random id: the same from every host.
+    pub fn id(&self) -> [u8; 16] {
+        self.inner.config.repository.0
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_private(&self) -> bool {
+        self.inner.key.is_some()
+    }
+
+    /// Whether anything can be stored in it.
+    pub fn is_writable(&self) -> bool {
+        self.inner.writable
+    }
+
+    /// The key that opened it, for export; none for a public repository.
+    pub fn key(&self) -> Option<&MasterKey> {
+        self.inner.key.as_ref()
+    }
+
+    /// How long something must be unreferenced before it can be deleted, milliseconds.
+    pub fn grace_ms(&self) -> u64 {
+        self.inner.config.grace_ms
+    }
+
+    /// Its refs.
+    pub fn refs(&self) -> Refs<'_> {
+        Refs::new(self)
+    }
+
+    /// A session that stores chunks.
+    pub fn writer(&self) -> Result<PackWriter, RepositoryError> {
+        PackWriter::new(self)
+    }
+
+    pub(crate) fn index(&self) -> RwLockReadGuard<'_, index::Index> {
+        self.inner.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, index::Index> {
+        self.inner.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Repository({})", self.location())
+    }
+}

@@ -1,0 +1,200 @@
+//! The index as this host sees it: where each chunk lies, as of one point of the log.
+//!
+//! The log (`index/<number>`) is dense and linear: whoever writes object n has applied every
+//! object before it, because n is *created*, and only one can create it. So the state after n
+//! is the same for everyone.
+//!
+//! Invariants
+//! * A pack that is condemned still serves reads, but nobody deduplicates against it.
+//! * A location is only ever a hint for reading: what it leads to is verified.
+
+mod segment;
+
+use std::collections::{HashMap, HashSet};
+
+use chunk::crypt::{PackId, StoredName};
+
+pub(crate) use segment::Segment;
+
+use crate::log::IndexObject;
+use crate::pack::PackEntry;
+
+/// Where a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) pack: PackId,
+    /// Where its frame begins in the pack.
+    pub(crate) offset: u64,
+    /// The frame's sealed bytes.
+    pub(crate) bytes: u32,
+    /// The frame's number in the pack.
+    pub(crate) frame: u32,
+    /// The chunk's place in the frame.
+    pub(crate) slot: u16,
+}
+
+/// What the index says about a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PackInfo {
+    pub(crate) bytes: u64,
+    pub(crate) chunks: u32,
+    /// Number of the index object that condemned it; 0 for a pack in use.
+    pub(crate) condemned_at: u64,
+}
+
+/// The state of the index at one point of the log.
+#[derive(Default)]
+pub(crate) struct Index {
+    /// The last index object that is applied; 0 for none.
+    pub(crate) applied: u64,
+    /// The latest snapshot at or before `applied`; 0 for none.
+    pub(crate) latest_snapshot: u64,
+    /// Tables that the latest snapshot names.
+    pub(crate) tables: Vec<[u8; 16]>,
+    pub(crate) packs: HashMap<PackId, PackInfo>,
+    /// Packs that were condemned before any index listed them, and by which object.
+    pub(crate) condemned_orphans: HashMap<PackId, u64>,
+    /// Packs that were removed while we watched.
+    pub(crate) removed: HashSet<PackId>,
+    /// Counts how often the log had been cut behind our back, so that a whole new state was
+    /// loaded and `removed` may be incomplete.
+    pub(crate) epoch: u64,
+    segments: Vec<Segment>,
+}
+
+impl Index {
+    /// Applies object `number`, which must follow. `tables` are the segments of the snapshot's
+    /// tables, if it is one.
+    pub(crate) fn apply(&mut self, number: u64, object: &IndexObject, segments: Vec<Segment>) {
+        if let Some(snapshot) = &object.snapshot {
+            self.packs.clear();
+            for pack in &snapshot.packs {
+                let info = PackInfo {
+                    bytes: pack.bytes,
+                    chunks: pack.chunks,
+                    condemned_at: pack.condemned_at,
+                };
+                // A pack of which no table speaks is an orphan that was condemned.
+                if pack.bytes == 0 {
+                    self.condemned_orphans.insert(pack.id, pack.condemned_at);
+                } else {
+                    self.packs.insert(pack.id, info);
+                }
+            }
+            self.latest_snapshot = number;
+            self.tables.clone_from(&snapshot.tables);
+            self.segments.clear();
+        }
+        for pack in &object.added {
+            let info =
+                PackInfo { bytes: pack.bytes, chunks: pack.chunks() as u32, condemned_at: 0 };
+            self.packs.insert(pack.id, info);
+            self.condemned_orphans.remove(&pack.id);
+        }
+        for id in &object.condemned {
+            match self.packs.get_mut(id) {
+                Some(info) => info.condemned_at = number,
+                None => {
+                    self.condemned_orphans.insert(*id, number);
+                }
+            }
+        }
+        for id in &object.revived {
+            if let Some(info) = self.packs.get_mut(id) {
+                info.condemned_at = 0;
+            }
+        }
+        for id in &object.removed {
+            self.packs.remove(id);
+            self.condemned_orphans.remove(id);
+            self.removed.insert(*id);
+        }
+        self.segments.extend(segments);
+        if !object.added.is_empty() {
+            self.segments.push(Segment::from_packs(&object.added));
+        }
+        self.merge();
+        self.applied = number;
+    }
+
+    /// Forgets everything: a whole new state follows.
+    pub(crate) fn reset(&mut self) {
+        let epoch = self.epoch + 1;
+        *self = Self { epoch, ..Self::default() };
+    }
+
+    /// All places where a chunk lies, those in packs in use first.
+    pub(crate) fn locations(&self, name: &StoredName) -> Vec<Location> {
+        let mut found = Vec::new();
+        for segment in self.segments.iter().rev() {
+            segment.find(name, |location| {
+                if let Some(info) = self.packs.get(&location.pack) {
+                    found.push((info.condemned_at != 0, location));
+                }
+            });
+        }
+        found.sort_by_key(|(condemned, _)| *condemned);
+        found.into_iter().map(|(_, location)| location).collect()
+    }
+
+    /// The pack in use that holds a chunk, if one does: what a writer may rely on.
+    pub(crate) fn pack_in_use(&self, name: &StoredName) -> Option<PackId> {
+        let mut found = None;
+        for segment in self.segments.iter().rev() {
+            segment.find(name, |location| {
+                if self.packs.get(&location.pack).is_some_and(|info| info.condemned_at == 0) {
+                    found = Some(location.pack);
+                }
+            });
+            if found.is_some() {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Calls `each` for every chunk of every pack that is still there.
+    pub(crate) fn for_each(&self, mut each: impl FnMut(&StoredName, &Location)) {
+        for segment in &self.segments {
+            segment.for_each(|name, location| {
+                if self.packs.contains_key(&location.pack) {
+                    each(name, location);
+                }
+            });
+        }
+    }
+
+    /// Keeps the segments few: neighbours of similar size become one.
+    fn merge(&mut self) {
+        while let [.., older, newer] = self.segments.as_slice() {
+            if older.len() > newer.len() * 2 {
+                break;
+            }
+            let newer = self.segments.pop();
+            let older = self.segments.pop();
+            if let (Some(older), Some(newer)) = (older, newer) {
+                let packs = &self.packs;
+                self.segments.push(Segment::merge(&older, &newer, |pack| packs.contains_key(pack)));
+            }
+        }
+    }
+}
+
+/// The locations of a pack's chunks, frame by frame.
+pub(crate) fn locations_of(pack: &PackEntry) -> impl Iterator<Item = (StoredName, Location)> + '_ {
+    let mut offset = crate::pack::PACK_HEAD_BYTES;
+    pack.frames.iter().enumerate().flat_map(move |(number, frame)| {
+        let start = offset;
+        offset += u64::from(frame.stored_bytes);
+        frame.names.iter().enumerate().map(move |(slot, name)| {
+            let location = Location {
+                pack: pack.id,
+                offset: start,
+                bytes: frame.stored_bytes,
+                frame: number as u32,
+                slot: slot as u16,
+            };
+            (*name, location)
+        })
+    })
+}

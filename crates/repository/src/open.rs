@@ -1,0 +1,186 @@
+//! Making a repository, and opening one.
+//!
+//! Opening goes: configuration (is it one, is it ours to read), key check (before anything is
+//! decrypted), probe (may this store be trusted), index.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
+
+use bytes::Bytes;
+use chunk::ChunkSource;
+use chunk::crypt::{Cipher, CipherKind, MasterKey, RepositoryId};
+use chunk::header::Intent;
+use objects::{ObjectError, Objects, ProbeError, probe};
+
+use crate::config::{CONFIG_BYTES_MAX, Config};
+use crate::index::Index;
+use crate::key::{KeyPlace, read_key_file, write_key_file};
+use crate::layout::CONFIG;
+use crate::pack_ciphers::PackCiphers;
+use crate::sessions::Sessions;
+use crate::{Inner, Repository, RepositoryError};
+
+/// The grace age of a new repository, milliseconds: one hour. Whoever stores something must be
+/// heard of (by the index objects that it writes) at least this often.
+pub const GRACE_MS: u64 = 3_600_000;
+
+/// How a repository is to be made.
+#[derive(Debug, Clone)]
+pub struct Init {
+    /// The key of a private repository; none makes a public one.
+    pub key: Option<MasterKey>,
+    /// Where that key is kept.
+    pub key_place: KeyPlace,
+    /// How long something must be unreferenced before it can be deleted, milliseconds; holds
+    /// for the repository's life. See [`GRACE_MS`].
+    pub grace_ms: u64,
+    /// As in [`Open::local_dir`].
+    pub local_dir: Option<PathBuf>,
+}
+
+impl Default for Init {
+    fn default() -> Self {
+        Self { key: None, key_place: KeyPlace::Host, grace_ms: GRACE_MS, local_dir: None }
+    }
+}
+
+/// How a repository is to be opened.
+#[derive(Default, Clone)]
+pub struct Open {
+    /// The key; a private repository in a folder may hold it itself.
+    pub key: Option<MasterKey>,
+    /// A directory of this host in which copies of the index are kept, shared by all processes
+    /// and all repositories; without one they are kept in memory.
+    pub local_dir: Option<PathBuf>,
+    /// Further places that may have a chunk that is missing or damaged here: a mirror, the
+    /// maker's repository.
+    pub sources: Vec<Arc<dyn ChunkSource>>,
+}
+
+impl Repository {
+    /// Makes a repository in an empty store, and opens it.
+    ///
+    /// Crash: the configuration is written last; before it there is no repository.
+    pub fn init(objects: Arc<dyn Objects>, init: &Init) -> Result<Self, RepositoryError> {
+        let location = objects.location();
+        if !objects.features().write {
+            return Err(ObjectError::ReadOnly { location }.into());
+        }
+        if init.grace_ms == 0 {
+            let detail = "it must be at least 1 ms".to_owned();
+            return Err(RepositoryError::Invalid { what: "a grace age", detail });
+        }
+        match objects.head(CONFIG) {
+            Ok(_) => return Err(RepositoryError::ExistsAlready { location }),
+            Err(ObjectError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        probe(&*objects).map_err(RepositoryError::Probe)?;
+        let repository = RepositoryId(ambient::random());
+        let cipher = cipher_of(init.key.as_ref(), repository);
+        let config = Config {
+            repository,
+            cipher: cipher.kind(),
+            key_check: cipher.key_check(),
+            grace_ms: init.grace_ms,
+        };
+        if let (Some(key), KeyPlace::InRepository) = (&init.key, init.key_place) {
+            let folder = objects.folder().ok_or_else(|| RepositoryError::Invalid {
+                what: "a key inside the repository",
+                detail: "only a repository in a folder can hold its key".to_owned(),
+            })?;
+            write_key_file(folder, key)?;
+        }
+        match objects.put_new(CONFIG, Bytes::from(config.encode())) {
+            Err(ObjectError::AlreadyExists { .. }) => {
+                return Err(RepositoryError::ExistsAlready { location });
+            }
+            other => other?,
+        }
+        let open =
+            Open { key: init.key.clone(), local_dir: init.local_dir.clone(), sources: Vec::new() };
+        Self::assemble(objects, config, cipher, open, true)
+    }
+
+    /// Opens a repository.
+    pub fn open(objects: Arc<dyn Objects>, open: Open) -> Result<Self, RepositoryError> {
+        let location = objects.location();
+        let bytes = match objects.get(CONFIG, CONFIG_BYTES_MAX) {
+            Err(ObjectError::NotFound { .. }) => {
+                return Err(RepositoryError::NotARepository { location });
+            }
+            other => other?,
+        };
+        let config = Config::decode(&bytes, Intent::Read)?;
+        let newer_to_writers = Config::decode(&bytes, Intent::Write).is_err();
+        let mut open = open;
+        if config.cipher == CipherKind::Aes256Gcm && open.key.is_none() {
+            open.key = match objects.folder() {
+                Some(folder) => read_key_file(folder)?,
+                None => None,
+            };
+            if open.key.is_none() {
+                return Err(RepositoryError::NeedsKey { location });
+            }
+        }
+        if config.cipher == CipherKind::None {
+            open.key = None;
+        }
+        let cipher = cipher_of(open.key.as_ref(), config.repository);
+        cipher.verify_key(&config.key_check).map_err(|_| RepositoryError::WrongKey { location })?;
+        let writable = match probe(&*objects) {
+            Ok(()) => objects.features().write && !newer_to_writers,
+            // Who may only read can still read.
+            Err(ProbeError::Object(ObjectError::ReadOnly { .. } | ObjectError::Denied { .. })) => {
+                false
+            }
+            // A full store can still be read, and be emptied.
+            Err(ProbeError::Object(ObjectError::NoSpace { .. })) => !newer_to_writers,
+            Err(error) => return Err(RepositoryError::Probe(error)),
+        };
+        Self::assemble(objects, config, cipher, open, writable)
+    }
+
+    fn assemble(
+        objects: Arc<dyn Objects>,
+        config: Config,
+        cipher: Cipher,
+        open: Open,
+        writable: bool,
+    ) -> Result<Self, RepositoryError> {
+        let inner = Inner {
+            objects,
+            config,
+            cipher,
+            key: open.key,
+            sources: open.sources,
+            index: RwLock::new(Index::default()),
+            refreshing: Mutex::new(()),
+            refreshes_begun: AtomicU64::new(0),
+            refresh_succeeded: AtomicU64::new(0),
+            pack_ciphers: PackCiphers::default(),
+            sessions: Sessions::default(),
+            writable,
+        };
+        let repository = Self { inner: Arc::new(inner) };
+        repository.refresh()?;
+        Ok(repository)
+    }
+
+    /// Fails when nothing can be stored here.
+    pub(crate) fn must_be_writable(&self) -> Result<(), RepositoryError> {
+        if self.inner.writable {
+            Ok(())
+        } else {
+            Err(ObjectError::ReadOnly { location: self.location() }.into())
+        }
+    }
+}
+
+fn cipher_of(key: Option<&MasterKey>, repository: RepositoryId) -> Cipher {
+    match key {
+        Some(key) => Cipher::aes256gcm(key, repository),
+        None => Cipher::none(repository),
+    }
+}

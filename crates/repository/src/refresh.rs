@@ -1,0 +1,222 @@
+//! Following the log of index objects, and extending it.
+//!
+//! Consistency: the log is linear (see [`crate::index`]). Extending it means: apply everything
+//! that is there, decide, create the next number; if someone was faster, again.
+//!
+//! Crash: an index object is there whole or not at all. One whose writer died before it wrote a
+//! ref only makes packs known that nothing references yet: the collector's business.
+
+use std::collections::HashSet;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chunk::crypt::PackId;
+use objects::{OBJECT_BYTES_MAX, ObjectError};
+
+use crate::index::{Index, Segment};
+use crate::layout::{INDEX, INDEX_HINT, index_key, number_of, table_key};
+use crate::log::{IndexObject, decode_table};
+use crate::pack::PackEntry;
+use crate::{Repository, RepositoryError};
+
+/// Attempts to extend the log before giving up; each failure means that another succeeded.
+const ATTEMPTS: u32 = 200;
+
+impl Repository {
+    /// Applies what others have added to the log since we looked.
+    pub fn refresh(&self) -> Result<(), RepositoryError> {
+        let _one_at_a_time = self.inner.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh_locked()
+    }
+
+    /// As [`Self::refresh`], but a refresh that *began* after this call was made counts, too.
+    pub(crate) fn refresh_shared(&self) -> Result<(), RepositoryError> {
+        let before = self.inner.refreshes_begun.load(SeqCst);
+        let _one_at_a_time = self.inner.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.inner.refresh_succeeded.load(SeqCst) > before {
+            return Ok(());
+        }
+        self.refresh_locked()
+    }
+
+    pub(crate) fn refresh_locked(&self) -> Result<(), RepositoryError> {
+        let number = self.inner.refreshes_begun.fetch_add(1, SeqCst) + 1;
+        self.follow_patiently()?;
+        self.inner.refresh_succeeded.store(number, SeqCst);
+        Ok(())
+    }
+
+    /// A collector may delete old objects while we read them: then look again.
+    fn follow_patiently(&self) -> Result<(), RepositoryError> {
+        let mut attempts = 3;
+        loop {
+            match self.follow() {
+                Err(RepositoryError::Object(ObjectError::NotFound { key })) => {
+                    attempts -= 1;
+                    if attempts == 0 {
+                        let detail = "the log goes on after it, but it is not there";
+                        return Err(RepositoryError::damaged(&key, detail));
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn follow(&self) -> Result<(), RepositoryError> {
+        let applied = self.index().applied;
+        let last = if self.inner.objects.features().list {
+            let names = self.inner.objects.list_names(INDEX)?;
+            names.iter().filter_map(|name| number_of(name)).max().unwrap_or(0)
+        } else {
+            self.last_by_probing(applied)?
+        };
+        if last <= applied {
+            return Ok(());
+        }
+        let newest = self.load_object(last)?;
+        let start = if newest.snapshot.is_some() { last } else { newest.latest_snapshot.max(1) };
+        let from = if start > applied + 1 || applied == 0 { start } else { applied + 1 };
+        let mut newest = Some(newest);
+        for number in from..=last {
+            let object = match newest.take_if(|_| number == last) {
+                Some(object) => object,
+                None => self.load_object(number)?,
+            };
+            let mut segments = Vec::new();
+            if let Some(snapshot) = &object.snapshot {
+                for table in &snapshot.tables {
+                    segments.push(Segment::from_packs(&self.load_table(table)?));
+                }
+            }
+            let mut index = self.index_mut();
+            if number == from && from != applied + 1 {
+                index.reset();
+            }
+            index.apply(number, &object, segments);
+        }
+        Ok(())
+    }
+
+    /// For stores that cannot list: the hint, then one number after the other.
+    fn last_by_probing(&self, applied: u64) -> Result<u64, RepositoryError> {
+        let objects = &self.inner.objects;
+        let exists = |number: u64| match objects.head(&index_key(number)) {
+            Ok(_) => Ok(true),
+            Err(ObjectError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(RepositoryError::from(error)),
+        };
+        let mut last = applied;
+        if last == 0 || !exists(last)? {
+            let hint = match objects.get(INDEX_HINT, 20) {
+                Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(|t| t.trim().parse().ok()),
+                Err(ObjectError::NotFound { .. }) => None,
+                Err(error) => return Err(error.into()),
+            };
+            // The hint is never trusted: it only says where to begin.
+            last = match hint.filter(|hint| *hint > applied) {
+                Some(hint) if exists(hint)? => hint,
+                _ => applied,
+            };
+        }
+        while exists(last + 1)? {
+            last += 1;
+        }
+        Ok(last)
+    }
+
+    fn load_object(&self, number: u64) -> Result<IndexObject, RepositoryError> {
+        let bytes = self.inner.objects.get(&index_key(number), OBJECT_BYTES_MAX)?;
+        IndexObject::decode(&self.inner.cipher, number, &bytes)
+    }
+
+    pub(crate) fn load_table(&self, table: &[u8; 16]) -> Result<Vec<PackEntry>, RepositoryError> {
+        let bytes = self.inner.objects.get(&table_key(table), OBJECT_BYTES_MAX)?;
+        decode_table(&self.inner.cipher, table, &bytes)
+    }
+
+    /// Extends the log by what `decide` makes of the state after everything that is there.
+    /// Writes nothing when that is empty. Gives the number of the last object.
+    pub(crate) fn extend(
+        &self,
+        mut decide: impl FnMut(&Index) -> Result<IndexObject, RepositoryError>,
+    ) -> Result<u64, RepositoryError> {
+        for attempt in 0..ATTEMPTS {
+            let one_at_a_time =
+                self.inner.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.refresh_locked()?;
+            let (object, number) = {
+                let index = self.index();
+                let mut object = decide(&index)?;
+                object.latest_snapshot = index.latest_snapshot;
+                (object, index.applied + 1)
+            };
+            if object.is_empty() {
+                return Ok(number - 1);
+            }
+            let bytes = object.encode(&self.inner.cipher, number);
+            match self.inner.objects.put_new(&index_key(number), Bytes::from(bytes)) {
+                Ok(()) => {
+                    // Through the log, not around it: what we wrote is read back as everyone
+                    // else will, except that a snapshot's tables are known already.
+                    self.refresh_locked()?;
+                    return Ok(number);
+                }
+                Err(ObjectError::AlreadyExists { .. }) => {
+                    drop(one_at_a_time);
+                    let [chance] = ambient::random::<1>();
+                    let pause = u64::from(chance) * u64::from(attempt.min(20)) / 32;
+                    std::thread::sleep(Duration::from_millis(pause));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RepositoryError::Busy { location: self.location(), attempts: ATTEMPTS })
+    }
+
+    /// Makes packs known, and holds on to those that a session relies on: what was condemned
+    /// meanwhile is revived in the same object; what was removed is an error.
+    pub(crate) fn publish_packs(
+        &self,
+        added: &[PackEntry],
+        relied: &HashSet<PackId>,
+        epoch: u64,
+    ) -> Result<(), RepositoryError> {
+        self.extend(|index| {
+            let gone = |what: &str| RepositoryError::Stale { detail: what.to_owned() };
+            if !added.is_empty() && index.epoch != epoch {
+                return Err(gone("the log was cut before this session listed its packs"));
+            }
+            if let Some(pack) = added.iter().find(|pack| index.removed.contains(&pack.id)) {
+                return Err(gone(&crate::layout::pack_key(&pack.id)));
+            }
+            Ok(IndexObject {
+                added: added.to_vec(),
+                revived: to_revive(index, relied)?,
+                ..IndexObject::default()
+            })
+        })
+        .map(drop)
+    }
+}
+
+/// Which of the packs that are relied on are condemned; an error if one is gone.
+pub(crate) fn to_revive(
+    index: &Index,
+    relied: &HashSet<PackId>,
+) -> Result<Vec<PackId>, RepositoryError> {
+    let mut revived = Vec::new();
+    for pack in relied {
+        match index.packs.get(pack) {
+            Some(info) if info.condemned_at == 0 => {}
+            Some(_) => revived.push(*pack),
+            None => {
+                let detail = crate::layout::pack_key(pack);
+                return Err(RepositoryError::Stale { detail });
+            }
+        }
+    }
+    Ok(revived)
+}

@@ -1,0 +1,138 @@
+//! Storing, finding again, and making visible.
+
+use std::sync::Arc;
+
+use chunk::{ChunkSink, ChunkSource, FetchError, Put, Urgency, id_of};
+use model::Generation;
+use objects::{Memory, Objects};
+use repository::{
+    Child, Init, Open, RefError, RefPayload, Repository, RepositoryError, Target, new_key,
+    read_blob, read_record, write_blob, write_record,
+};
+
+fn page(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..4096)
+        .map(|at| {
+            if at % 4 == 0 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+            }
+            (state >> (at % 4 * 8)) as u8 & 0x3f
+        })
+        .collect()
+}
+
+fn private(objects: &Arc<dyn Objects>) -> Repository {
+    Repository::init(Arc::clone(objects), &Init { key: Some(new_key()), ..Init::default() })
+        .unwrap()
+}
+
+fn again(repository: &Repository, objects: &Arc<dyn Objects>) -> Repository {
+    let open = Open { key: repository.key().cloned(), ..Open::default() };
+    Repository::open(Arc::clone(objects), open).unwrap()
+}
+
+#[test]
+fn what_is_stored_is_found_from_another_host() {
+    for key in [None, Some(new_key())] {
+        let objects: Arc<dyn Objects> = Arc::new(Memory::new());
+        let init = Init { key, ..Init::default() };
+        let repository = Repository::init(Arc::clone(&objects), &init).unwrap();
+        let mut writer = repository.writer().unwrap();
+        let pages: Vec<_> = (0..1000).map(page).collect();
+        for page in &pages {
+            assert_eq!(writer.put(id_of(page), page), Ok(Put::Stored));
+        }
+        assert_eq!(writer.put(id_of(&pages[3]), &pages[3]), Ok(Put::Reused));
+        let stats = writer.finish().unwrap();
+        assert_eq!((stats.chunks, stats.stored_chunks, stats.packs), (1001, 1000, 1));
+        assert_eq!((stats.logical_bytes, stats.reused_bytes), (1001 * 4096, 4096));
+        assert!(stats.stored_bytes < stats.logical_bytes, "{stats:?}");
+
+        let other = again(&repository, &objects);
+        for page in &pages {
+            let chunks = other.fetch(&id_of(page), Urgency::Urgent).unwrap();
+            assert_eq!(&*chunks[0], page.as_slice());
+            assert!(chunks.len() > 1, "neighbours come along");
+        }
+        let mut writer = other.writer().unwrap();
+        assert_eq!(writer.put(id_of(&pages[7]), &pages[7]), Ok(Put::Reused));
+        assert_eq!(writer.finish().unwrap().packs, 0);
+        let absent = id_of(b"absent");
+        let missing = other.fetch(&absent, Urgency::Urgent).unwrap_err();
+        assert_eq!(missing, FetchError::Missing { id: absent });
+    }
+}
+
+#[test]
+fn another_hosts_chunks_are_found_without_opening_again() {
+    let objects: Arc<dyn Objects> = Arc::new(Memory::new());
+    let here = private(&objects);
+    let there = again(&here, &objects);
+    let mut writer = here.writer().unwrap();
+    writer.put(id_of(&page(1)), &page(1)).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(&*there.fetch(&id_of(&page(1)), Urgency::Urgent).unwrap()[0], page(1).as_slice());
+}
+
+#[test]
+fn keys_are_told_apart() {
+    let objects: Arc<dyn Objects> = Arc::new(Memory::new());
+    let open = |key| Repository::open(Arc::clone(&objects), Open { key, ..Open::default() });
+    assert!(matches!(open(None), Err(RepositoryError::NotARepository { .. })));
+    let repository = private(&objects);
+    assert!(matches!(open(None), Err(RepositoryError::NeedsKey { .. })));
+    assert!(matches!(open(Some(new_key())), Err(RepositoryError::WrongKey { .. })));
+    assert!(open(repository.key().cloned()).is_ok());
+    let twice = Repository::init(Arc::clone(&objects), &Init::default());
+    assert!(matches!(twice, Err(RepositoryError::ExistsAlready { .. })));
+}
+
+#[test]
+fn a_ref_is_advanced_by_one_and_fences_the_other() {
+    let objects: Arc<dyn Objects> = Arc::new(Memory::new());
+    let here = private(&objects);
+    let there = again(&here, &objects);
+    let payload = |body: &str| RefPayload { roots: vec![], body: body.into() };
+    assert_eq!(here.refs().read("instance", "t1"), Ok(None));
+    let one = here.refs().advance("instance", "t1", Generation(0), &payload("a")).unwrap();
+    assert_eq!(one, Generation(1));
+    let two = there.refs().advance("instance", "t1", one, &payload("b")).unwrap();
+    let fenced = here.refs().advance("instance", "t1", one, &payload("c")).unwrap_err();
+    assert!(matches!(fenced, RefError::Fenced { current, .. } if current == two), "{fenced}");
+    assert_eq!(here.refs().read("instance", "t1").unwrap().unwrap().body, b"b");
+    assert_eq!(here.refs().read("branch", "t1"), Ok(None));
+    let names: Vec<_> =
+        here.refs().list("instance").unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["t1"]);
+    let bodies: Vec<_> = here.refs().history("instance", "t1").unwrap();
+    assert_eq!(bodies.iter().map(|v| v.body.as_slice()).collect::<Vec<_>>(), [b"a", b"b"]);
+    here.refs().remove("instance", "t1", two).unwrap();
+    assert_eq!(here.refs().read("instance", "t1"), Ok(None));
+    assert_eq!(here.refs().list("").unwrap(), []);
+    let three = here.refs().current("instance", "t1").unwrap().unwrap();
+    assert_eq!(three, Generation(3));
+    here.refs().advance("instance", "t1", three, &payload("d")).unwrap();
+    assert_eq!(there.refs().read("instance", "t1").unwrap().unwrap().generation, Generation(4));
+}
+
+#[test]
+fn records_and_blobs_come_back() {
+    let objects: Arc<dyn Objects> = Arc::new(Memory::new());
+    let repository = private(&objects);
+    let blob: Vec<u8> = (0..1_500_000u32).map(|i| (i.wrapping_mul(i) >> 5) as u8).collect();
+    let mut writer = repository.writer().unwrap();
+    let blob_id = write_blob(&mut writer, &blob).unwrap();
+    let empty = write_blob(&mut writer, b"").unwrap();
+    let children = [Child::new("devices", Target::Record(blob_id))];
+    let record = write_record(&mut writer, &children, b"{}").unwrap();
+    writer.finish().unwrap();
+    let read = read_record(&repository, &record).unwrap();
+    assert_eq!(read.body, b"{}");
+    assert_eq!(read.child("devices"), Some(&Target::Record(blob_id)));
+    assert_eq!(read_blob(&repository, &blob_id).unwrap(), blob);
+    assert_eq!(read_blob(&repository, &empty).unwrap(), b"");
+    assert!(read_blob(&repository, &record).is_err());
+}
