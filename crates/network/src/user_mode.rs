@@ -61,7 +61,7 @@ mod tests {
     fn published_ports_become_forwards() {
         let address = Ipv4Addr::LOCALHOST.into();
         let map = PortMap { address, host_port: free_port(), guest_port: 80 };
-        let Netdev::User(user) = plug("user", &[map.clone()]).unwrap() else { panic!() };
+        let Netdev::User(user) = plug("user", std::slice::from_ref(&map)).unwrap() else { panic!() };
         assert_eq!(user, UserNetdev { forwards: vec![map.clone()], outbound: true });
         let twice = plug("user", &[map.clone(), map]);
         assert!(matches!(twice, Err(NetworkError::PortTwice { .. })), "{twice:?}");

@@ -1,1 +1,37 @@
-//! (being written)
+//! Stock QEMU behind a small interface of our own.
+//!
+//! ```text
+//!   Launch ──► Qemu::spawn ──► jail (a re-executed binary of ours) ──exec──► qemu-system-x86_64
+//!                   │                                                          │
+//!                   ├── monitor (QMP): a socket pair ──────────────────────────┤
+//!                   ├── guest agent's channel: a socket pair ──────────────────┤
+//!                   ├── console: console.sock, a copy through a pipe to console.log
+//!                   └── screen: vnc.sock
+//! ```
+//!
+//! Invariants: no volume, chunk or checkpoint is known here, only files and device state; QEMU
+//! is not trusted (see [`jail`]); nothing waits without a deadline; everything read from
+//! QEMU or the guest is bounded.
+//!
+//! On a crash of this process the kernel kills QEMU. What the guest had written is in the volume
+//! files; device state is lost unless it was saved.
+
+mod command_line;
+mod console;
+mod descriptors;
+mod error;
+pub mod jail;
+mod launch;
+mod process;
+mod qemu;
+mod qmp;
+mod state;
+
+pub use console::{CONSOLE_LOG, CONSOLE_SOCKET, Console, attach};
+pub use error::VmmError;
+pub use jail::{Identity, Jail, Launcher, jail_main};
+pub use launch::{
+    Accel, BASELINE_CPU, DISKS_MAX, DiskFile, Launch, NICS_MAX, NicLaunch, find_qemu,
+};
+pub use qemu::{BlockDevice, Exit, QEMU_LOG, Qemu, RunState, VNC_SOCKET};
+pub use qmp::{Event, Qmp, QmpError};

@@ -1,0 +1,294 @@
+//! A launch in QEMU's words. Pure: the same launch gives the same words.
+//!
+//! What must hold for a checkpoint to go on elsewhere: the machine type and the CPU model are
+//! pinned to a version, every device has a fixed id and a fixed PCI address, and nothing
+//! depends on the host. Host ends (sockets, logs) are file descriptors that the jail puts at the
+//! numbers below, so that QEMU itself opens and creates nothing but its volumes.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use model::{BootKind, Profile};
+use network::Netdev;
+
+use crate::launch::{Accel, Launch};
+
+/// File descriptors that QEMU inherits; anything else is closed.
+pub(crate) const FD_FIRST: i32 = 100;
+/// The monitor: our end of a socket pair is the only other one.
+pub(crate) const FD_QMP: i32 = FD_FIRST;
+/// Listening socket of the serial console.
+pub(crate) const FD_CONSOLE: i32 = FD_FIRST + 1;
+/// Pipe that takes a copy of what the console says.
+pub(crate) const FD_CONSOLE_LOG: i32 = FD_FIRST + 2;
+/// Our end of the guest agent's channel.
+pub(crate) const FD_AGENT: i32 = FD_FIRST + 3;
+/// `/dev/kvm`, opened by us because QEMU's user may not; only with KVM.
+pub(crate) const FD_KVM: i32 = FD_FIRST + 4;
+
+/// fdsets 1 and 2 are on the command line; those of single commands are numbered from here.
+pub(crate) const FDSET_FIRST: u32 = 100;
+const FDSET_CONSOLE_LOG: u32 = 1;
+const FDSET_KVM: u32 = 2;
+
+/// Pinned, so that the devices look the same under every later QEMU.
+pub(crate) fn machine_type(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Q35 => "pc-q35-10.0",
+        Profile::Light => "pc-i440fx-10.0",
+    }
+}
+
+/// The arguments after QEMU's name.
+pub(crate) fn arguments(launch: &Launch) -> Vec<OsString> {
+    let mut line = Line(Vec::new());
+    board(launch, &mut line);
+    boot(launch, &mut line);
+    channels(&mut line);
+    devices(launch, &mut line);
+    line.0
+}
+
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.into());
+    }
+
+    fn option(&mut self, flag: &str, value: impl Into<OsString>) {
+        self.0.push(flag.into());
+        self.0.push(value.into());
+    }
+}
+
+/// `prefix` and a path in which QEMU's separator is doubled, as its option parser wants.
+fn with_path(prefix: &str, path: &Path, suffix: &str) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut text = prefix.as_bytes().to_vec();
+    for &byte in path.as_os_str().as_bytes() {
+        if byte == b',' {
+            text.push(b',');
+        }
+        text.push(byte);
+    }
+    text.extend_from_slice(suffix.as_bytes());
+    OsString::from_vec(text)
+}
+
+fn board(launch: &Launch, line: &mut Line) {
+    let hardware = &launch.hardware;
+    let memory = hardware.memory_bytes;
+    line.option("-name", "guest,debug-threads=on");
+    line.flag("-nodefaults");
+    line.flag("-no-user-config");
+    line.option(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
+    let extra = match hardware.profile {
+        Profile::Q35 => "",
+        Profile::Light => ",hpet=off",
+    };
+    let machine = machine_type(hardware.profile);
+    line.option(
+        "-machine",
+        format!("{machine},memory-backend=ram,usb=off,vmport=off,dump-guest-core=off{extra}"),
+    );
+    line.option("-m", format!("{}M", memory >> 20));
+    line.option(
+        "-object",
+        with_path(
+            &format!("memory-backend-file,id=ram,size={memory},share=on,mem-path="),
+            &launch.ram_path,
+            "",
+        ),
+    );
+    line.option("-cpu", launch.cpu_model.as_str());
+    line.option("-smp", hardware.cpus.to_string());
+    match launch.accel {
+        Accel::Tcg => line.option("-accel", tcg(hardware.cpus, memory)),
+        Accel::Kvm => {
+            line.option("-add-fd", format!("fd={FD_KVM},set={FDSET_KVM}"));
+            line.option("-accel", format!("kvm,device=/dev/fdset/{FDSET_KVM}"));
+        }
+    }
+    line.option("-uuid", uuid(&launch.uuid));
+    line.option("-rtc", "base=utc,clock=host,driftfix=slew");
+    line.option("-msg", "timestamp=on");
+}
+
+/// TCG's code buffer: QEMU takes up to 1 GiB by itself. A guest's code grows with what it runs,
+/// for which its memory is the best guess: 1/4 of it, 32 MiB to 256 MiB.
+fn tcg(cpus: u32, memory_bytes: u64) -> String {
+    let thread = if cpus == 1 { "single" } else { "multi" };
+    let buffer_mib = (memory_bytes >> 22).clamp(32, 256);
+    format!("tcg,thread={thread},tb-size={buffer_mib}")
+}
+
+fn boot(launch: &Launch, line: &mut Line) {
+    match launch.hardware.boot.kind {
+        BootKind::Bios => line.option("-boot", "strict=on,menu=off"),
+        BootKind::Kernel => {
+            let maker = &launch.hardware.boot.cmdline;
+            let cmdline = format!("{maker} {}", launch.cmdline_extra);
+            for (flag, path) in [("-kernel", &launch.kernel), ("-initrd", &launch.initrd)] {
+                if let Some(path) = path {
+                    line.option(flag, path.as_os_str());
+                }
+            }
+            line.option("-append", cmdline.trim());
+        }
+    }
+    if launch.incoming {
+        line.option("-incoming", "defer");
+    }
+}
+
+fn channels(line: &mut Line) {
+    line.option("-chardev", format!("socket,id=qmp,fd={FD_QMP}"));
+    line.option("-mon", "chardev=qmp,mode=control");
+    line.option("-add-fd", format!("fd={FD_CONSOLE_LOG},set={FDSET_CONSOLE_LOG}"));
+    line.option(
+        "-chardev",
+        format!(
+            "socket,id=console,fd={FD_CONSOLE},server=on,wait=off,\
+             logfile=/dev/fdset/{FDSET_CONSOLE_LOG},logappend=on"
+        ),
+    );
+    line.option("-chardev", format!("socket,id=agent,fd={FD_AGENT}"));
+}
+
+/// PCI slots, fixed for ever: 0 and 1 (and 31 on q35) are the board's.
+mod slot {
+    pub const DISPLAY: usize = 2;
+    pub const RNG: usize = 3;
+    pub const BALLOON: usize = 4;
+    pub const SERIAL: usize = 5;
+    pub const NICS: usize = 8;
+    pub const DISKS: usize = 16;
+}
+
+fn devices(launch: &Launch, line: &mut Line) {
+    let q35 = launch.hardware.profile == Profile::Q35;
+    let bus = if q35 { "pcie.0" } else { "pci.0" };
+    line.option("-device", "isa-serial,id=console0,chardev=console,index=0");
+    line.option("-device", format!("vmgenid,id=vmgenid0,guid={}", uuid(&launch.vmgenid)));
+
+    line.option("-object", "rng-builtin,id=rng");
+    line.option(
+        "-device",
+        format!("virtio-rng-pci,id=rng0,rng=rng,bus={bus},addr={:#x}", slot::RNG),
+    );
+    line.option(
+        "-device",
+        format!(
+            "virtio-balloon-pci,id=balloon0,free-page-reporting=on,deflate-on-oom=on,\
+             bus={bus},addr={:#x}",
+            slot::BALLOON
+        ),
+    );
+    line.option(
+        "-device",
+        format!("virtio-serial-pci,id=serial0,max_ports=4,bus={bus},addr={:#x}", slot::SERIAL),
+    );
+    line.option(
+        "-device",
+        "virtserialport,id=agent0,bus=serial0.0,nr=1,chardev=agent,name=org.qemu.guest_agent.0",
+    );
+
+    // The screen's socket comes later, by QMP, as a file descriptor; without a screen there is
+    // still a VNC server, which shows that there is none.
+    line.option("-vnc", "none");
+    if let Some(display) = launch.hardware.display {
+        let mib = (display.video_bytes >> 20).next_power_of_two().clamp(1, 256);
+        line.option(
+            "-device",
+            format!("VGA,id=vga0,vgamem_mb={mib},bus={bus},addr={:#x}", slot::DISPLAY),
+        );
+    } else {
+        line.option("-vga", "none");
+    }
+    for (index, disk) in launch.disks.iter().enumerate() {
+        let read_only = if disk.read_only { "on" } else { "off" };
+        // cache=writeback: the host's page cache, with the guest's flushes honoured.
+        line.option(
+            "-blockdev",
+            with_path(
+                &format!(
+                    "driver=file,node-name=file{index},read-only={read_only},discard=unmap,\
+                     cache.direct=off,cache.no-flush=off,aio=threads,locking=off,filename="
+                ),
+                &disk.path,
+                "",
+            ),
+        );
+        line.option(
+            "-blockdev",
+            format!(
+                "driver=raw,node-name=disk{index},file=file{index},read-only={read_only},\
+                 discard=unmap,detect-zeroes=unmap"
+            ),
+        );
+        let boot = match launch.hardware.boot.kind {
+            BootKind::Bios => format!(",bootindex={index}"),
+            BootKind::Kernel => String::new(),
+        };
+        line.option(
+            "-device",
+            format!(
+                "virtio-blk-pci,id=blk{index},drive=disk{index},serial={},write-cache=on,\
+                 discard=on,write-zeroes=on,discard_granularity=4096,\
+                 physical_block_size=4096,rerror=stop,werror=stop,bus={bus},addr={:#x}{boot}",
+                serial_number(&disk.name),
+                slot::DISKS + index
+            ),
+        );
+    }
+    for (index, nic) in launch.nics.iter().enumerate() {
+        line.option("-netdev", netdev(index, &nic.netdev));
+        // Network boot is never meant: no option ROM to wait for.
+        line.option(
+            "-device",
+            format!(
+                "virtio-net-pci,id=nic{index},netdev=net{index},mac={},romfile=,bus={bus},addr={:#x}",
+                nic.mac,
+                slot::NICS + index
+            ),
+        );
+    }
+}
+
+fn netdev(index: usize, netdev: &Netdev) -> String {
+    match netdev {
+        // A hub port without peers: packets go nowhere.
+        Netdev::Unplugged => format!("hubport,id=net{index},hubid={index}"),
+        Netdev::User(user) => {
+            let mut text = format!("user,id=net{index}");
+            if !user.outbound {
+                text.push_str(",restrict=on");
+            }
+            for map in &user.forwards {
+                let address = match map.address {
+                    std::net::IpAddr::V4(v4) => v4.to_string(),
+                    std::net::IpAddr::V6(v6) => format!("[{v6}]"),
+                };
+                text.push_str(&format!(
+                    ",hostfwd=tcp:{address}:{}-:{}",
+                    map.host_port, map.guest_port
+                ));
+            }
+            text
+        }
+    }
+}
+
+/// virtio-blk's serial number holds 20 bytes; commas would end the option.
+fn serial_number(name: &str) -> String {
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(20).collect()
+}
+
+fn uuid(bytes: &[u8; 16]) -> String {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

@@ -1,0 +1,112 @@
+//! The entry point: builds the walls, then becomes QEMU.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{
+    Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit,
+};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, Gid, Uid, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::{Orders, inherited, landlocked, seccomp};
+use crate::descriptors;
+
+/// Exit code when the walls could not be built; the reason is on standard error.
+const EXIT_NO_WALLS: i32 = 125;
+
+/// The hidden entry point: `arguments` are those after the word that selects it. Call it first
+/// in `main`, before any thread or file is opened. It returns never: it becomes the program or
+/// exits.
+pub fn jail_main(arguments: impl Iterator<Item = OsString>) -> ! {
+    let error = match Orders::parse(arguments) {
+        Ok(orders) => match enter(&orders) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    eprintln!("jail: {error}");
+    std::process::exit(EXIT_NO_WALLS)
+}
+
+fn enter(orders: &Orders) -> Result<std::convert::Infallible, String> {
+    let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    inherited::close_all().map_err(step("closing inherited files"))?;
+    // Kept until exec: dropping would close what QEMU is to inherit.
+    let _inherited = take_descriptors(orders).map_err(step("taking file descriptors"))?;
+
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(|e| step("forbidding core dumps")(e.into()))?;
+    set_no_new_privs(true).map_err(|e| step("forbidding new privileges")(e.into()))?;
+    // The rules' paths are opened while we may still reach them all.
+    let ruleset = landlocked::ruleset(orders)?;
+    drop_privileges(orders.identity).map_err(step("dropping privileges"))?;
+    landlocked::restrict(ruleset)?;
+
+    // After the change of user, which clears it.
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|e| step("dying with the parent")(e.into()))?;
+    let parent = getppid().map(|pid| pid.as_raw_nonzero().get() as u32);
+    if orders.parent != 0 && parent != Some(orders.parent) {
+        return Err("the process that asked for this has gone".to_owned());
+    }
+    std::env::set_current_dir("/").map_err(step("entering /"))?;
+    seccomp::apply(orders.network)?;
+
+    let (program, arguments) = orders.command.split_first().ok_or("there is no program")?;
+    let error = Command::new(program).args(arguments).env_clear().exec();
+    Err(format!("cannot run {}: {error}", program.display()))
+}
+
+/// Receives the descriptors and puts them where the command line says they are.
+fn take_descriptors(orders: &Orders) -> io::Result<Vec<OwnedFd>> {
+    let mut placed = Vec::new();
+    if orders.fds > 0 {
+        let (_, received) = descriptors::receive(io::stdin().as_fd(), &mut [0])?;
+        if received.len() != orders.fds {
+            return Err(io::Error::other(format!("{} came of {}", received.len(), orders.fds)));
+        }
+        for (index, fd) in received.into_iter().enumerate() {
+            let number = orders.first_fd + index as i32;
+            let copy = rustix::io::fcntl_dupfd_cloexec(&fd, number)?;
+            if std::os::fd::AsRawFd::as_raw_fd(&copy) != number {
+                return Err(io::Error::other(format!("descriptor {number} is taken")));
+            }
+            rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty())?;
+            placed.push(copy);
+        }
+    }
+    let null = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(placed)
+}
+
+fn drop_privileges(identity: Option<(u32, u32)>) -> io::Result<()> {
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        for capability in CapabilitySet::all().iter() {
+            match remove_capability_from_bounding_set(capability) {
+                // Newer than this kernel.
+                Err(rustix::io::Errno::INVAL) => {}
+                other => other?,
+            }
+        }
+    }
+    if let Some((uid, gid)) = identity {
+        set_thread_groups(&[])?;
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+    }
+    clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Device state: everything about a computer that is neither memory nor disk.
+//!
+//! QEMU calls this migration. With its capability `x-ignore-shared`, memory that is a shared
+//! file is left out, so that what is written is some hundred kilobytes, whatever the memory's
+//! size. The memory file must then be saved by whoever owns it, in the same pause.
+//!
+//! The state file is opened here and handed over, so QEMU may write nowhere by itself.
+//! `save_state` does not sync it: whoever makes the checkpoint durable does.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::VmmError;
+use crate::qemu::{Qemu, RunState};
+use crate::qmp::Event;
+
+const SOON: Duration = Duration::from_secs(20);
+/// How often progress is asked for when no event says that it is over.
+const POLL: Duration = Duration::from_millis(2);
+/// The run state in which QEMU is not done with a migration yet, and refuses `cont`: it lasts a
+/// moment longer than the migration's own status says.
+const FINISHING: &str = "finish-migrate";
+
+impl Qemu {
+    /// Writes the device state to `path` and returns its size in bytes. Stops the processors if
+    /// they still run; they stay stopped. `cont` then goes on as if nothing had been.
+    /// On failure the guest is stopped and unharmed.
+    pub fn save_state(&self, path: &Path, timeout: Duration) -> Result<u64, VmmError> {
+        let file =
+            File::create(path).map_err(VmmError::io(format!("cannot write {}", path.display())))?;
+        self.stop()?;
+        self.set_capabilities()?;
+        // No limit: the guest is stopped and waits for us.
+        self.call("migrate-set-parameters", json!({ "max-bandwidth": 1u64 << 40 }), SOON)?;
+        let events = self.events();
+        self.with_fdset(file.as_fd(), |name| {
+            self.call("migrate", json!({ "uri": format!("file:{name}") }), SOON)
+                .map_err(|error| failed("save", error))?;
+            let saved = self.wait_migration("save", &events, timeout, |qemu| {
+                Ok(qemu.progress()? && qemu.status_word()? != FINISHING)
+            });
+            // After a failure too: only then can the guest go on.
+            self.wait_migration(
+                "save",
+                &events,
+                SOON,
+                |qemu| Ok(qemu.status_word()? != FINISHING),
+            )?;
+            saved
+        })?;
+        let bytes = file.metadata().map_err(VmmError::io(path.display().to_string()))?.len();
+        Ok(bytes)
+    }
+
+    /// Loads device state into a QEMU that was started with `incoming`. Then the guest is
+    /// stopped where it was saved. After a failure this QEMU is of no further use.
+    pub fn load_state(&self, path: &Path, timeout: Duration) -> Result<(), VmmError> {
+        let file =
+            File::open(path).map_err(VmmError::io(format!("cannot read {}", path.display())))?;
+        self.set_capabilities()?;
+        let events = self.events();
+        self.with_fdset(file.as_fd(), |name| {
+            let uri = json!({ "uri": format!("file:{name}"), "exit-on-error": false });
+            self.call("migrate-incoming", uri, SOON).map_err(|error| failed("load", error))?;
+            self.wait_migration("load", &events, timeout, |qemu| {
+                // "completed" comes before the run state changes; both must have happened.
+                Ok(qemu.progress()? && qemu.status()? != RunState::Incoming)
+            })
+        })
+    }
+
+    fn set_capabilities(&self) -> Result<(), VmmError> {
+        let on = |name: &str| json!({ "capability": name, "state": true });
+        let capabilities = json!({ "capabilities": [on("x-ignore-shared"), on("events")] });
+        self.call("migrate-set-capabilities", capabilities, SOON).map(drop)
+    }
+
+    /// Whether migration is completed; an error when it failed.
+    fn progress(&self) -> Result<bool, VmmError> {
+        let answer = self.call("query-migrate", Value::Null, SOON)?;
+        match answer["status"].as_str() {
+            Some("completed") => Ok(true),
+            Some(status @ ("failed" | "cancelled")) => {
+                let detail = answer["error-desc"].as_str().unwrap_or(status).to_owned();
+                Err(VmmError::Refused { command: "migrate".to_owned(), detail })
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn wait_migration(
+        &self,
+        verb: &'static str,
+        events: &Receiver<Event>,
+        timeout: Duration,
+        done: impl Fn(&Self) -> Result<bool, VmmError>,
+    ) -> Result<(), VmmError> {
+        let deadline = ambient::now() + timeout;
+        loop {
+            if done(self).map_err(|error| failed(verb, error))? {
+                return Ok(());
+            }
+            if ambient::now() >= deadline {
+                // So that it does not complete later, behind the caller's back.
+                let _ = self.call("migrate_cancel", Value::Null, SOON);
+                let what = format!("to {verb} the device state");
+                return Err(VmmError::Timeout { what, after: timeout });
+            }
+            match events.recv_timeout(POLL) {
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                // QEMU has gone: the next question says how.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(POLL),
+            }
+        }
+    }
+}
+
+fn failed(verb: &'static str, error: VmmError) -> VmmError {
+    match error {
+        VmmError::Refused { detail, .. } => VmmError::State { verb, detail },
+        other => other,
+    }
+}

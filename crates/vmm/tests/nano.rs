@@ -1,0 +1,165 @@
+//! A real guest (one sector large): boot, console, screen, saved state, and death.
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{Dir, LONG, Typist, nano};
+use model::Profile;
+use vmm::{Qemu, RunState, VmmError};
+
+#[test]
+fn the_committed_image_is_what_the_source_says() {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../appliances/nano/nano.S");
+    let dir = Dir::new("assemble");
+    let run = |program: &str, arguments: &[&str]| {
+        Command::new(program).args(arguments).current_dir(dir.path()).status()
+    };
+    match run("as", &["--32", source, "-o", "nano.o"]) {
+        // A host without binutils still has the committed image.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        status => assert!(status.unwrap().success()),
+    }
+    let link =
+        ["-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "nano.o", "-o", "nano.img"];
+    assert!(run("ld", &link).unwrap().success());
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../appliances/nano/nano.img");
+    assert_eq!(fs::read(dir.join("nano.img")).unwrap(), fs::read(committed).unwrap());
+}
+
+#[test]
+fn a_session_goes_on_in_another_qemu_q35() {
+    a_session_goes_on(Profile::Q35);
+}
+
+#[test]
+fn a_session_goes_on_in_another_qemu_light() {
+    a_session_goes_on(Profile::Light);
+}
+
+fn a_session_goes_on(profile: Profile) {
+    let dir = Dir::new("session");
+    let mut launch = nano(&dir, profile);
+    let start = Instant::now();
+    let qemu = Qemu::spawn(&launch).unwrap();
+    let spawned = start.elapsed();
+    assert!(qemu.console().wait_for("nano: boots=1", LONG), "{}", qemu.console().recent());
+    let booted = start.elapsed();
+    let mut typist = Typist::new(qemu.console().attach().unwrap());
+    typist.type_text("abc\r");
+    typist.expect("keys=3");
+
+    let picture = dir.join("screen.png");
+    qemu.screendump(&picture).unwrap();
+    assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+
+    let state = dir.join("state");
+    let start = Instant::now();
+    let bytes = qemu.save_state(&state, LONG).unwrap();
+    let saved = start.elapsed();
+    assert_eq!(qemu.status().unwrap(), RunState::Stopped);
+    assert_eq!(bytes, fs::metadata(&state).unwrap().len());
+
+    // It can go on here, with its disks ...
+    assert!(!qemu.block_devices().unwrap()[0].active);
+    qemu.cont().unwrap();
+    assert_eq!(qemu.status().unwrap(), RunState::Running);
+    let disks = qemu.block_devices().unwrap();
+    assert!(disks[0].active && disks[0].healthy && disks.len() == 1, "{disks:?}");
+    typist.type_text("x\r");
+    typist.expect("keys=4");
+
+    // ... and again be saved, and go on elsewhere.
+    let bytes = qemu.save_state(&state, LONG).unwrap();
+    assert!(bytes < 1 << 20, "{bytes}");
+    assert!(!qemu.kill().clean);
+    drop(qemu);
+
+    launch.incoming = true;
+    let start = Instant::now();
+    let qemu = Qemu::spawn(&launch).unwrap();
+    assert_eq!(qemu.status().unwrap(), RunState::Incoming);
+    qemu.load_state(&state, LONG).unwrap();
+    assert_eq!(qemu.status().unwrap(), RunState::Stopped);
+    qemu.cont().unwrap();
+    let loaded = start.elapsed();
+    let mut typist = Typist::new(qemu.console().attach().unwrap());
+    typist.type_text("de\r");
+    typist.expect("keys=6");
+    let exit = qemu.quit(LONG);
+    assert!(exit.clean && exit.reason.as_deref() == Some("host-qmp-quit"), "{exit:?}");
+
+    // The disk remembers the boot; memory alone remembered the keys.
+    launch.incoming = false;
+    let qemu = Qemu::spawn(&launch).unwrap();
+    assert!(qemu.console().wait_for("nano: boots=2", LONG), "{}", qemu.console().recent());
+    println!(
+        "{profile:?}: monitor {spawned:?}, booted {booted:?}, saved {bytes} bytes in {saved:?}, \
+         running again {loaded:?} after exec"
+    );
+}
+
+#[test]
+fn death_is_noticed_at_once_and_explained() {
+    let dir = Dir::new("death");
+    let qemu = Qemu::spawn(&nano(&dir, Profile::Light)).unwrap();
+    let events = qemu.events();
+    let start = Instant::now();
+    let pid = rustix::process::Pid::from_raw(qemu.pid() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    while events.recv_timeout(LONG).is_ok() {}
+    let error = qemu.status().unwrap_err();
+    assert!(matches!(&error, VmmError::Died { status, .. } if status == "signal 9"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(qemu.wait_exit(LONG).unwrap().status, "signal 9");
+}
+
+#[test]
+fn what_qemu_refuses_is_explained() {
+    let dir = Dir::new("refuse");
+    let mut launch = nano(&dir, Profile::Light);
+    launch.cpu_model = "no-such-cpu".into();
+    let error = Qemu::spawn(&launch).err().unwrap();
+    assert!(error.to_string().contains("no-such-cpu"), "{error}");
+
+    let mut launch = nano(&dir, Profile::Light);
+    launch.hardware.memory_bytes *= 2;
+    let error = Qemu::spawn(&launch).err().unwrap();
+    assert!(matches!(&error, VmmError::Invalid { what } if what.contains("memory")), "{error}");
+}
+
+#[test]
+fn state_that_cannot_be_written_or_read_is_explained() {
+    let dir = Dir::new("badstate");
+    let mut launch = nano(&dir, Profile::Light);
+    let qemu = Qemu::spawn(&launch).unwrap();
+    assert!(qemu.console().wait_for("nano: boots=1", LONG));
+    let error = qemu.save_state("/dev/full".as_ref(), LONG).unwrap_err();
+    assert!(matches!(error, VmmError::State { verb: "save", .. }), "{error}");
+    // The guest is unharmed.
+    let state = dir.join("state");
+    qemu.save_state(&state, LONG).unwrap();
+    qemu.cont().unwrap();
+    let mut typist = Typist::new(qemu.console().attach().unwrap());
+    typist.type_text("a\r");
+    typist.expect("keys=1");
+    drop(qemu);
+
+    let whole = fs::read(&state).unwrap();
+    launch.incoming = true;
+    for bad in [&whole[..whole.len() / 2], b"garbage", b""] {
+        fs::write(&state, bad).unwrap();
+        let qemu = Qemu::spawn(&launch).unwrap();
+        let error = qemu.load_state(&state, LONG).unwrap_err();
+        assert!(matches!(error, VmmError::State { verb: "load", .. }), "{error}");
+        assert!(error.hint().is_some());
+    }
+    // Another board does not take it.
+    fs::write(&state, &whole).unwrap();
+    launch.hardware.profile = Profile::Q35;
+    let qemu = Qemu::spawn(&launch).unwrap();
+    let error = qemu.load_state(&state, LONG).unwrap_err();
+    assert!(matches!(error, VmmError::State { verb: "load", .. }), "{error}");
+}
