@@ -248,7 +248,6 @@ impl DiskFile for MemFile {
 /// A host: a cache in a directory that goes when it is dropped, and a fetcher over `source`.
 pub struct Host {
     pub fetcher: Arc<Fetcher>,
-    pub cache: Arc<Cache>,
     pub dir: tempfile::TempDir,
 }
 
@@ -260,8 +259,8 @@ impl Host {
     pub fn with_cache(source: Arc<dyn ChunkSource>, bytes_max: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let cache = Arc::new(Cache::open(dir.path(), bytes_max).unwrap());
-        let fetcher = Arc::new(Fetcher::new(cache.clone(), source, 3));
-        Self { fetcher, cache, dir }
+        let fetcher = Arc::new(Fetcher::new(cache, source, 3));
+        Self { fetcher, dir }
     }
 
     pub fn create(&self, disk: &MemDisk, base: Option<model::ManifestId>, pages: u64) -> Volume {
