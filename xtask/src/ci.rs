@@ -42,12 +42,12 @@ pub fn run(root: &Path, extent: Extent) -> Result<bool> {
     let on_ci = std::env::var_os("CI").is_some();
     let everything = extent == Extent::Everything;
     let mut done = Vec::new();
-    let mut step = |name: &'static str, act: &mut dyn FnMut() -> Result<Outcome>| -> Result<()> {
+    let mut step = |name: &'static str, act: &mut dyn FnMut() -> Result<Outcome>| {
         println!("\n==> {name}");
         let start = ambient::now();
         let outcome = act().with_context(|| name.to_owned())?;
         done.push(Done { step: name, outcome, took: ambient::now() - start });
-        Ok(())
+        anyhow::Ok(outcome)
     };
 
     step("format", &mut || cargo(root, &["fmt", "--all", "--check"]))?;
@@ -70,27 +70,35 @@ pub fn run(root: &Path, extent: Extent) -> Result<bool> {
             status(root, &mut command)
         })?;
     }
-    step("build tests", &mut || {
+    let built = step("build tests", &mut || {
         cargo(root, &["nextest", "run", "--workspace", "--locked", "--no-run"])
     })?;
+    let unless_built = |act: &dyn Fn() -> Result<Outcome>| match built {
+        Outcome::Passed => act(),
+        _ => Ok(Outcome::Skipped("nothing to run")),
+    };
     let report = root.join(REPORT);
     let _ = std::fs::remove_file(&report);
     let watch = Watch::start(root, on_ci)?;
     step("tests", &mut || {
-        let mut command = Command::new("cargo");
-        command.args(["nextest", "run", "--workspace", "--locked", "--profile", "ci"]);
-        if !everything {
-            command.args(["-E", WITHOUT_GUESTS]);
-        }
-        watch.mark(&mut command);
-        status(root, &mut command)
+        unless_built(&|| {
+            let mut command = Command::new("cargo");
+            command.args(["nextest", "run", "--workspace", "--locked", "--profile", "ci"]);
+            if !everything {
+                command.args(["-E", WITHOUT_GUESTS]);
+            }
+            watch.mark(&mut command);
+            status(root, &mut command)
+        })
     })?;
     if everything {
         step("examples in documents", &mut || {
-            let mut command = Command::new("cargo");
-            command.args(["test", "--quiet", "--workspace", "--doc", "--locked"]);
-            watch.mark(&mut command);
-            status(root, &mut command)
+            unless_built(&|| {
+                let mut command = Command::new("cargo");
+                command.args(["test", "--quiet", "--workspace", "--doc", "--locked"]);
+                watch.mark(&mut command);
+                status(root, &mut command)
+            })
         })?;
     }
     let mut watch = Some(watch);

@@ -63,7 +63,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["zeroize"], &["chunk", "repository"], "nobody else holds keys"),
     (
         &["blake3"],
-        &["chunk", "repository", "build", "xtask"],
+        &["chunk", "repository", "build", "host", "xtask"],
         "ids are `chunk`'s; the others check and key what is no chunk",
     ),
     (&["fuser"], &["export"], "FUSE is `export`'s door"),

@@ -5,6 +5,9 @@ use super::tree::Tree;
 
 const MAP: &str = "ARCHITECTURE.md";
 
+/// The heading over the table of promises.
+const PROMISES: &str = "## Promises";
+
 /// Every relative link leads to a tracked file or folder, and every `#part` to a heading.
 pub fn links(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -39,6 +42,35 @@ pub fn map(tree: &Tree) -> Vec<Finding> {
             Finding::at(MAP, format!("`{}` is missing: say what it does, and not", member.name))
         })
         .collect()
+}
+
+/// Every row of the table of promises names tests, and they exist.
+pub fn promises(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let rows = prose(tree.text(MAP).unwrap_or_default())
+        .skip_while(|(_, line)| *line != PROMISES)
+        .skip(1)
+        .take_while(|(_, line)| !line.starts_with("## "))
+        .filter(|(_, line)| line.starts_with('|'))
+        .skip(2);
+    for (line, row) in rows {
+        let place = format!("{MAP}:{line}");
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let mut named = last.split('`').skip(1).step_by(2).peekable();
+        if named.peek().is_none() {
+            findings.push(Finding::at(
+                &place,
+                "a promise without a test: name one, in the last column",
+            ));
+        }
+        for test in named {
+            let function = format!("fn {test}(");
+            if !tree.with_extension(".rs").any(|(_, text)| text.contains(&function)) {
+                findings.push(Finding::at(&place, format!("there is no test `{test}`")));
+            }
+        }
+    }
+    findings
 }
 
 /// The lines outside fenced blocks, numbered from 1.
@@ -153,5 +185,17 @@ mod tests {
         let findings = map(&tree);
         assert_eq!(findings.len(), 1);
         assert!(findings[0].message.contains("`chunk`"));
+    }
+
+    #[test]
+    fn a_promise_without_a_real_test_is_found() {
+        let table = "## Promises\n\n| promise | file | test |\n| --- | --- | --- |\n";
+        let with = |row: &str| {
+            let text = format!("{table}{row}\n\n## More\n\n| a | b |\n");
+            promises(&Tree::of(&[(MAP, &text), ("a.rs", "#[test]\nfn it_holds() {}")]))
+        };
+        assert_eq!(with("| it holds | [a](a.rs) | `it_holds` |"), []);
+        assert_eq!(places(&with("| it holds | [a](a.rs) | `it_holds`, `it_stays` |")).len(), 1);
+        assert_eq!(places(&with("| it holds | [a](a.rs) | |")), ["ARCHITECTURE.md:5"]);
     }
 }

@@ -50,6 +50,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("golden", "bytes of a published format stay forever", golden::locked),
     ("words", "no name of a registry or of a place on one machine", words::forbidden),
     ("links", "links between the documents lead somewhere", markdown::links),
+    ("promises", "every promise in ARCHITECTURE.md has a test", markdown::promises),
     ("map", "every crate stands in ARCHITECTURE.md", markdown::map),
 ];
 
