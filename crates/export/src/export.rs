@@ -105,8 +105,9 @@ impl Export {
             Ok(()) => u64::from(REQUEST_BYTES_MAX),
             Err(_) => u64::from(wanted.clamp(PAGE as u32, READ_AHEAD_DEFAULT)),
         };
-        let paths = self.shared.entries.iter().map(|entry| self.dir.join(&entry.name));
-        self.outside.open(paths.collect())?;
+        let files = self.shared.entries.iter();
+        let files = files.map(|file| (self.dir.join(&file.name), file.only_write_back.clone()));
+        self.outside.open(files.collect())?;
         let tuned = tuned.and(bdi.set_read_ahead(wanted)).and(bdi.lift_dirty_limits());
         if let Err(error) = tuned {
             tracing::debug!(dir = %self.dir.display(), %error, "the mount keeps default limits");
@@ -141,9 +142,20 @@ impl Export {
     /// Gives up with [`ExportError::WritesHeld`] when writes cannot be stored (disk full): then
     /// nothing is lost, and another sync may succeed later.
     pub fn sync(&self, file: &str) -> Result<(), ExportError> {
+        self.write_back_and(file, true)
+    }
+
+    /// Brings all that clients have written to a file to its [`ExportFile::write_at`], as
+    /// [`sync`](Self::sync) does, without [`ExportFile::flush`]: for an owner that freezes the
+    /// file's content now and makes it durable later.
+    pub fn write_back(&self, file: &str) -> Result<(), ExportError> {
+        self.write_back_and(file, false)
+    }
+
+    fn write_back_and(&self, file: &str, flush: bool) -> Result<(), ExportError> {
         let index = self.index(file)?;
         let failed = |source| ExportError::Sync { name: file.to_owned(), source };
-        let answered = self.outside.sync(index).map_err(failed)?;
+        let answered = self.outside.sync(index, flush).map_err(failed)?;
         loop {
             match answered.recv_timeout(LOOK) {
                 Ok(result) => return result.map_err(failed),

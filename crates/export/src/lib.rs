@@ -48,6 +48,7 @@ mod outside;
 mod pool;
 mod serve;
 mod stale;
+mod volume;
 
 use std::io;
 
@@ -55,6 +56,7 @@ pub use error::ExportError;
 pub use export::{Export, Stats};
 pub use options::{Options, Trouble};
 pub use stale::{Stale, cleanup_stale};
+pub use volume::VolumeFile;
 
 /// Bytes in a page: reads and writes by the kernel are whole pages except at the end of a file.
 pub(crate) const PAGE: u64 = 4096;

@@ -10,7 +10,8 @@
 //! is gone.
 //!
 //! **Invariant:** nothing on this thread logs, or uses a descriptor that it did not open itself: a
-//! log file's number could be the number of a guest's memory here. (The files are opened
+//! log file's number could be the number of a guest's memory here. So it holds nothing that could
+//! own a descriptor of the others and be dropped here. (The files are opened
 //! read-only, which is all that `fsync` needs, so that even then nothing could be written.)
 //!
 //! A core dump waits for all threads before it closes anything: a process that serves a mount and
@@ -22,6 +23,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use rustix::fs::Advice;
@@ -34,8 +37,8 @@ type Answer<T> = SyncSender<io::Result<T>>;
 
 enum Ask {
     Device { dir: PathBuf, answer: Answer<u64> },
-    Open { paths: Vec<PathBuf>, answer: Answer<()> },
-    Sync { file: usize, answer: Answer<()> },
+    Open { files: Vec<(PathBuf, Arc<AtomicBool>)>, answer: Answer<()> },
+    Sync { file: usize, flush: bool, answer: Answer<()> },
     Prefetch { file: usize, ranges: Vec<Range<u64>>, answer: Answer<()> },
     Unmount { dir: PathBuf, answer: Answer<Gone> },
 }
@@ -74,16 +77,19 @@ impl Outside {
     }
 
     /// Opens the files to sync and prefetch later.
-    pub fn open(&self, paths: Vec<PathBuf>) -> io::Result<()> {
+    ///
+    /// The flag that comes with each says while it is synced that it need not be flushed.
+    pub fn open(&self, files: Vec<(PathBuf, Arc<AtomicBool>)>) -> io::Result<()> {
         let (answer, answered) = sync_channel(1);
-        self.ask(Ask::Open { paths, answer })?;
+        self.ask(Ask::Open { files, answer })?;
         answered.recv().map_err(|_| gone())?
     }
 
-    /// Begins an `fsync`; the answer comes when everything is durable.
-    pub fn sync(&self, file: usize) -> io::Result<Receiver<io::Result<()>>> {
+    /// Begins an `fsync`; the answer comes when everything is written back and, with `flush`,
+    /// durable.
+    pub fn sync(&self, file: usize, flush: bool) -> io::Result<Receiver<io::Result<()>>> {
         let (answer, answered) = sync_channel(1);
-        self.ask(Ask::Sync { file, answer })?;
+        self.ask(Ask::Sync { file, flush, answer })?;
         Ok(answered)
     }
 
@@ -115,21 +121,22 @@ fn gone() -> io::Error {
 }
 
 fn work(asked: &Receiver<Ask>) {
-    let mut files = Vec::new();
+    let mut files: Vec<Opened> = Vec::new();
     while let Ok(ask) = asked.recv() {
         match ask {
             Ask::Device { dir, answer } => {
                 let _ = answer.send(std::fs::metadata(&dir).map(|metadata| metadata.dev()));
             }
-            Ask::Open { paths, answer } => {
-                let opened = paths.iter().map(File::open).collect::<io::Result<Vec<_>>>();
+            Ask::Open { files: wanted, answer } => {
+                let opened = wanted.into_iter().map(Opened::open).collect::<io::Result<_>>();
                 let _ = answer.send(opened.map(|opened| files = opened));
             }
-            Ask::Sync { file, answer } => {
-                let _ = answer.send(nth(&files, file).and_then(File::sync_all));
+            Ask::Sync { file, flush, answer } => {
+                let _ = answer.send(nth(&files, file).and_then(|opened| opened.sync(flush)));
             }
             Ask::Prefetch { file, ranges, answer } => {
-                let _ = answer.send(nth(&files, file).and_then(|file| prefetch(file, &ranges)));
+                let _ = answer
+                    .send(nth(&files, file).and_then(|opened| prefetch(&opened.file, &ranges)));
             }
             Ask::Unmount { dir, answer } => {
                 let _ = answer.send(unmount(&dir, &mut files));
@@ -138,7 +145,23 @@ fn work(asked: &Receiver<Ask>) {
     }
 }
 
-fn nth(files: &[File], file: usize) -> io::Result<&File> {
+struct Opened {
+    file: File,
+    only_write_back: Arc<AtomicBool>,
+}
+
+impl Opened {
+    fn open((path, only_write_back): (PathBuf, Arc<AtomicBool>)) -> io::Result<Opened> {
+        Ok(Opened { file: File::open(path)?, only_write_back })
+    }
+
+    fn sync(&self, flush: bool) -> io::Result<()> {
+        self.only_write_back.store(!flush, Ordering::Release);
+        self.file.sync_all()
+    }
+}
+
+fn nth(files: &[Opened], file: usize) -> io::Result<&Opened> {
     files.get(file).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
@@ -152,10 +175,10 @@ fn prefetch(file: &File, ranges: &[Range<u64>]) -> io::Result<()> {
     Ok(())
 }
 
-fn unmount(dir: &Path, files: &mut Vec<File>) -> io::Result<Gone> {
+fn unmount(dir: &Path, files: &mut Vec<Opened>) -> io::Result<Gone> {
     for file in files.drain(..) {
         // What cannot be synced now cannot be helped: the owner was told by its own sync.
-        let _ = file.sync_all();
+        let _ = file.sync(true);
     }
     match mount::unmount(dir) {
         Ok(()) => Ok(Gone::Cleanly),

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, SystemTime};
 
@@ -52,6 +52,8 @@ pub(crate) struct Entry {
     file: RwLock<Option<Arc<dyn ExportFile>>>,
     /// Whether somebody else than this process has opened it: the end of [`crate::Export::store`].
     pub opened: Mutex<bool>,
+    /// The outside thread's own `fsync` under way wants pages written back, not made durable.
+    pub only_write_back: Arc<AtomicBool>,
 }
 
 impl Entry {
@@ -61,6 +63,7 @@ impl Entry {
             size: file.size_bytes(),
             file: RwLock::new(Some(file)),
             opened: Mutex::new(false),
+            only_write_back: Arc::default(),
             name,
         }
     }
@@ -135,6 +138,11 @@ impl Shared {
 
     pub fn writes_resumed(&self) {
         self.tell(&Trouble::WritesResumed);
+    }
+
+    /// Whether this process itself asks.
+    fn is_outside(&self, req: &Request) -> bool {
+        req.pid() == self.outside_tid.load(Ordering::Relaxed)
     }
 
     fn index(&self, ino: INodeNo) -> Option<usize> {
@@ -337,7 +345,7 @@ impl Filesystem for Server {
     fn open(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let Some(index) = self.0.index(ino) else { return reply.error(Errno::ENOENT) };
         let flags = FopenFlags::FOPEN_KEEP_CACHE;
-        if req.pid() == self.0.outside_tid.load(Ordering::Relaxed) {
+        if self.0.is_outside(req) {
             return reply.opened(FileHandle(0), flags);
         }
         match self.0.entries[index].opened.try_lock() {
@@ -429,8 +437,11 @@ impl Filesystem for Server {
         reply.error(Errno::ENOSYS);
     }
 
-    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+    fn fsync(&self, req: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let Some(index) = self.0.index(ino) else { return reply.error(Errno::ENOENT) };
+        if self.0.is_outside(req) && self.0.entries[index].only_write_back.load(Ordering::Acquire) {
+            return reply.ok();
+        }
         add(&self.0.counters.flushes, 1);
         let shared = Arc::clone(&self.0);
         self.0.local.run(move || match shared.call(index, |file| file.flush()) {

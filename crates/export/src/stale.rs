@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::error::ExportError;
-use crate::mount;
+use crate::{fdtable, mount};
 
 /// A live server answers in microseconds; one that takes this long is alive but stuck.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -111,6 +111,8 @@ fn is_dead(dir: &Path) -> io::Result<bool> {
     let (answer, answered) = sync_channel(1);
     let asked = dir.to_owned();
     std::thread::Builder::new().name("export-stale".to_owned()).spawn(move || {
+        // The mount may be this process's own: see `outside`.
+        let _ = fdtable::leave_shared_table();
         let _ = answer.send(rustix::fs::statfs(&asked).map(drop));
     })?;
     match answered.recv_timeout(ANSWER) {

@@ -168,6 +168,10 @@ fn sync_brings_what_is_dirty_in_a_mapping() {
     let mounted = Mounted::with(MemFile::new(size), Options::ram());
     let file = mounted.open();
     let mut mapping = Mapping::new(&file, size);
+    mapping.bytes()[..PAGE].copy_from_slice(&pattern(PAGE));
+    mounted.export.write_back("disk0").unwrap();
+    assert!(mounted.file.bytes.read().unwrap()[..PAGE] == pattern(PAGE));
+    assert!(!mounted.file.events().contains(&Event::FlushStart), "written back, not flushed");
     mapping.bytes().copy_from_slice(&pattern(size));
     mounted.export.sync("disk0").unwrap();
     assert!(*mounted.file.bytes.read().unwrap() == pattern(size));
@@ -219,7 +223,7 @@ fn prefetch_is_safe_at_any_time() {
     (expected[0], expected[PAGE * 100]) = (77, 78);
     assert!(mapping.bytes()[..PAGE * 256] == expected[..PAGE * 256]);
     assert_eq!(mounted.export.stats().reads, reads, "no fault asked again");
-    assert!(mounted.export.prefetch("disk0", Vec::from([0..size as u64 + 1])).is_err());
+    assert!(mounted.export.prefetch("disk0", vec![0..page, 0..size as u64 + 1]).is_err());
 }
 
 #[test]
