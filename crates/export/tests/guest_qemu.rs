@@ -122,7 +122,7 @@ fn guest_memory_and_disk_are_the_exported_files() {
         assert!(seen[MIB..] == stored[MIB..]);
         assert!(stored[0x7c00..].starts_with(&NANO[..64]), "the boot sector was loaded there");
         let counter = disk.bytes.read().unwrap()[512..520].to_vec();
-        assert_eq!(counter, [b"BOOT".as_slice(), &[boots, 0, 0, 0]].concat());
+        assert_eq!(counter, [b"nano".as_slice(), &[boots, 0, 0, 0]].concat());
         drop(stored);
 
         qemu.execute(r#"{"execute":"cont"}"#);
