@@ -115,6 +115,28 @@ pub fn marks(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
+/// A test in a file called `guest...` is called so too: nextest gives guests turns by that name.
+pub fn guests(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, text) in tree.with_extension(".rs") {
+        let file = path.rsplit('/').next().unwrap_or_default();
+        if !file.starts_with("guest") || !path.contains("/tests/") {
+            continue;
+        }
+        let code = source::code(text);
+        let mut lines = code.lines().enumerate().skip_while(|(_, line)| line.trim() != "#[test]");
+        while let Some((number, line)) = lines.find(|(_, line)| line.contains("fn ")) {
+            if !line.contains("fn guest_") {
+                let place = format!("{path}:{}", number + 1);
+                findings
+                    .push(Finding::at(place, "a test that boots a guest is called `guest_...`"));
+            }
+            lines.by_ref().find(|(_, line)| line.trim() == "#[test]");
+        }
+    }
+    findings
+}
+
 pub fn length(tree: &Tree) -> Vec<Finding> {
     tree.with_extension(".rs")
         .filter(|(path, _)| !LONG.iter().any(|(long, _)| long == path))
@@ -229,6 +251,14 @@ mod tests {
         check(marks, "crates/volume/src/a.rs", concat!("\n// TO", "DO later"), &[2]);
         check(marks, "crates/volume/src/a.rs", &format!("{HELPER}\nfn a() {{}}"), &[]);
         check(marks, "crates/volume/src/a.rs", "let said = \"todo!\";", &[]);
+    }
+
+    #[test]
+    fn a_guest_that_hides_is_found() {
+        let text = "fn helper() {}\n#[test]\nfn guest_boots() {}\nfn more() {}\n#[test]\n\
+                    #[cfg(unix)]\nfn it_stops() {}\n";
+        check(guests, "crates/volume/tests/guest.rs", text, &[7]);
+        check(guests, "crates/volume/tests/other.rs", text, &[]);
     }
 
     #[test]

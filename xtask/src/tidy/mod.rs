@@ -45,6 +45,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("environment", "only the outermost crates read environment variables", code::environment),
     ("unsafe", "unsafe code lies in the listed files", code::unsafe_code),
     ("marks", "no unfinished work, no ignored test", code::marks),
+    ("guests", "tests that boot a guest are known by their names", code::guests),
     ("length", "a file is one noun or one verb", code::length),
     ("invariants", "every crate says what it is and what must hold", code::invariants),
     ("golden", "bytes of a published format stay forever", golden::locked),
