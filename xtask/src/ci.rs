@@ -65,7 +65,9 @@ pub fn run(root: &Path, extent: Extent) -> Result<bool> {
         step("licences", &mut || deny(root, on_ci))?;
         step("documents", &mut || {
             let mut command = Command::new("cargo");
-            command.args(["doc", "--workspace", "--no-deps", "--locked"]);
+            // With what is private: these documents are for who works on the code.
+            command.args(["doc", "--workspace", "--no-deps", "--locked", "--keep-going"]);
+            command.arg("--document-private-items");
             command.env("RUSTDOCFLAGS", "-Dwarnings");
             status(root, &mut command)
         })?;
