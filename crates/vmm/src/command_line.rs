@@ -62,6 +62,11 @@ impl Line {
     }
 }
 
+/// A path as QEMU reaches it: relative where it lies in the run directory, which QEMU works in.
+fn reached<'a>(launch: &Launch, path: &'a Path) -> &'a Path {
+    path.strip_prefix(&launch.run_dir).unwrap_or(path)
+}
+
 /// `prefix` and a path in which QEMU's separator is doubled, as its option parser wants.
 fn with_path(prefix: &str, path: &Path, suffix: &str) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -100,7 +105,7 @@ fn board(launch: &Launch, line: &mut Line) {
         "-object",
         with_path(
             &format!("memory-backend-file,id=ram,size={memory},share=on,mem-path="),
-            &launch.ram_path,
+            reached(launch, &launch.ram_path),
             "",
         ),
     );
@@ -134,7 +139,7 @@ fn boot(launch: &Launch, line: &mut Line) {
             let cmdline = format!("{maker} {}", launch.cmdline_extra);
             for (flag, path) in [("-kernel", &launch.kernel), ("-initrd", &launch.initrd)] {
                 if let Some(path) = path {
-                    line.option(flag, path.as_os_str());
+                    line.option(flag, reached(launch, path).as_os_str());
                 }
             }
             line.option("-append", cmdline.trim());
@@ -219,7 +224,7 @@ fn devices(launch: &Launch, line: &mut Line) {
                     "driver=file,node-name=file{index},read-only={read_only},discard=unmap,\
                      cache.direct=off,cache.no-flush=off,aio=threads,locking=off,filename="
                 ),
-                &disk.path,
+                reached(launch, &disk.path),
                 "",
             ),
         );

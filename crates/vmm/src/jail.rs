@@ -85,6 +85,9 @@ pub(crate) struct Orders {
     pub identity: Option<(u32, u32)>,
     pub readable: Vec<PathBuf>,
     pub writable: Vec<PathBuf>,
+    /// Where it works: entered while we may still reach it, so that QEMU's user needs no rights
+    /// on the directories above.
+    pub cwd: Option<PathBuf>,
     /// May have internet sockets.
     pub network: bool,
     /// May open TCP connections.
@@ -109,6 +112,9 @@ impl Orders {
         if let Some((uid, gid)) = self.identity {
             put("--uid", uid.to_string().into());
             put("--gid", gid.to_string().into());
+        }
+        if let Some(cwd) = &self.cwd {
+            put("--cwd", cwd.into());
         }
         for path in &self.readable {
             put("--read", path.into());
@@ -146,6 +152,7 @@ impl Orders {
                 "--parent" => orders.parent = number()?,
                 "--uid" => uid = Some(number()?),
                 "--gid" => gid = Some(number()?),
+                "--cwd" => orders.cwd = Some(value.into()),
                 "--read" => orders.readable.push(value.into()),
                 "--write" => orders.writable.push(value.into()),
                 "--port" => {

@@ -383,6 +383,7 @@ fn orders(launch: &Launch, fds: usize) -> Orders {
         identity: jail.identity.map(|id| (id.uid, id.gid)),
         readable,
         writable,
+        cwd: Some(launch.run_dir.clone()),
         network: !users.is_empty(),
         connect: users.iter().any(|user| user.outbound),
         ports: users.iter().flat_map(|u| &u.forwards).map(|map| map.host_port).collect(),

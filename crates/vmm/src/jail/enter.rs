@@ -47,6 +47,8 @@ fn enter(orders: &Orders) -> Result<std::convert::Infallible, String> {
     set_no_new_privs(true).map_err(|e| step("forbidding new privileges")(e.into()))?;
     // The rules' paths are opened while we may still reach them all.
     let ruleset = landlocked::ruleset(orders)?;
+    let cwd = orders.cwd.as_deref().unwrap_or(std::path::Path::new("/"));
+    std::env::set_current_dir(cwd).map_err(step("entering its directory"))?;
     drop_privileges(orders.identity).map_err(step("dropping privileges"))?;
     landlocked::restrict(ruleset)?;
 
@@ -57,7 +59,6 @@ fn enter(orders: &Orders) -> Result<std::convert::Infallible, String> {
     if orders.parent != 0 && parent != Some(orders.parent) {
         return Err("the process that asked for this has gone".to_owned());
     }
-    std::env::set_current_dir("/").map_err(step("entering /"))?;
     seccomp::apply(orders.network)?;
 
     let (program, arguments) = orders.command.split_first().ok_or("there is no program")?;
