@@ -1,0 +1,228 @@
+//! How fast the door is: fio on an exported file against fio on a plain one.
+//!
+//! ```text
+//! export_bench [--backend memory|file] [--loop-threads N] [--rounds N] [--seconds N] [--only NAME]
+//! ```
+//! Needs fio. Both sides take turns in each round (A B, then B A), and the median counts: another
+//! process that wants the machine disturbs both.
+//!
+//! The backend is *not* a volume: what is measured is the door alone. `file` answers from a plain
+//! file through the page cache, `memory` from memory. The raw side is a plain file on the same file
+//! system with direct I/O, as QEMU would open it with `cache=none`.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, RwLock};
+
+use export::{Export, ExportFile, Options};
+
+const SIZE: u64 = 256 << 20;
+
+struct Memory(Vec<RwLock<Box<[u8]>>>);
+
+const PIECE: u64 = 1 << 20;
+
+impl Memory {
+    fn new() -> Memory {
+        let piece = || RwLock::new(vec![1; PIECE as usize].into_boxed_slice());
+        Memory((0..SIZE / PIECE).map(|_| piece()).collect())
+    }
+
+    /// Calls with each piece that the range touches: piece, place in it, place in the range.
+    fn pieces(offset: u64, len: usize, mut each: impl FnMut(usize, usize, usize, usize)) {
+        let mut at = 0;
+        while at < len {
+            let start = offset + at as u64;
+            let within = (start % PIECE) as usize;
+            let take = (len - at).min(PIECE as usize - within);
+            each((start / PIECE) as usize, within, at, take);
+            at += take;
+        }
+    }
+}
+
+impl ExportFile for Memory {
+    fn size_bytes(&self) -> u64 {
+        SIZE
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        Memory::pieces(offset, buf.len(), |piece, within, at, len| {
+            let bytes = self.0[piece].read().unwrap();
+            buf[at..at + len].copy_from_slice(&bytes[within..within + len]);
+        });
+        Ok(())
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        Memory::pieces(offset, bytes.len(), |piece, within, at, len| {
+            let mut target = self.0[piece].write().unwrap();
+            target[within..within + len].copy_from_slice(&bytes[at..at + len]);
+        });
+        Ok(())
+    }
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.write_at(offset, &vec![0; len as usize])
+    }
+    fn is_local(&self, _: u64, _: u64) -> bool {
+        true
+    }
+}
+
+struct Plain(File);
+
+impl ExportFile for Plain {
+    fn size_bytes(&self) -> u64 {
+        SIZE
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.write_at(offset, &vec![0; len as usize])
+    }
+    fn is_local(&self, _: u64, _: u64) -> bool {
+        true
+    }
+}
+
+/// Name, what it is measured in, and fio's arguments.
+const JOBS: &[(&str, Unit, &str)] = &[
+    ("randread 4k QD1", Unit::Iops, "--rw=randread --bs=4k --iodepth=1 --direct=1"),
+    ("randread 4k QD16", Unit::Iops, "--rw=randread --bs=4k --iodepth=16 --direct=1"),
+    ("randwrite 4k QD1", Unit::Iops, "--rw=randwrite --bs=4k --iodepth=1 --direct=1"),
+    ("randwrite 4k QD16", Unit::Iops, "--rw=randwrite --bs=4k --iodepth=16 --direct=1"),
+    ("read 1m QD4", Unit::Bandwidth, "--rw=read --bs=1m --iodepth=4 --direct=1"),
+    ("write 1m QD4", Unit::Bandwidth, "--rw=write --bs=1m --iodepth=4 --direct=1"),
+    (
+        "read 1m buffered, cold",
+        Unit::Bandwidth,
+        "--rw=read --bs=1m --direct=0 --invalidate=1 --loops=1 --time_based=0",
+    ),
+    (
+        "randread 4k buffered, warm",
+        Unit::Iops,
+        "--rw=randread --bs=4k --direct=0 --invalidate=0 --pre_read=1",
+    ),
+    (
+        "randwrite 4k buffered + fsync",
+        Unit::Iops,
+        "--rw=randwrite --bs=4k --direct=0 --end_fsync=1 --time_based=0 --size=64m --invalidate=1",
+    ),
+    (
+        "page faults (mmap, cold)",
+        Unit::Iops,
+        "--ioengine=mmap --rw=randread --bs=4k --direct=0 --invalidate=1 --time_based=0 --size=64m",
+    ),
+];
+
+#[derive(Clone, Copy)]
+enum Unit {
+    Iops,
+    Bandwidth,
+}
+
+/// One run; IOPS, or MB/s.
+fn fio(file: &Path, unit: Unit, arguments: &str, seconds: u64) -> f64 {
+    let output = Command::new("fio")
+        .args(["--name=x", "--minimal", "--ioengine=libaio", "--thread", "--norandommap"])
+        .args(["--randrepeat=0", "--time_based=1", "--group_reporting"])
+        .arg(format!("--filename={}", file.display()))
+        .arg(format!("--size={SIZE}"))
+        .arg(format!("--runtime={seconds}"))
+        .args(arguments.split(' '))
+        .output()
+        .expect("fio is installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.starts_with("3;"));
+    let fields: Vec<&str> = line.unwrap_or_default().split(';').collect();
+    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
+    // fio's terse format, version 3: 6, 7 read KiB/s and IOPS; 47, 48 the same for writes.
+    let (read, write) = match unit {
+        Unit::Iops => (number(7), number(48)),
+        Unit::Bandwidth => (number(6), number(47)),
+    };
+    let value = read.unwrap_or(0.0) + write.unwrap_or(0.0);
+    assert!(value > 0.0, "fio {arguments}: {text} {}", String::from_utf8_lossy(&output.stderr));
+    if matches!(unit, Unit::Bandwidth) { value * 1024.0 / 1e6 } else { value }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let option = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name);
+        at.and_then(|at| arguments.get(at + 1)).cloned()
+    };
+    let number = |name: &str, default: u64| {
+        option(name).map_or(default, |text| text.parse().expect("a number"))
+    };
+    let backend = option("--backend").unwrap_or_else(|| "file".to_owned());
+    let (rounds, seconds) = (number("--rounds", 3), number("--seconds", 2));
+    let only = option("--only").unwrap_or_default();
+
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let plain = |name: &str| {
+        let path = scratch.path().join(name);
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        for at in 0..SIZE / PIECE {
+            file.write_all_at(&vec![1; PIECE as usize], at * PIECE).unwrap();
+        }
+        file.sync_all().unwrap();
+        (file, path)
+    };
+    let (_, raw) = plain("raw");
+    let file: Arc<dyn ExportFile> = match backend.as_str() {
+        "memory" => Arc::new(Memory::new()),
+        _ => Arc::new(Plain(plain("backing").0)),
+    };
+    let mount = scratch.path().join("mount");
+    std::fs::create_dir(&mount).unwrap();
+    let base = if arguments.iter().any(|argument| argument == "--ram") {
+        Options::ram()
+    } else {
+        Options::disk()
+    };
+    let options = Options {
+        loop_threads: number("--loop-threads", base.loop_threads as u64) as usize,
+        max_background: number("--background", base.max_background.into()) as u16,
+        ..base
+    };
+    println!("backend {backend}, {options:?}");
+    let export = Export::mount(&mount, vec![("disk0".to_owned(), file)], options).unwrap();
+    let exported = export.path("disk0").unwrap();
+
+    println!("{:<32} {:>12} {:>12} {:>7}", "median of rounds", "exported", "raw", "share");
+    for (name, unit, job) in JOBS.iter().filter(|(name, ..)| name.contains(&only)) {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let run = |file: &Path| fio(file, *unit, job, seconds);
+            if round % 2 == 0 {
+                ours.push(run(&exported));
+                theirs.push(run(&raw));
+            } else {
+                theirs.push(run(&raw));
+                ours.push(run(&exported));
+            }
+        }
+        let (ours, theirs) = (median(ours), median(theirs));
+        let unit = if matches!(unit, Unit::Iops) { "IOPS" } else { "MB/s" };
+        println!("{name:<32} {ours:>7.0} {unit} {theirs:>7.0} {unit} {:>7.2}", ours / theirs);
+    }
+    println!("{:?}", export.stats());
+    export.unmount().unwrap();
+}
