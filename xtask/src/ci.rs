@@ -68,7 +68,7 @@ pub fn run(root: &Path, extent: Extent) -> Result<bool> {
             // With what is private: these documents are for who works on the code.
             command.args(["doc", "--workspace", "--no-deps", "--locked", "--keep-going"]);
             command.arg("--document-private-items");
-            command.env("RUSTDOCFLAGS", "-Dwarnings");
+            command.env("RUSTDOCFLAGS", "-Dwarnings -Arustdoc::private_intra_doc_links");
             status(root, &mut command)
         })?;
     }
