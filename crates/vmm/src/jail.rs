@@ -189,6 +189,7 @@ mod tests {
             identity: Some((1000, 1001)),
             readable: vec!["/a b".into()],
             writable: vec!["--".into(), "/c".into()],
+            cwd: Some("/d".into()),
             network: true,
             connect: false,
             ports: vec![8080],

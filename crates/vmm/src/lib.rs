@@ -16,6 +16,8 @@
 //! On a crash of this process the kernel kills QEMU. What the guest had written is in the volume
 //! files; device state is lost unless it was saved.
 
+mod agent;
+mod base64;
 mod command_line;
 mod console;
 mod descriptors;
@@ -27,6 +29,7 @@ mod qemu;
 mod qmp;
 mod state;
 
+pub use agent::{Agent, AgentError, Exec, ExecOutput, STDIN_BYTES_MAX};
 pub use console::{CONSOLE_LOG, CONSOLE_SOCKET, Console, attach};
 pub use error::VmmError;
 pub use jail::{Identity, Jail, Launcher, jail_main};

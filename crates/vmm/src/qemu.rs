@@ -28,6 +28,7 @@ use network::Netdev;
 use serde_json::{Value, json};
 
 use crate::VmmError;
+use crate::agent::Channel;
 use crate::command_line::{self, FD_FIRST, FDSET_FIRST};
 use crate::console::{CONSOLE_SOCKET, Console};
 use crate::descriptors;
@@ -94,7 +95,7 @@ pub struct Qemu {
     process: Process,
     qmp: Qmp,
     console: Console,
-    agent: UnixStream,
+    agent: Channel,
     run_dir: PathBuf,
     shutdown_reason: Arc<Mutex<Option<String>>>,
     next_fdset: Mutex<u32>,
@@ -146,7 +147,7 @@ impl Qemu {
             process,
             qmp,
             console,
-            agent,
+            agent: Channel::new(agent),
             run_dir: run_dir.clone(),
             shutdown_reason,
             next_fdset: Mutex::new(FDSET_FIRST),
@@ -166,8 +167,8 @@ impl Qemu {
     }
 
     /// Our end of the guest agent's channel.
-    pub(crate) fn agent_stream(&self) -> io::Result<UnixStream> {
-        self.agent.try_clone()
+    pub(crate) fn agent_channel(&self) -> &Channel {
+        &self.agent
     }
 
     /// What happens in QEMU from now on, for example `STOP`, `RESET`, `BLOCK_IO_ERROR`. At most

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{Dir, LONG, Typist, nano};
 use model::Profile;
@@ -42,7 +42,7 @@ fn a_session_goes_on_in_another_qemu_light() {
 fn a_session_goes_on(profile: Profile) {
     let dir = Dir::new("session");
     let mut launch = nano(&dir, profile);
-    let start = Instant::now();
+    let start = ambient::now();
     let qemu = Qemu::spawn(&launch).unwrap();
     let spawned = start.elapsed();
     assert!(qemu.console().wait_for("nano: boots=1", LONG), "{}", qemu.console().recent());
@@ -56,7 +56,7 @@ fn a_session_goes_on(profile: Profile) {
     assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
 
     let state = dir.join("state");
-    let start = Instant::now();
+    let start = ambient::now();
     let bytes = qemu.save_state(&state, LONG).unwrap();
     let saved = start.elapsed();
     assert_eq!(qemu.status().unwrap(), RunState::Stopped);
@@ -78,7 +78,7 @@ fn a_session_goes_on(profile: Profile) {
     drop(qemu);
 
     launch.incoming = true;
-    let start = Instant::now();
+    let start = ambient::now();
     let qemu = Qemu::spawn(&launch).unwrap();
     assert_eq!(qemu.status().unwrap(), RunState::Incoming);
     qemu.load_state(&state, LONG).unwrap();
@@ -106,7 +106,7 @@ fn death_is_noticed_at_once_and_explained() {
     let dir = Dir::new("death");
     let qemu = Qemu::spawn(&nano(&dir, Profile::Light)).unwrap();
     let events = qemu.events();
-    let start = Instant::now();
+    let start = ambient::now();
     let pid = rustix::process::Pid::from_raw(qemu.pid() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     while events.recv_timeout(LONG).is_ok() {}

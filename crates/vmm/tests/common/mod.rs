@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use model::{Boot, BootKind, DiskRole, DiskSpec, DisplaySpec, Hardware, Profile, ResetPolicy};
 use vmm::{Accel, BASELINE_CPU, DiskFile, Identity, Jail, Launch, Launcher};
@@ -121,7 +121,7 @@ impl Typist {
 
     #[track_caller]
     pub fn expect(&mut self, text: &str) {
-        let start = Instant::now();
+        let start = ambient::now();
         while !self.said.contains(text) {
             assert!(start.elapsed() < LONG, "no {text:?} in {:?}", self.said);
             let mut buffer = [0; 256];
