@@ -19,8 +19,11 @@
 
 #![warn(missing_docs)]
 
+mod check;
 mod config;
 mod error;
+mod gc;
+mod hold;
 mod index;
 mod key;
 mod layout;
@@ -33,6 +36,8 @@ mod record;
 mod refresh;
 mod refs;
 mod sessions;
+mod stats;
+mod walk;
 mod wire;
 mod write;
 
@@ -43,11 +48,14 @@ use chunk::ChunkSource;
 use chunk::crypt::{Cipher, MasterKey};
 use objects::Objects;
 
+pub use check::{CheckProgress, CheckReport, Problem};
 pub use error::{RefError, RepositoryError};
+pub use gc::{GcOptions, GcStats};
 pub use key::{KeyPlace, export_key, import_key, new_key};
 pub use open::{GRACE_MS, Init, Open};
 pub use record::{Child, Record, Target, read_blob, read_record, write_blob, write_record};
 pub use refs::{RefEntry, RefPayload, RefValue, Refs};
+pub use stats::Stats;
 pub use write::{PackWriter, StoreStats};
 
 /// An open repository. Cloning shares it.
@@ -71,6 +79,8 @@ struct Inner {
     refresh_succeeded: AtomicU64,
     pack_ciphers: pack_ciphers::PackCiphers,
     sessions: sessions::Sessions,
+    /// What was read since then may be relied on for half the grace age.
+    opened: ambient::Instant,
     writable: bool,
 }
 

@@ -161,6 +161,7 @@ impl Repository {
             refresh_succeeded: AtomicU64::new(0),
             pack_ciphers: PackCiphers::default(),
             sessions: Sessions::default(),
+            opened: ambient::now(),
             writable,
         };
         let repository = Self { inner: Arc::new(inner) };

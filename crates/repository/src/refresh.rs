@@ -6,7 +6,7 @@
 //! Crash: an index object is there whole or not at all. One whose writer died before it wrote a
 //! ref only makes packs known that nothing references yet: the collector's business.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use chunk::crypt::PackId;
 use objects::{OBJECT_BYTES_MAX, ObjectError};
 
+use crate::hold::to_revive;
 use crate::index::{Index, Segment};
 use crate::layout::{INDEX, INDEX_HINT, index_key, number_of, table_key};
 use crate::log::{IndexObject, decode_table};
@@ -67,32 +68,43 @@ impl Repository {
 
     fn follow(&self) -> Result<(), RepositoryError> {
         let applied = self.index().applied;
-        let last = if self.inner.objects.features().list {
+        let listed = if self.inner.objects.features().list {
             let names = self.inner.objects.list_names(INDEX)?;
-            names.iter().filter_map(|name| number_of(name)).max().unwrap_or(0)
+            Some(names.iter().filter_map(|name| number_of(name)).collect::<BTreeSet<u64>>())
         } else {
-            self.last_by_probing(applied)?
+            None
+        };
+        let last = match &listed {
+            Some(numbers) => numbers.last().copied().unwrap_or(0),
+            None => self.last_by_probing(applied)?,
         };
         if last <= applied {
             return Ok(());
         }
-        let newest = self.load_object(last)?;
-        let start = if newest.snapshot.is_some() { last } else { newest.latest_snapshot.max(1) };
-        let from = if start > applied + 1 || applied == 0 { start } else { applied + 1 };
-        let mut newest = Some(newest);
+        // One after the other as long as the next one is there: a session that is under way
+        // must see every removal. Otherwise from the latest snapshot on.
+        let next_is_there = match &listed {
+            Some(numbers) => numbers.contains(&(applied + 1)),
+            None => applied > 0 && self.has_object(applied + 1)?,
+        };
+        let (from, jump) = if applied > 0 && next_is_there {
+            (applied + 1, false)
+        } else {
+            let newest = self.load_object(last)?;
+            let snapshot = if newest.snapshot.is_some() { last } else { newest.latest_snapshot };
+            (snapshot.max(1), true)
+        };
         for number in from..=last {
-            let object = match newest.take_if(|_| number == last) {
-                Some(object) => object,
-                None => self.load_object(number)?,
-            };
+            let object = self.load_object(number)?;
+            let jumped = jump && number == from;
             let mut segments = Vec::new();
-            if let Some(snapshot) = &object.snapshot {
+            if let Some(snapshot) = object.snapshot.as_ref().filter(|_| jumped) {
                 for table in &snapshot.tables {
                     segments.push(Segment::from_packs(&self.load_table(table)?));
                 }
             }
             let mut index = self.index_mut();
-            if number == from && from != applied + 1 {
+            if jumped && applied > 0 {
                 index.reset();
             }
             index.apply(number, &object, segments);
@@ -100,16 +112,19 @@ impl Repository {
         Ok(())
     }
 
+    fn has_object(&self, number: u64) -> Result<bool, RepositoryError> {
+        match self.inner.objects.head(&index_key(number)) {
+            Ok(_) => Ok(true),
+            Err(ObjectError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// For stores that cannot list: the hint, then one number after the other.
     fn last_by_probing(&self, applied: u64) -> Result<u64, RepositoryError> {
         let objects = &self.inner.objects;
-        let exists = |number: u64| match objects.head(&index_key(number)) {
-            Ok(_) => Ok(true),
-            Err(ObjectError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(RepositoryError::from(error)),
-        };
         let mut last = applied;
-        if last == 0 || !exists(last)? {
+        if last == 0 || !self.has_object(last)? {
             let hint = match objects.get(INDEX_HINT, 20) {
                 Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(|t| t.trim().parse().ok()),
                 Err(ObjectError::NotFound { .. }) => None,
@@ -117,17 +132,17 @@ impl Repository {
             };
             // The hint is never trusted: it only says where to begin.
             last = match hint.filter(|hint| *hint > applied) {
-                Some(hint) if exists(hint)? => hint,
+                Some(hint) if self.has_object(hint)? => hint,
                 _ => applied,
             };
         }
-        while exists(last + 1)? {
+        while self.has_object(last + 1)? {
             last += 1;
         }
         Ok(last)
     }
 
-    fn load_object(&self, number: u64) -> Result<IndexObject, RepositoryError> {
+    pub(crate) fn load_object(&self, number: u64) -> Result<IndexObject, RepositoryError> {
         let bytes = self.inner.objects.get(&index_key(number), OBJECT_BYTES_MAX)?;
         IndexObject::decode(&self.inner.cipher, number, &bytes)
     }
@@ -200,23 +215,4 @@ impl Repository {
         })
         .map(drop)
     }
-}
-
-/// Which of the packs that are relied on are condemned; an error if one is gone.
-pub(crate) fn to_revive(
-    index: &Index,
-    relied: &HashSet<PackId>,
-) -> Result<Vec<PackId>, RepositoryError> {
-    let mut revived = Vec::new();
-    for pack in relied {
-        match index.packs.get(pack) {
-            Some(info) if info.condemned_at == 0 => {}
-            Some(_) => revived.push(*pack),
-            None => {
-                let detail = crate::layout::pack_key(pack);
-                return Err(RepositoryError::Stale { detail });
-            }
-        }
-    }
-    Ok(revived)
 }

@@ -26,9 +26,7 @@ use objects::ObjectError;
 use crate::Repository;
 use crate::error::{RefError, RepositoryError};
 use crate::layout::{REF_FORMAT, REFS, number_of, ref_dir, ref_hint_key, ref_key};
-use crate::log::IndexObject;
 use crate::record::Target;
-use crate::refresh::to_revive;
 use crate::wire::{Malformed, Reader, put_text, unhex};
 
 /// The largest ref object, bytes.
@@ -76,6 +74,10 @@ pub(crate) struct Opened {
     pub(crate) removed: bool,
     pub(crate) value: RefValue,
 }
+
+/// A ref's stored name with the generations that are in the store (ascending) and when the
+/// store says that each was written, milliseconds since the Unix epoch.
+pub(crate) type Kept = ([u8; 32], Vec<(Generation, u64)>);
 
 /// The refs of a repository.
 #[derive(Debug, Clone, Copy)]
@@ -171,8 +173,8 @@ impl<'a> Refs<'a> {
     }
 
     /// Every ref's stored name with its generations (ascending) and their times.
-    pub(crate) fn all(&self) -> Result<Vec<([u8; 32], Vec<(Generation, u64)>)>, RepositoryError> {
-        let mut refs: Vec<([u8; 32], Vec<(Generation, u64)>)> = Vec::new();
+    pub(crate) fn all(&self) -> Result<Vec<Kept>, RepositoryError> {
+        let mut refs: Vec<Kept> = Vec::new();
         for object in self.repository.inner.objects.list(REFS)? {
             let mut parts = object.key.split('/').skip(1);
             let stored = parts.next().and_then(unhex::<32>);
@@ -268,11 +270,8 @@ impl<'a> Refs<'a> {
         if current != from {
             return Err(fenced(current));
         }
-        let reliance = self.repository.inner.sessions.reliance();
-        self.repository.extend(|index| {
-            let revived = to_revive(index, &reliance.packs)?;
-            Ok(IndexObject { revived, ..IndexObject::default() })
-        })?;
+        let begun = ambient::now();
+        let reliance = self.repository.hold(&payload.roots, from.0 == 0)?;
         let next = from.next();
         let plain = encode(kind, name, next, payload, flags);
         let cipher = &self.repository.inner.cipher;
@@ -285,6 +284,7 @@ impl<'a> Refs<'a> {
             }
             other => other?,
         }
+        self.repository.still_held(&reliance, begun)?;
         self.repository.inner.sessions.release(&reliance);
         // A stale hint costs a reader some requests, so its failure is not ours.
         let hint = Bytes::from(next.0.to_string());

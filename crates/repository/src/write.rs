@@ -89,21 +89,43 @@ impl PackWriter {
 
     /// Makes everything that was put durable and findable.
     pub fn finish(mut self) -> Result<StoreStats, RepositoryError> {
-        for nodes in [false, true] {
-            self.send(nodes)?;
+        self.complete()?;
+        self.repository.inner.sessions.finished(std::mem::take(&mut self.relied));
+        Ok(self.stats)
+    }
+
+    /// [`Self::finish`] for copies of chunks that refs name already.
+    pub(crate) fn finish_copies(mut self) -> Result<(), RepositoryError> {
+        self.complete()
+    }
+
+    fn complete(&mut self) -> Result<(), RepositoryError> {
+        for others in [false, true] {
+            self.send(others)?;
         }
         let packs = match self.pipeline.take() {
             Some(pipeline) => pipeline.finish()?,
             None => Vec::new(),
         };
-        self.list(packs)?;
-        self.repository.inner.sessions.finished(std::mem::take(&mut self.relied));
-        Ok(self.stats)
+        self.list(packs)
     }
 
     /// What this session did so far.
     pub fn stats(&self) -> StoreStats {
         self.stats
+    }
+
+    /// Stores a chunk whether or not it is there already.
+    pub(crate) fn put_copy(&mut self, id: ChunkId, bytes: &[u8]) -> Result<(), RepositoryError> {
+        // Nodes are read by other paths than pages, and at other times.
+        let others = bytes.len() != PAGE_BYTES;
+        let builder = if others { &self.others } else { &self.pages };
+        if !builder.fits(bytes.len()) {
+            self.send(others)?;
+        }
+        let builder = if others { &mut self.others } else { &mut self.pages };
+        builder.push(id, bytes);
+        if builder.is_full() { self.send(others) } else { Ok(()) }
     }
 
     fn send(&mut self, others: bool) -> Result<(), RepositoryError> {
@@ -161,19 +183,9 @@ impl ChunkSink for PackWriter {
             self.stats.reused_bytes += bytes.len() as u64;
             return Ok(Put::Reused);
         }
-        let others = bytes.len() != PAGE_BYTES;
-        let builder = if others { &self.others } else { &self.pages };
-        if !builder.fits(bytes.len()) {
-            self.send(others).map_err(RepositoryError::into_sink)?;
-        }
-        let builder = if others { &mut self.others } else { &mut self.pages };
-        builder.push(id, bytes);
-        let full = builder.is_full();
         self.unlisted.insert(name);
         self.stats.stored_chunks += 1;
-        if full {
-            self.send(others).map_err(RepositoryError::into_sink)?;
-        }
+        self.put_copy(id, bytes).map_err(RepositoryError::into_sink)?;
         Ok(Put::Stored)
     }
 }

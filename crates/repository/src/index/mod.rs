@@ -11,12 +11,13 @@
 mod segment;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use chunk::crypt::{PackId, StoredName};
 
 pub(crate) use segment::Segment;
 
-use crate::log::IndexObject;
+use crate::log::{IndexObject, Snapshot};
 use crate::pack::PackEntry;
 
 /// Where a chunk lies.
@@ -43,7 +44,9 @@ pub(crate) struct PackInfo {
 }
 
 /// The state of the index at one point of the log.
-#[derive(Default)]
+///
+/// Cloning is cheap in chunks (the segments are shared) and costs some 50 bytes a pack.
+#[derive(Default, Clone)]
 pub(crate) struct Index {
     /// The last index object that is applied; 0 for none.
     pub(crate) applied: u64,
@@ -59,32 +62,22 @@ pub(crate) struct Index {
     /// Counts how often the log had been cut behind our back, so that a whole new state was
     /// loaded and `removed` may be incomplete.
     pub(crate) epoch: u64,
-    segments: Vec<Segment>,
+    segments: Vec<Arc<Segment>>,
 }
 
 impl Index {
-    /// Applies object `number`, which must follow. `tables` are the segments of the snapshot's
-    /// tables, if it is one.
-    pub(crate) fn apply(&mut self, number: u64, object: &IndexObject, segments: Vec<Segment>) {
+    /// Applies object `number`, which must follow, or be the snapshot with which a new state
+    /// begins; then `tables` are the segments of its tables.
+    pub(crate) fn apply(&mut self, number: u64, object: &IndexObject, tables: Vec<Segment>) {
         if let Some(snapshot) = &object.snapshot {
-            self.packs.clear();
-            for pack in &snapshot.packs {
-                let info = PackInfo {
-                    bytes: pack.bytes,
-                    chunks: pack.chunks,
-                    condemned_at: pack.condemned_at,
-                };
-                // A pack of which no table speaks is an orphan that was condemned.
-                if pack.bytes == 0 {
-                    self.condemned_orphans.insert(pack.id, pack.condemned_at);
-                } else {
-                    self.packs.insert(pack.id, info);
-                }
+            // Who comes from the object before has this state already.
+            if self.applied + 1 != number || self.applied == 0 {
+                self.load(snapshot);
             }
             self.latest_snapshot = number;
             self.tables.clone_from(&snapshot.tables);
-            self.segments.clear();
         }
+        self.segments.extend(tables.into_iter().map(Arc::new));
         for pack in &object.added {
             let info =
                 PackInfo { bytes: pack.bytes, chunks: pack.chunks() as u32, condemned_at: 0 };
@@ -109,12 +102,27 @@ impl Index {
             self.condemned_orphans.remove(id);
             self.removed.insert(*id);
         }
-        self.segments.extend(segments);
         if !object.added.is_empty() {
-            self.segments.push(Segment::from_packs(&object.added));
+            self.segments.push(Arc::new(Segment::from_packs(&object.added)));
         }
         self.merge();
         self.applied = number;
+    }
+
+    fn load(&mut self, snapshot: &Snapshot) {
+        for pack in &snapshot.packs {
+            // A pack without a size was never listed: an orphan that is condemned.
+            if pack.bytes == 0 {
+                self.condemned_orphans.insert(pack.id, pack.condemned_at);
+                continue;
+            }
+            let info = PackInfo {
+                bytes: pack.bytes,
+                chunks: pack.chunks,
+                condemned_at: pack.condemned_at,
+            };
+            self.packs.insert(pack.id, info);
+        }
     }
 
     /// Forgets everything: a whole new state follows.
@@ -127,7 +135,7 @@ impl Index {
     pub(crate) fn locations(&self, name: &StoredName) -> Vec<Location> {
         let mut found = Vec::new();
         for segment in self.segments.iter().rev() {
-            segment.find(name, |location| {
+            segment.find(name, |_, location| {
                 if let Some(info) = self.packs.get(&location.pack) {
                     found.push((info.condemned_at != 0, location));
                 }
@@ -141,7 +149,7 @@ impl Index {
     pub(crate) fn pack_in_use(&self, name: &StoredName) -> Option<PackId> {
         let mut found = None;
         for segment in self.segments.iter().rev() {
-            segment.find(name, |location| {
+            segment.find(name, |_, location| {
                 if self.packs.get(&location.pack).is_some_and(|info| info.condemned_at == 0) {
                     found = Some(location.pack);
                 }
@@ -153,12 +161,43 @@ impl Index {
         found
     }
 
-    /// Calls `each` for every chunk of every pack that is still there.
-    pub(crate) fn for_each(&self, mut each: impl FnMut(&StoredName, &Location)) {
-        for segment in &self.segments {
-            segment.for_each(|name, location| {
+    /// No chunk is marked yet.
+    pub(crate) fn marks(&self) -> Marks {
+        Marks(self.segments.iter().map(|segment| vec![0; segment.len().div_ceil(64)]).collect())
+    }
+
+    /// Marks one copy of a chunk, the one that readers would take. `None` when the index does
+    /// not have it, else whether it was marked already.
+    pub(crate) fn mark(&self, marks: &mut Marks, name: &StoredName) -> Option<bool> {
+        let mut best: Option<(bool, usize, usize)> = None;
+        for (number, segment) in self.segments.iter().enumerate().rev() {
+            segment.find(name, |at, location| {
+                if let Some(info) = self.packs.get(&location.pack) {
+                    let candidate = (info.condemned_at != 0, number, at);
+                    if best.is_none_or(|(condemned, ..)| condemned && !candidate.0) {
+                        best = Some(candidate);
+                    }
+                }
+            });
+        }
+        let (_, number, at) = best?;
+        let word = &mut marks.0[number][at / 64];
+        let before = *word >> (at % 64) & 1 == 1;
+        *word |= 1 << (at % 64);
+        Some(before)
+    }
+
+    /// Calls `each` with every chunk of every pack that is still there, and whether it is
+    /// marked.
+    pub(crate) fn for_each(
+        &self,
+        marks: &Marks,
+        mut each: impl FnMut(&StoredName, &Location, bool),
+    ) {
+        for (segment, bits) in self.segments.iter().zip(&marks.0) {
+            segment.for_each(|at, name, location| {
                 if self.packs.contains_key(&location.pack) {
-                    each(name, location);
+                    each(name, location, bits[at / 64] >> (at % 64) & 1 == 1);
                 }
             });
         }
@@ -174,11 +213,15 @@ impl Index {
             let older = self.segments.pop();
             if let (Some(older), Some(newer)) = (older, newer) {
                 let packs = &self.packs;
-                self.segments.push(Segment::merge(&older, &newer, |pack| packs.contains_key(pack)));
+                let merged = Segment::merge(&older, &newer, |pack| packs.contains_key(pack));
+                self.segments.push(Arc::new(merged));
             }
         }
     }
 }
+
+/// One bit for each entry of an index: whether something needs it.
+pub(crate) struct Marks(Vec<Vec<u64>>);
 
 /// The locations of a pack's chunks, frame by frame.
 pub(crate) fn locations_of(pack: &PackEntry) -> impl Iterator<Item = (StoredName, Location)> + '_ {

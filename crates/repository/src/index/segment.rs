@@ -68,16 +68,19 @@ impl Segment {
         self.entries.len()
     }
 
-    pub(crate) fn find(&self, name: &StoredName, mut each: impl FnMut(Location)) {
+    pub(crate) fn find(&self, name: &StoredName, mut each: impl FnMut(usize, Location)) {
         let start = self.entries.partition_point(|entry| entry.name < *name);
-        for entry in self.entries[start..].iter().take_while(|entry| entry.name == *name) {
-            each(self.location(entry));
+        for (at, entry) in self.entries.iter().enumerate().skip(start) {
+            if entry.name != *name {
+                break;
+            }
+            each(at, self.location(entry));
         }
     }
 
-    pub(crate) fn for_each(&self, mut each: impl FnMut(&StoredName, &Location)) {
-        for entry in &self.entries {
-            each(&entry.name, &self.location(entry));
+    pub(crate) fn for_each(&self, mut each: impl FnMut(usize, &StoredName, &Location)) {
+        for (at, entry) in self.entries.iter().enumerate() {
+            each(at, &entry.name, &self.location(entry));
         }
     }
 

@@ -1,0 +1,344 @@
+//! Looking at everything: that refs open, that all they need is indexed, that packs are there
+//! with the right size, and, if asked, that every byte is what it should be.
+//!
+//! Problems are collected, not thrown: a check of a damaged repository goes to its end.
+
+use std::collections::{HashMap, HashSet};
+
+use chunk::crypt::{FrameKind, PackId, StoredName};
+use chunk::frame::{FRAME_BYTES_MAX, decode};
+use chunk::{ChunkSource, Urgency, id_of};
+use model::ChunkId;
+use objects::OBJECT_BYTES_MAX;
+
+use crate::index::{Index, Marks};
+use crate::layout::{PACKS, REFS, pack_key, pack_of, ref_key};
+use crate::pack::read_pack;
+use crate::walk::{Place, Visitor, What, walk};
+use crate::{Repository, RepositoryError, Target};
+
+/// More problems than this are counted, but not described.
+const PROBLEMS_MAX: usize = 1000;
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The object in the store, or the chunk.
+    pub object: String,
+    /// What needs it: ref and generation, record, role of the volume, where known.
+    pub place: Option<String>,
+    /// The page of the volume, where known.
+    pub page: Option<u64>,
+    /// What is wrong.
+    pub detail: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.object, self.detail)?;
+        if let Some(place) = &self.place {
+            write!(f, " (needed by {place}")?;
+            if let Some(page) = self.page {
+                write!(f, ", page {page}")?;
+            }
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckReport {
+    /// Generations of refs that were opened.
+    pub refs: u64,
+    /// Different manifests that they need.
+    pub manifests: u64,
+    /// Different chunks that they need, and that are in this repository.
+    pub chunks: u64,
+    /// Packs that are listed in the index.
+    pub packs: u64,
+    /// Bytes of packs that were read and verified.
+    pub verified_bytes: u64,
+    /// What is wrong, at most the first thousand.
+    pub problems: Vec<Problem>,
+    /// How many problems there are.
+    pub problem_count: u64,
+}
+
+/// How far a check is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckProgress {
+    /// What is looked at now.
+    pub step: &'static str,
+    /// How many are done.
+    pub done: u64,
+    /// How many there are.
+    pub total: u64,
+}
+
+impl CheckReport {
+    fn add(&mut self, problem: Problem) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem);
+        }
+    }
+
+    fn object(&mut self, object: &str, detail: impl ToString) {
+        let (object, detail) = (object.to_owned(), detail.to_string());
+        self.add(Problem { object, place: None, page: None, detail });
+    }
+}
+
+impl Repository {
+    /// Checks everything; reads and verifies every byte of every pack if `read_data`.
+    ///
+    /// Fails only when the store cannot be asked; whatever is wrong in it is in the report.
+    pub fn check(
+        &self,
+        read_data: bool,
+        progress: &mut dyn FnMut(CheckProgress),
+    ) -> Result<CheckReport, RepositoryError> {
+        let mut report = CheckReport::default();
+        let roots = self.check_refs(&mut report, progress)?;
+        if let Err(error) = self.refresh() {
+            report.object("index", error);
+        }
+        let index = self.index().clone();
+        self.check_log(&index, &mut report);
+        self.check_packs(&index, &mut report)?;
+        let mut damaged = HashSet::new();
+        if read_data {
+            self.check_data(&index, &mut report, &mut damaged, progress);
+        }
+        let mut finder = Finder {
+            repository: self,
+            index: &index,
+            marks: index.marks(),
+            damaged: &damaged,
+            elsewhere: HashSet::new(),
+            report: &mut report,
+        };
+        let total = roots.len() as u64;
+        for (done, root) in roots.into_iter().enumerate() {
+            progress(CheckProgress { step: "volumes", done: done as u64, total });
+            walk(self, [root], &mut finder)?;
+        }
+        progress(CheckProgress { step: "volumes", done: total, total });
+        Ok(report)
+    }
+
+    fn check_refs(
+        &self,
+        report: &mut CheckReport,
+        progress: &mut dyn FnMut(CheckProgress),
+    ) -> Result<Vec<(Place, Target)>, RepositoryError> {
+        if !self.inner.objects.features().list {
+            let location = self.location();
+            let operation = "list its refs, so it can only be checked at its origin".to_owned();
+            return Err(objects::ObjectError::Unsupported { location, operation }.into());
+        }
+        let refs = self.refs().all()?;
+        let total = refs.len() as u64;
+        let mut roots = Vec::new();
+        for (done, (stored, generations)) in refs.iter().enumerate() {
+            progress(CheckProgress { step: REFS, done: done as u64, total });
+            for (generation, _) in generations {
+                match self.refs().open(stored, *generation) {
+                    Ok(opened) => {
+                        report.refs += 1;
+                        let root =
+                            format!("{} {}, generation {generation}", opened.kind, opened.name);
+                        let place = Place::root(&root);
+                        roots.extend(
+                            opened.value.roots.iter().map(|target| (place.clone(), *target)),
+                        );
+                    }
+                    Err(error) => report.object(&ref_key(stored, *generation), error),
+                }
+            }
+        }
+        Ok(roots)
+    }
+
+    /// Every object of the log since the latest snapshot, and the snapshot's tables.
+    fn check_log(&self, index: &Index, report: &mut CheckReport) {
+        for number in index.latest_snapshot.max(1)..=index.applied {
+            if let Err(error) = self.load_object(number) {
+                report.object(&crate::layout::index_key(number), error);
+            }
+        }
+        for table in &index.tables {
+            if let Err(error) = self.load_table(table) {
+                report.object(&crate::layout::table_key(table), error);
+            }
+        }
+    }
+
+    fn check_packs(&self, index: &Index, report: &mut CheckReport) -> Result<(), RepositoryError> {
+        let listed: HashMap<PackId, u64> = self
+            .inner
+            .objects
+            .list(PACKS)?
+            .into_iter()
+            .filter_map(|object| Some((pack_of(&object.key)?, object.bytes)))
+            .collect();
+        report.packs = index.packs.len() as u64;
+        for (id, info) in &index.packs {
+            match listed.get(id) {
+                None => report.object(&pack_key(id), "it is missing"),
+                Some(bytes) if *bytes != info.bytes => {
+                    let detail = format!("it has {bytes} bytes instead of {}", info.bytes);
+                    report.object(&pack_key(id), detail);
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_data(
+        &self,
+        index: &Index,
+        report: &mut CheckReport,
+        damaged: &mut HashSet<StoredName>,
+        progress: &mut dyn FnMut(CheckProgress),
+    ) {
+        let mut names: HashMap<PackId, Vec<StoredName>> = HashMap::new();
+        index.for_each(&index.marks(), |name, location, _| {
+            names.entry(location.pack).or_default().push(*name);
+        });
+        let total = names.len() as u64;
+        for (done, (pack, names)) in names.into_iter().enumerate() {
+            progress(CheckProgress { step: PACKS, done: done as u64, total });
+            match self.verify_pack(&pack) {
+                Ok((bytes, good, complaint)) => {
+                    report.verified_bytes += bytes;
+                    let lost = names.into_iter().filter(|name| !good.contains(name));
+                    let before = damaged.len();
+                    damaged.extend(lost);
+                    if let Some(complaint) = complaint {
+                        report.object(&pack_key(&pack), complaint);
+                    } else if damaged.len() > before {
+                        let detail = "the index names chunks that it does not hold";
+                        report.object(&pack_key(&pack), detail);
+                    }
+                }
+                Err(error) => {
+                    report.object(&pack_key(&pack), error);
+                    damaged.extend(names);
+                }
+            }
+        }
+        progress(CheckProgress { step: PACKS, done: total, total });
+    }
+
+    /// Reads a whole pack. Gives its size, the chunks that are whole, and a complaint if one of
+    /// its frames is not.
+    #[allow(clippy::type_complexity)]
+    fn verify_pack(
+        &self,
+        pack: &PackId,
+    ) -> Result<(u64, HashSet<StoredName>, Option<String>), RepositoryError> {
+        let bytes = self.inner.objects.get(&pack_key(pack), OBJECT_BYTES_MAX)?;
+        let cipher = self.inner.cipher.pack(*pack);
+        let mut good = HashSet::new();
+        let mut complaint = None;
+        let entry = read_pack(&self.inner.cipher, *pack, &bytes)?;
+        let mut offset = crate::pack::PACK_HEAD_BYTES as usize;
+        for (number, frame) in entry.frames.iter().enumerate() {
+            let end = offset + frame.stored_bytes as usize;
+            let mut sealed = bytes.get(offset..end).unwrap_or_default().to_vec();
+            offset = end;
+            let opened = cipher
+                .open(FrameKind::Chunks, number as u32, &mut sealed)
+                .map_err(|error| error.to_string())
+                .and_then(|()| decode(&sealed, FRAME_BYTES_MAX).map_err(|error| error.to_string()));
+            match opened {
+                Err(error) => {
+                    complaint.get_or_insert(format!("frame {number} {error}"));
+                }
+                Ok(chunks) => {
+                    for (slot, chunk) in chunks.iter().enumerate() {
+                        let name = self.inner.cipher.stored_name(&id_of(chunk));
+                        if frame.names.get(slot) == Some(&name) {
+                            good.insert(name);
+                        } else {
+                            complaint.get_or_insert(format!(
+                                "chunk {slot} of frame {number} is not what the table says"
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        Ok((bytes.len() as u64, good, complaint))
+    }
+}
+
+/// Finds out what each missing or damaged chunk means for whom.
+struct Finder<'a> {
+    repository: &'a Repository,
+    index: &'a Index,
+    marks: Marks,
+    damaged: &'a HashSet<StoredName>,
+    /// Chunks that another source has.
+    elsewhere: HashSet<ChunkId>,
+    report: &'a mut CheckReport,
+}
+
+impl Finder<'_> {
+    fn problem(&mut self, place: &Place, what: What, id: &ChunkId, detail: &str) {
+        let page = match what {
+            What::Page(page) => Some(page),
+            _ => None,
+        };
+        self.report.add(Problem {
+            object: format!("chunk {}", id.short()),
+            place: Some(place.to_string()),
+            page,
+            detail: detail.to_owned(),
+        });
+    }
+}
+
+impl Visitor for Finder<'_> {
+    fn needs(&mut self, place: &Place, what: What, id: &ChunkId) -> Result<bool, RepositoryError> {
+        let name = self.repository.inner.cipher.stored_name(id);
+        match self.index.mark(&mut self.marks, &name) {
+            Some(seen) => {
+                if !seen {
+                    self.report.chunks += 1;
+                    self.report.manifests += u64::from(what == What::Manifest);
+                    if self.damaged.contains(&name) {
+                        self.problem(place, what, id, "it is damaged");
+                    }
+                }
+                Ok(!seen)
+            }
+            None if self.elsewhere.contains(id) => Ok(false),
+            None => match self.repository.fetch(id, Urgency::Background) {
+                // In a maker's repository, or a mirror: what is below it is there, too.
+                Ok(chunks) => {
+                    self.elsewhere.extend(chunks.iter().map(|chunk| chunk.id()));
+                    Ok(false)
+                }
+                Err(error) => {
+                    self.problem(place, what, id, &error.to_string());
+                    Ok(false)
+                }
+            },
+        }
+    }
+
+    fn unreadable(&mut self, place: &Place, error: RepositoryError) -> Result<(), RepositoryError> {
+        self.report.add(Problem {
+            object: "volume".to_owned(),
+            place: Some(place.to_string()),
+            page: None,
+            detail: error.to_string(),
+        });
+        Ok(())
+    }
+}
