@@ -12,22 +12,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ambient::{Duration, Instant, now};
-use chunk::{ChunkId, ChunkSink, Memory, Put, SinkError};
+use chunk::Memory;
 use volume::{Cache, Fetcher, Volume, VolumeOptions};
 
 const PAGE: usize = 4096;
 const MIB: usize = 1 << 20;
 const ROUNDS: usize = 5;
 const RANDOM_OPS: usize = 20_000;
-
-/// Takes everything and keeps nothing: sealing without a store.
-struct Nowhere;
-
-impl ChunkSink for Nowhere {
-    fn put(&mut self, _: ChunkId, _: &[u8]) -> Result<Put, SinkError> {
-        Ok(Put::Stored)
-    }
-}
 
 struct Rng(u64);
 
@@ -48,6 +39,7 @@ impl Rng {
 trait Target {
     fn read(&self, offset: u64, buf: &mut [u8]);
     fn write(&self, offset: u64, bytes: &[u8]);
+    fn flush(&self);
 }
 
 impl Target for Volume {
@@ -57,6 +49,9 @@ impl Target for Volume {
     fn write(&self, offset: u64, bytes: &[u8]) {
         self.write_at(offset, bytes).expect("writes");
     }
+    fn flush(&self) {
+        Volume::flush(self).expect("flushes");
+    }
 }
 
 impl Target for File {
@@ -65,6 +60,9 @@ impl Target for File {
     }
     fn write(&self, offset: u64, bytes: &[u8]) {
         self.write_all_at(bytes, offset).expect("writes");
+    }
+    fn flush(&self) {
+        self.sync_data().expect("syncs");
     }
 }
 
@@ -94,6 +92,19 @@ fn random(target: &dyn Target, size: u64, write: bool, rng: &mut Rng) -> f64 {
         }
     });
     RANDOM_OPS as f64 / spent.as_secs_f64()
+}
+
+/// Random writes and one flush, as one operation.
+fn flushed(target: &dyn Target, size: u64, _: bool, rng: &mut Rng) -> f64 {
+    let mut page = vec![0; PAGE];
+    let spent = timed(|| {
+        for _ in 0..1024 {
+            page[..8].copy_from_slice(&(rng.next() | 1).to_le_bytes());
+            target.write(rng.next() % (size / PAGE as u64) * PAGE as u64, &page);
+        }
+        target.flush();
+    });
+    1.0 / spent.as_secs_f64()
 }
 
 fn sequential(target: &dyn Target, size: u64, write: bool, rng: &mut Rng) -> f64 {
@@ -153,7 +164,7 @@ fn main() {
     let size = mib << 20;
     let dir = tempfile::tempdir_in(under).expect("a directory");
     let store = Arc::new(Memory::new());
-    let cache = Arc::new(Cache::open(&dir.path().join("cache"), size * 4).expect("a cache"));
+    let cache = Arc::new(Cache::open(&dir.path().join("cache"), size * 10).expect("a cache"));
     let fetcher = Arc::new(Fetcher::new(cache, store.clone(), 4));
     let create = |name: &str, base| {
         let dir = dir.path().join(name);
@@ -164,35 +175,27 @@ fn main() {
 
     println!("{:<28} {:>10} {:>10}", "", "volume", "raw file");
     let volume = create("v", None);
-    let raw = File::options().read(true).write(true).create(true).truncate(true);
-    let raw = raw.open(dir.path().join("raw")).expect("a file");
+    let path = dir.path().join("raw");
+    let raw = File::options().read(true).write(true).create_new(true).open(path).expect("a file");
     let targets: [&dyn Target; 2] = [&volume, &raw];
     compare(&targets, &mut rng, "overlay write 1M seq", "MB/s", size, true, sequential);
     compare(&targets, &mut rng, "overlay read 1M seq", "MB/s", size, false, sequential);
     compare(&targets, &mut rng, "overlay write 4k random", "op/s", size, true, random);
     compare(&targets, &mut rng, "overlay read 4k random", "op/s", size, false, random);
-    let mut flushes = Vec::new();
-    for _ in 0..ROUNDS {
-        for n in 0..1024 {
-            volume.write(rng.next() % (size / PAGE as u64) * PAGE as u64, &vec![n as u8 | 1; PAGE]);
-        }
-        flushes.push(timed(|| volume.flush().expect("flushes")).as_secs_f64() * 1e6);
-    }
-    row("flush of 1024 pages", "us", flushes, None);
+    compare(&targets, &mut rng, "1024 random pages + flush", "op/s", size, true, flushed);
 
     let (mut freezes, mut sealed_pages, mut adopts) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         sequential(&volume, size, true, &mut rng);
         freezes.push(timed(|| volume.freeze().expect("freezes")).as_secs_f64() * 1e6);
         let mut sealed = None;
-        let spent = timed(|| sealed = Some(volume.seal(&mut Nowhere).expect("seals")));
+        let spent = timed(|| sealed = Some(volume.seal(&mut store.clone()).expect("seals")));
         sealed_pages.push((size / PAGE as u64) as f64 / spent.as_secs_f64());
-        // Nothing was stored, but the pages are in the cache: enough for reading them.
         let sealed = sealed.expect("sealed");
         adopts.push(timed(|| volume.adopt(&sealed).expect("adopts")).as_secs_f64() * 1e6);
     }
     row("freeze", "us", freezes, None);
-    row("seal (no store)", "page/s", sealed_pages, None);
+    row("seal into memory", "page/s", sealed_pages, None);
     row("adopt", "us", adopts, None);
 
     let targets: [&dyn Target; 2] = [&volume, &raw];

@@ -6,11 +6,11 @@ use chunk::header::{Format, HEADER_BYTES, HeaderError, Intent};
 use crate::error::{Result, VolumeError};
 
 /// The journal of an overlay.
-pub const JOURNAL: Format = format("overlay journal", b"CLTVJRNL");
+pub const JOURNAL: Format = format("overlay journal", b"cltvjrnl");
 /// The state file of a volume.
-pub const STATE: Format = format("volume state", b"CLTVSTAT");
+pub const STATE: Format = format("volume state", b"cltvstat");
 /// A cache file.
-pub const CACHE: Format = format("chunk cache", b"CLTVCACH");
+pub const CACHE: Format = format("chunk cache", b"cltvcach");
 
 const fn format(name: &'static str, magic: &[u8; 8]) -> Format {
     Format { name, magic: *magic, version: 1, read_only_compatible: 0, incompatible: 0 }

@@ -25,7 +25,7 @@ const MARK_AT: u64 = 512;
 const MARK_BYTES: usize = 32;
 /// Where batches start.
 pub const BATCHES_AT: u64 = 4096;
-const BATCH_MAGIC: [u8; 4] = *b"CLVB";
+const BATCH_MAGIC: [u8; 4] = *b"cltb";
 const BATCH_HEADER_BYTES: usize = 32;
 /// A batch's body is at most this long; a longer commit becomes several batches.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -328,7 +328,7 @@ fn header_bytes(id: OverlayId, first_batch: u64) -> [u8; HEADER_BYTES] {
 
 fn mark_bytes(id: OverlayId, end: u64, batch: u64) -> [u8; MARK_BYTES] {
     let mut bytes = [0; MARK_BYTES];
-    bytes[..8].copy_from_slice(b"CLV-MARK");
+    bytes[..8].copy_from_slice(b"cltvmark");
     bytes[8..16].copy_from_slice(&end.to_le_bytes());
     bytes[16..24].copy_from_slice(&batch.to_le_bytes());
     let sum = xxh3_64_with_seed(&bytes[..24], id.seed());

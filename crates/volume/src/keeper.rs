@@ -141,17 +141,16 @@ impl Keeper {
         next.overlays.retain(|number| !merged.contains(number));
         next.write(&*self.disk, &self.volume)?;
         *state = next;
-        drop(state);
-        for &number in merged {
-            self.remove_overlay(number);
-        }
         Ok(())
     }
 
-    /// Removes files that nothing names. What fails is removed when the volume is next opened.
-    fn remove_overlay(&self, number: u64) {
-        let _ = self.disk.remove(&data_name(number));
-        let _ = self.disk.remove(&journal_name(number));
+    /// Removes the files of overlays that the state no longer names. What fails is removed when
+    /// the volume is next opened.
+    pub fn remove_overlays(&self, numbers: &[u64]) {
+        for &number in numbers {
+            let _ = self.disk.remove(&data_name(number));
+            let _ = self.disk.remove(&journal_name(number));
+        }
     }
 
     fn remove_strays(&self, state: &State) {

@@ -106,11 +106,17 @@ impl Volume {
             return Err(stale());
         }
         self.keeper.replace_base(sealed.manifest, &sealed.overlays)?;
-        let mut layers = exclusive(&self.layers);
-        let mut frozen = layers.frozen.clone();
-        frozen.truncate(frozen.len() - sealed.overlays.len());
-        let base = Arc::new(sealed.new_base.clone());
-        *layers = Arc::new(Layers { active: layers.active.clone(), frozen, base });
+        let old = {
+            let mut layers = exclusive(&self.layers);
+            let mut frozen = layers.frozen.clone();
+            frozen.truncate(frozen.len() - sealed.overlays.len());
+            let base = Arc::new(sealed.new_base.clone());
+            let active = layers.active.clone();
+            std::mem::replace(&mut *layers, Arc::new(Layers { active, frozen, base }))
+        };
+        // Not under the lock: the last one to let go of a large file waits while it is freed.
+        drop((now, old));
+        self.keeper.remove_overlays(&sealed.overlays);
         Ok(())
     }
 

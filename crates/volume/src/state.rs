@@ -127,3 +127,51 @@ impl State {
         write().map_err(|error| VolumeError::io(volume, "writing its state", error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes_are_written_and_read() {
+        let state = State {
+            volume: std::array::from_fn(|i| i as u8),
+            size_bytes: 512 << 20,
+            base: Some(ManifestId::from_bytes(std::array::from_fn(|i| 0x80 + i as u8))),
+            next_overlay: 9,
+            overlays: vec![3, 7, 8],
+        };
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-v1.bin");
+        if !std::path::Path::new(path).exists() && std::env::var_os("COLLECTIVE_BLESS").is_some() {
+            std::fs::write(path, state.encode()).unwrap();
+        }
+        let golden = std::fs::read(path).unwrap();
+        assert_eq!(State::decode(&golden, "t").unwrap(), state);
+        assert_eq!(state.encode(), golden);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let good = State {
+            volume: [1; 16],
+            size_bytes: 4096,
+            base: None,
+            next_overlay: 3,
+            overlays: vec![1, 2],
+        };
+        assert_eq!(State::decode(&good.encode(), "t").unwrap(), good);
+        for bad in [
+            State { size_bytes: 0, ..good.clone() },
+            State { size_bytes: 4097, ..good.clone() },
+            State { overlays: vec![], ..good.clone() },
+            State { overlays: vec![2, 1], ..good.clone() },
+            State { overlays: vec![1, 1], ..good.clone() },
+            State { overlays: vec![1, 3], ..good.clone() },
+        ] {
+            assert!(State::decode(&bad.encode(), "t").is_err(), "{bad:?}");
+        }
+        let mut newer = good.encode();
+        newer[8] = 2;
+        assert!(matches!(State::decode(&newer, "t"), Err(VolumeError::Newer { .. })));
+    }
+}
