@@ -66,7 +66,7 @@ pub struct StartPrint {
 }
 
 /// `suspend` and `checkpoint`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointPrint {
     pub checkpoint: String,
     /// How long the guest's CPUs stood still, milliseconds (for `suspend`: until its state was
@@ -83,7 +83,7 @@ pub struct CheckpointPrint {
 }
 
 /// `fork`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ForkPrint {
     pub instances: Vec<String>,
     pub pause_ms: f64,

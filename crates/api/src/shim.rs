@@ -15,6 +15,10 @@ pub enum Request {
     AwaitReady {
         timeout_ms: u64,
     },
+    /// Answer when the guest's CPUs run.
+    AwaitStarted {
+        timeout_ms: u64,
+    },
     Pause,
     Unpause,
     Checkpoint {

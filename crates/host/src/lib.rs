@@ -1,1 +1,83 @@
-//! (being written)
+//! One host: it builds appliances, runs instances, and keeps nothing that the repository does not
+//! have for longer than its user allows.
+//!
+//! | module | says |
+//! | --- | --- |
+//! | [`shim`] | the process that owns one running instance: its states, its volumes, its QEMU |
+//! | [`verbs`](self) | what a command does: mostly asking a shim, or starting one |
+//! | [`record`] | what versions, checkpoints and heads say |
+//! | [`store`] | reading and moving heads in the repository |
+//! | [`local`], [`dir`] | what is kept on this host |
+//!
+//! # Invariants
+//!
+//! * A host never chooses a placement, and never runs an instance without its lease.
+//! * Whatever a verb has acknowledged is durable in the repository, or on this host where the verb
+//!   says so (`pause`).
+//! * No verb needs another process to be running: state is read from the repository, from
+//!   `COLLECTIVE_DIR` and from whichever shims answer.
+
+mod blob;
+pub mod dir;
+mod failure;
+mod ingest;
+pub mod local;
+mod pending;
+mod ports;
+pub mod record;
+pub mod shim;
+mod socket;
+pub mod store;
+mod time;
+mod verbs;
+
+use std::path::Path;
+
+pub use dir::HostDir;
+pub use failure::{Failure, KINDS, Result};
+pub use ports::parse_port;
+pub use store::KeyPlace;
+pub use verbs::{
+    Accelerator, ForkOptions, ResumeOptions, RunOptions, StartOptions, validate_recipe,
+};
+
+use model::Name;
+use store::Store;
+
+/// This host, as a verb sees it. What verbs there are: `src/verbs/`.
+pub struct Host {
+    dir: HostDir,
+    /// The repository that `--repo` named, if it did.
+    location: Option<String>,
+}
+
+impl Host {
+    /// Opens the host whose state is in `dir`, which is made when it is not there.
+    pub fn open(dir: &Path, repository: Option<&str>) -> Result<Self> {
+        Ok(Self {
+            dir: HostDir::open(dir)?,
+            location: repository.map(store::absolute_location).transpose()?,
+        })
+    }
+
+    /// Opens the repository: the one that was named, else the configured one, else a folder of
+    /// this host's own that is made on first use.
+    fn store(&self) -> Result<Store> {
+        match self.location.as_deref().or(self.dir.repository()) {
+            Some(location) => Store::open(&self.dir, location),
+            None => {
+                let folder = self.dir.root().join("repository");
+                let location = folder.to_string_lossy().into_owned();
+                if !folder.join("config").exists() {
+                    Store::init(&self.dir, &location, KeyPlace::Repository)?;
+                }
+                Store::open(&self.dir, &location)
+            }
+        }
+    }
+
+    /// The folder of an instance on this host.
+    fn local(&self, name: &Name) -> local::LocalDir {
+        local::LocalDir::new(&self.dir, name)
+    }
+}

@@ -1,0 +1,80 @@
+//! The verbs that change one instance: `pause`, `unpause`, `suspend`, `checkpoint`, `stop`, `rm`.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use api::{CheckpointPrint, StatePrint};
+use host::Failure;
+use model::format_bytes;
+
+use super::{name, open};
+use crate::cli::{Checkpoint, Global, One, Rm, Stop, Suspend};
+use crate::print::{self, duration};
+
+pub fn pause(global: &Global, verb: &One) -> Result<(), Failure> {
+    print_state(global, &open(global)?.pause(&name(&verb.name)?)?);
+    Ok(())
+}
+
+pub fn unpause(global: &Global, verb: &One) -> Result<(), Failure> {
+    print_state(global, &open(global)?.unpause(&name(&verb.name)?)?);
+    Ok(())
+}
+
+pub fn suspend(global: &Global, verb: &Suspend) -> Result<(), Failure> {
+    let done = open(global)?.suspend(&name(&verb.name)?, verb.label.as_deref())?;
+    print::result(global, &done, || {
+        format!(
+            "{} is suspended: {}\ngo on with it on any host: collective resume {}",
+            verb.name,
+            describe(&done),
+            verb.name
+        )
+    });
+    Ok(())
+}
+
+pub fn checkpoint(global: &Global, verb: &Checkpoint) -> Result<(), Failure> {
+    let done = open(global)?.checkpoint(&name(&verb.name)?, verb.label.as_deref())?;
+    print::result(global, &done, || describe(&done));
+    Ok(())
+}
+
+pub fn stop(global: &Global, verb: &Stop) -> Result<(), Failure> {
+    let name = name(&verb.name)?;
+    let timeout = Duration::from_secs(verb.timeout);
+    print_state(global, &open(global)?.stop(&name, verb.force, timeout)?);
+    Ok(())
+}
+
+pub fn rm(global: &Global, verb: &Rm) -> Result<(), Failure> {
+    let name = name(&verb.name)?;
+    let host = open(global)?;
+    host.find(&name)?;
+    if !verb.yes && !verb.force && std::io::stdin().is_terminal() {
+        let _ = write!(std::io::stderr(), "Remove {name} and its whole history? [y/N] ");
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !answer.trim().eq_ignore_ascii_case("y") {
+            return Err(Failure::new("usage", "nothing was removed", "answer y, or use --yes"));
+        }
+    }
+    print_state(global, &host.rm(&name, verb.force)?);
+    Ok(())
+}
+
+fn describe(done: &CheckpointPrint) -> String {
+    format!(
+        "checkpoint {} (paused {:.0} ms, {} in all): {} written, {} stored, {} reused",
+        &done.checkpoint[..12],
+        done.pause_ms,
+        duration(done.total_ms),
+        format_bytes(done.dirty_bytes),
+        format_bytes(done.stored_bytes),
+        format_bytes(done.reused_bytes),
+    )
+}
+
+fn print_state(global: &Global, done: &StatePrint) {
+    print::result(global, done, || format!("{} is {}", done.name, done.state));
+}

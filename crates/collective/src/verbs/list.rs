@@ -1,0 +1,136 @@
+//! The verbs that only look: `doctor`, `ps`, `inspect`, `history`.
+
+use std::process::ExitCode;
+
+use api::{InspectPrint, InstancePrint};
+use host::Failure;
+use model::format_bytes;
+
+use super::{name, open};
+use crate::cli::{Global, One, Ps};
+use crate::print;
+
+pub fn doctor(global: &Global) -> Result<ExitCode, Failure> {
+    let checks = open(global)?.doctor();
+    print::result(global, &checks, || {
+        let mut text = print::table(
+            &["CHECK", "STATUS", "DETAIL"],
+            checks.iter().map(|c| vec![c.check.clone(), c.status.clone(), c.detail.clone()]),
+        );
+        for check in checks.iter().filter(|c| !c.hint.is_empty()) {
+            text.push_str(&format!("\n{}: {}", check.check, check.hint));
+        }
+        text
+    });
+    let failed = checks.iter().any(|check| check.status == "failed");
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+pub fn ps(global: &Global, verb: &Ps) -> Result<(), Failure> {
+    let (instances, warning) = open(global)?.ps(verb.local)?;
+    if let Some(warning) = warning {
+        print::note(global, &warning);
+    }
+    print::result(global, &instances, || {
+        if global.quiet {
+            return instances.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join("\n");
+        }
+        print::table(
+            &["NAME", "STATE", "APPLIANCE", "VERSION", "ACCEL", "PID", "PORTS", "NOTE"],
+            instances.iter().map(row),
+        )
+    });
+    Ok(())
+}
+
+fn row(instance: &InstancePrint) -> Vec<String> {
+    let ports: Vec<String> = instance
+        .ports
+        .iter()
+        .map(|port| format!("{}:{}->{}", port.address, port.host_port, port.guest_port))
+        .collect();
+    let note = match (&instance.note, &instance.host) {
+        (Some(note), _) => note.clone(),
+        (None, Some(host)) if instance.pid.is_none() => format!("on {host}"),
+        _ => String::new(),
+    };
+    vec![
+        instance.name.clone(),
+        instance.state.clone(),
+        instance.appliance.clone(),
+        instance.version.clone(),
+        instance.accel.clone().unwrap_or_default(),
+        instance.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+        ports.join(","),
+        note,
+    ]
+}
+
+pub fn inspect(global: &Global, verb: &One) -> Result<(), Failure> {
+    let shown = open(global)?.inspect(&name(&verb.name)?)?;
+    print::result(global, &shown, || describe(&shown));
+    Ok(())
+}
+
+fn describe(shown: &InspectPrint) -> String {
+    let none = || "-".to_owned();
+    let mut lines = vec![
+        format!("name        {}", shown.instance.name),
+        format!("id          {}", shown.instance.id),
+        format!("state       {}", shown.instance.state),
+        format!("appliance   {} {}", shown.instance.appliance, shown.instance.version),
+        format!("version id  {}", shown.version_id),
+        format!("head        {}", shown.head.clone().unwrap_or_else(none)),
+        format!("generation  {}", shown.generation),
+        format!(
+            "hardware    {}, {} CPUs ({}), {} memory",
+            shown.profile,
+            shown.cpus,
+            shown.cpu_model,
+            format_bytes(shown.memory_bytes)
+        ),
+        format!("mac         {}", shown.mac.join(" ")),
+        format!("host        {}", shown.instance.host.clone().unwrap_or_else(none)),
+        format!("vnc         {}", shown.vnc.clone().unwrap_or_else(none)),
+        format!("directory   {}", shown.directory.clone().unwrap_or_else(none)),
+    ];
+    if let Some(note) = &shown.instance.note {
+        lines.push(format!("note        {note}"));
+    }
+    let bytes = |value: Option<u64>| value.map_or_else(none, format_bytes);
+    lines.push(print::table(
+        &["VOLUME", "SIZE", "WRITTEN", "FETCHED", "CACHED", "BASE"],
+        shown.volumes.iter().map(|volume| {
+            vec![
+                volume.name.clone(),
+                format_bytes(volume.size_bytes),
+                bytes(volume.dirty_bytes),
+                bytes(volume.fetched_bytes),
+                bytes(volume.cached_bytes),
+                volume.manifest.as_ref().map_or_else(none, |id| id[..12].to_owned()),
+            ]
+        }),
+    ));
+    lines.join("\n")
+}
+
+pub fn history(global: &Global, verb: &One) -> Result<(), Failure> {
+    let lines = open(global)?.history(&name(&verb.name)?)?;
+    print::result(global, &lines, || {
+        print::table(
+            &["CHECKPOINT", "TIME", "WHY", "SIZE", "MEMORY", "LABEL", "BRANCH"],
+            lines.iter().map(|line| {
+                vec![
+                    line.id[..12].to_owned(),
+                    line.time.clone(),
+                    line.why.clone(),
+                    format_bytes(line.size_bytes),
+                    if line.memory { "yes" } else { "no" }.to_owned(),
+                    line.label.clone().unwrap_or_default(),
+                    line.branch.clone().unwrap_or_default(),
+                ]
+            }),
+        )
+    });
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! One file for each verb, or for each few that are alike.
+
+mod appliance;
+mod attach;
+mod instance;
+mod list;
+mod repo;
+mod start;
+
+use std::process::ExitCode;
+
+use host::{Failure, Host, HostDir};
+
+use crate::cli::{Cli, Global, Verb};
+
+/// Does what was asked.
+pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
+    let global = cli.global;
+    let done = |result: Result<(), Failure>| result.map(|()| ExitCode::SUCCESS);
+    match cli.verb {
+        Verb::Doctor => list::doctor(&global),
+        Verb::Build(verb) => done(appliance::build(&global, &verb)),
+        Verb::Appliances => done(appliance::appliances(&global)),
+        Verb::Schema => done(appliance::schema(&global)),
+        Verb::Run(verb) => done(start::run(&global, &verb)),
+        Verb::Resume(verb) => done(start::resume(&global, &verb)),
+        Verb::Undo(verb) => done(start::undo(&global, &verb)),
+        Verb::Fork(verb) => done(start::fork(&global, &verb)),
+        Verb::Ps(verb) => done(list::ps(&global, &verb)),
+        Verb::Inspect(verb) => done(list::inspect(&global, &verb)),
+        Verb::History(verb) => done(list::history(&global, &verb)),
+        Verb::Pause(verb) => done(instance::pause(&global, &verb)),
+        Verb::Unpause(verb) => done(instance::unpause(&global, &verb)),
+        Verb::Suspend(verb) => done(instance::suspend(&global, &verb)),
+        Verb::Checkpoint(verb) => done(instance::checkpoint(&global, &verb)),
+        Verb::Stop(verb) => done(instance::stop(&global, &verb)),
+        Verb::Rm(verb) => done(instance::rm(&global, &verb)),
+        Verb::Exec(verb) => attach::exec(&global, &verb),
+        Verb::Console(verb) => done(attach::console(&global, &verb)),
+        Verb::Screenshot(verb) => done(attach::screenshot(&global, &verb)),
+        Verb::Logs(verb) => done(attach::logs(&global, &verb)),
+        Verb::Repo(verb) => repo::execute(&global, verb),
+        Verb::Completion { shell } => {
+            let mut command = <Cli as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "collective", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Opens this host, as the global options say.
+fn open(global: &Global) -> Result<Host, Failure> {
+    let dir = global.dir.clone().unwrap_or_else(HostDir::default_path);
+    Host::open(&dir, global.repo.as_deref())
+}
+
+/// Reads an instance's name.
+fn name(text: &str) -> Result<model::Name, Failure> {
+    model::Name::new(text)
+        .map_err(|e| Failure::new("usage", e.to_string(), "`collective ps` lists instances"))
+}

@@ -1,0 +1,158 @@
+//! `repo ...`: the verbs about repositories.
+
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use host::{Failure, KeyPlace};
+use model::format_bytes;
+
+use super::open;
+use crate::cli::{Global, Key, Repo};
+use crate::print;
+
+pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
+    match verb {
+        Repo::Init { location, public, key } => init(global, &location, public, key.as_deref())?,
+        Repo::Use { location } => {
+            let location = open(global)?.use_repository(&location)?;
+            print::result(global, &serde_json::json!({"location": location}), || {
+                format!("this host uses {location}")
+            });
+        }
+        Repo::Check { read_data } => return check(global, read_data),
+        Repo::Gc { grace, dry_run } => gc(global, Duration::from_secs(grace), dry_run)?,
+        Repo::Stats => stats(global)?,
+        Repo::Source { location, remove } => {
+            let sources = open(global)?.source(&location, !remove)?;
+            print::result(global, &serde_json::json!({"sources": sources}), || sources.join("\n"));
+        }
+        Repo::Key(Key::Export { output }) => export(global, output)?,
+        Repo::Key(Key::Import { file }) => import(global, file)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn init(global: &Global, location: &str, public: bool, key: Option<&str>) -> Result<(), Failure> {
+    let place = match (public, key) {
+        (true, Some(_)) => {
+            return Err(Failure::new(
+                "usage",
+                "a public repository has no key",
+                "leave out --key or --public",
+            ));
+        }
+        (true, None) => KeyPlace::None,
+        (false, Some("host")) => KeyPlace::Host,
+        (false, Some(_)) => KeyPlace::Repository,
+        (false, None) => KeyPlace::Default,
+    };
+    let (document, configured) = open(global)?.repo_init(location, place)?;
+    print::result(global, &document, || {
+        let mut text = format!("made repository {} at {}", &document.id[..12], document.location);
+        match document.key.as_deref() {
+            Some("repository") => text.push_str(
+                "\nits key lies in it: whoever can read the folder can read what it holds\n\
+                 (`--key host` keeps it on this host only)",
+            ),
+            Some(_) => text.push_str(
+                "\nits key is on this host only: `collective repo key export` for a second host, \
+                 and for a safe place",
+            ),
+            None => text.push_str("\nnot encrypted: whoever can read it can read what it holds"),
+        }
+        if configured {
+            text.push_str("\nthis host uses it from now on");
+        }
+        text
+    });
+    Ok(())
+}
+
+fn check(global: &Global, read_data: bool) -> Result<ExitCode, Failure> {
+    let host = open(global)?;
+    let document = host.repo_check(read_data, &mut |text| print::note(global, text))?;
+    print::result(global, &document, || {
+        let mut text = document.problems.join("\n");
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&format!(
+            "{}: {} chunks in {} objects, {} read",
+            if document.ok { "whole" } else { "damaged" },
+            document.chunks,
+            document.objects,
+            format_bytes(document.read_bytes)
+        ));
+        text
+    });
+    Ok(if document.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn gc(global: &Global, grace: Duration, dry_run: bool) -> Result<(), Failure> {
+    let document = open(global)?.repo_gc(grace, dry_run)?;
+    print::result(global, &document, || {
+        format!(
+            "{} chunks live; packs: {} condemned, {} deleted, {} rewritten; {} freed",
+            document.live_chunks,
+            document.condemned_packs,
+            document.deleted_packs,
+            document.repacked_packs,
+            format_bytes(document.freed_bytes)
+        )
+    });
+    Ok(())
+}
+
+fn stats(global: &Global) -> Result<(), Failure> {
+    let document = open(global)?.repo_stats()?;
+    print::result(global, &document, || {
+        format!(
+            "{} of content in {} stored: {} chunks in {} objects",
+            format_bytes(document.logical_bytes),
+            format_bytes(document.stored_bytes),
+            document.chunks,
+            document.objects
+        )
+    });
+    Ok(())
+}
+
+fn export(global: &Global, output: Option<PathBuf>) -> Result<(), Failure> {
+    let key = open(global)?.key_export()?;
+    match output {
+        None => print::result(global, &serde_json::json!({"key": key}), || key.clone()),
+        Some(path) => {
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .and_then(|mut file| std::io::Write::write_all(&mut file, key.as_bytes()));
+            file.map_err(|e| Failure::from(e).during(format!("cannot write {}", path.display())))?;
+            print::result(global, &serde_json::json!({"file": path}), || {
+                format!("wrote {}", path.display())
+            });
+        }
+    }
+    Ok(())
+}
+
+fn import(global: &Global, file: PathBuf) -> Result<(), Failure> {
+    let mut text = String::new();
+    // A key is a line of text; anything longer is something else.
+    const KEY_BYTES_MAX: u64 = 4096;
+    let read = if file.as_os_str() == "-" {
+        std::io::stdin().take(KEY_BYTES_MAX).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(&file).and_then(|f| f.take(KEY_BYTES_MAX).read_to_string(&mut text))
+    };
+    read.map_err(|e| Failure::from(e).during(format!("cannot read {}", file.display())))?;
+    let id = open(global)?.key_import(&text)?;
+    print::result(global, &serde_json::json!({"repository": id}), || {
+        format!("this host can open repository {} now", &id[..12.min(id.len())])
+    });
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! The verbs that start guests: `run`, `resume`, `undo`, `fork`.
+
+use std::time::Duration;
+
+use api::StartPrint;
+use host::{Accelerator, Failure, ForkOptions, ResumeOptions, RunOptions, StartOptions};
+use model::{Name, format_bytes};
+
+use super::{name, open};
+use crate::cli::{Fork, Global, Resume, Run, Start, Undo};
+use crate::print::{self, duration};
+
+pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
+    let appliance = Name::appliance(&verb.appliance)
+        .map_err(|e| Failure::new("usage", e.to_string(), "`collective appliances` lists them"))?;
+    let options = RunOptions {
+        appliance,
+        name: verb.name.as_deref().map(name).transpose()?,
+        start: start_options(&verb.start)?,
+    };
+    let started = open(global)?.run(&options)?;
+    print_start(global, &started);
+    Ok(())
+}
+
+pub fn resume(global: &Global, verb: &Resume) -> Result<(), Failure> {
+    let options = ResumeOptions {
+        name: name(&verb.name)?,
+        take_over: verb.take_over,
+        start: start_options(&verb.start)?,
+    };
+    let started = open(global)?.resume(&options)?;
+    print_start(global, &started);
+    Ok(())
+}
+
+pub fn undo(global: &Global, verb: &Undo) -> Result<(), Failure> {
+    let name = name(&verb.name)?;
+    let undone = open(global)?.undo(&name, verb.to.as_deref(), &start_options(&verb.start)?)?;
+    print::result(global, &undone, || {
+        let mut text =
+            format!("{} is back at {} ({})", undone.name, &undone.checkpoint[..12], undone.state);
+        if let Some(branch) = &undone.branch {
+            text.push_str(&format!(
+                "\nwhat was undone is kept: collective fork {} --at {}",
+                undone.name,
+                &branch[..12.min(branch.len())]
+            ));
+        }
+        text
+    });
+    Ok(())
+}
+
+pub fn fork(global: &Global, verb: &Fork) -> Result<(), Failure> {
+    let options = ForkOptions {
+        name: name(&verb.name)?,
+        count: verb.count,
+        new_name: verb.new_name.as_deref().map(name).transpose()?,
+        at: verb.at.clone(),
+        start_them: !verb.no_start,
+        start: start_options(&verb.start)?,
+    };
+    let forked = open(global)?.fork(&options)?;
+    print::result(global, &forked, || {
+        let mut text = format!(
+            "forked {} from {} (paused {:.0} ms)",
+            forked.instances.join(", "),
+            &forked.checkpoint[..12],
+            forked.pause_ms
+        );
+        for started in &forked.starts {
+            text.push('\n');
+            text.push_str(&describe(started));
+        }
+        text
+    });
+    Ok(())
+}
+
+fn print_start(global: &Global, started: &StartPrint) {
+    print::result(global, started, || describe(started));
+}
+
+fn describe(started: &StartPrint) -> String {
+    let mut text = format!(
+        "{} {} in {}, ready in {} ({}): fetched {}, reused {}",
+        started.name,
+        started.how,
+        duration(started.started_ms),
+        duration(started.ready_ms),
+        started.accel,
+        format_bytes(started.fetched_bytes),
+        format_bytes(started.reused_bytes),
+    );
+    for port in &started.ports {
+        text.push_str(&format!(
+            "\n  {}:{} -> port {} of the guest",
+            port.address, port.host_port, port.guest_port
+        ));
+    }
+    text
+}
+
+fn start_options(start: &Start) -> Result<StartOptions, Failure> {
+    Ok(StartOptions {
+        ports: start.publish.iter().map(|text| host::parse_port(text)).collect::<Result<_, _>>()?,
+        accel: match start.accel.as_str() {
+            "kvm" => Accelerator::Kvm,
+            "tcg" => Accelerator::Tcg,
+            _ => Accelerator::Auto,
+        },
+        wait: !start.no_wait,
+        timeout: Duration::from_secs(start.timeout),
+    })
+}

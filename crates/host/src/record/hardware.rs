@@ -1,0 +1,174 @@
+//! The hardware description's wire form.
+
+use std::str::FromStr;
+
+use model::{
+    Boot, BootKind, DiskRole, DiskSpec, DisplaySpec, Hardware, NicSpec, Profile, Ready, ResetPolicy,
+};
+use serde::{Deserialize, Serialize};
+
+use super::wire::RecordError;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct HardwareWire {
+    profile: String,
+    cpus: u32,
+    memory_bytes: u64,
+    boot: String,
+    cmdline: String,
+    disks: Vec<DiskWire>,
+    nics: Vec<NicWire>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    video_bytes: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DiskWire {
+    name: String,
+    role: String,
+    reset: bool,
+    size_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NicWire {
+    network: String,
+    ports: Vec<u16>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ReadyWire {
+    Started,
+    Port(u16),
+    Console(String),
+    Agent,
+}
+
+/// Most disks or network cards of one computer.
+const DEVICES_MAX: usize = 16;
+/// Largest memory or disk: 64 TiB.
+const BYTES_MAX: u64 = 64 << 40;
+
+pub(super) fn encode(hardware: &Hardware) -> HardwareWire {
+    HardwareWire {
+        profile: match hardware.profile {
+            Profile::Q35 => "q35",
+            Profile::Light => "light",
+        }
+        .to_owned(),
+        cpus: hardware.cpus,
+        memory_bytes: hardware.memory_bytes,
+        boot: match hardware.boot.kind {
+            BootKind::Bios => "bios",
+            BootKind::Kernel => "kernel",
+        }
+        .to_owned(),
+        cmdline: hardware.boot.cmdline.clone(),
+        disks: hardware
+            .disks
+            .iter()
+            .map(|disk| DiskWire {
+                name: disk.name.clone(),
+                role: match disk.role {
+                    DiskRole::System => "system",
+                    DiskRole::Data => "data",
+                    DiskRole::Scratch => "scratch",
+                }
+                .to_owned(),
+                reset: disk.reset == ResetPolicy::Reset,
+                size_bytes: disk.size_bytes,
+            })
+            .collect(),
+        nics: hardware
+            .nics
+            .iter()
+            .map(|nic| NicWire { network: nic.network.clone(), ports: nic.ports.clone() })
+            .collect(),
+        video_bytes: hardware.display.map(|display| display.video_bytes),
+    }
+}
+
+pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
+    let page = model::PAGE_BYTES as u64;
+    if !(1..=64).contains(&wire.cpus) {
+        return Err(RecordError::field("cpus", wire.cpus));
+    }
+    let memory = wire.memory_bytes;
+    if memory == 0 || memory % (1 << 20) != 0 || memory > BYTES_MAX {
+        return Err(RecordError::field("memory_bytes", memory));
+    }
+    if wire.disks.len() > DEVICES_MAX || wire.nics.len() > DEVICES_MAX {
+        return Err(RecordError::field("devices", wire.disks.len() + wire.nics.len()));
+    }
+    let mut disks = Vec::with_capacity(wire.disks.len());
+    for disk in wire.disks {
+        let size = disk.size_bytes;
+        if size == 0 || size % page != 0 || size > BYTES_MAX {
+            return Err(RecordError::field("size_bytes", size));
+        }
+        let name = model::Name::new(&disk.name)
+            .map_err(|_| RecordError::field("disk name", &disk.name))?;
+        if disks.iter().any(|other: &DiskSpec| other.name == disk.name) {
+            return Err(RecordError::field("disk name twice", &disk.name));
+        }
+        disks.push(DiskSpec {
+            name: name.to_string(),
+            role: match disk.role.as_str() {
+                "system" => DiskRole::System,
+                "data" => DiskRole::Data,
+                "scratch" => DiskRole::Scratch,
+                other => return Err(RecordError::field("role", other)),
+            },
+            reset: if disk.reset { ResetPolicy::Reset } else { ResetPolicy::Keep },
+            size_bytes: size,
+        });
+    }
+    Ok(Hardware {
+        profile: match wire.profile.as_str() {
+            "q35" => Profile::Q35,
+            "light" => Profile::Light,
+            other => return Err(RecordError::field("profile", other)),
+        },
+        cpus: wire.cpus,
+        memory_bytes: memory,
+        boot: Boot {
+            kind: match wire.boot.as_str() {
+                "bios" => BootKind::Bios,
+                "kernel" => BootKind::Kernel,
+                other => return Err(RecordError::field("boot", other)),
+            },
+            cmdline: wire.cmdline,
+        },
+        disks,
+        nics: wire
+            .nics
+            .into_iter()
+            .map(|nic| NicSpec { network: nic.network, ports: nic.ports })
+            .collect(),
+        display: wire.video_bytes.map(|video_bytes| DisplaySpec { video_bytes }),
+    })
+}
+
+pub(super) fn encode_ready(ready: &Ready) -> ReadyWire {
+    match ready {
+        Ready::Started => ReadyWire::Started,
+        Ready::Port(port) => ReadyWire::Port(*port),
+        Ready::Console(text) => ReadyWire::Console(text.clone()),
+        Ready::Agent => ReadyWire::Agent,
+    }
+}
+
+pub(super) fn decode_ready(wire: ReadyWire) -> Ready {
+    match wire {
+        ReadyWire::Started => Ready::Started,
+        ReadyWire::Port(port) => Ready::Port(port),
+        ReadyWire::Console(text) => Ready::Console(text),
+        ReadyWire::Agent => Ready::Agent,
+    }
+}
+
+/// Reads an identifier written in hexadecimal.
+pub(super) fn id<T: FromStr>(field: &'static str, text: &str) -> Result<T, RecordError> {
+    text.parse().map_err(|_| RecordError::field(field, text))
+}

@@ -1,0 +1,140 @@
+//! What a version, a checkpoint and an instance's head say, apart from the volumes they name.
+//!
+//! Each is the body of a record (or of a ref's payload) in the repository; the record's children
+//! name the manifests and records, so that the repository can walk them without knowing what they
+//! are. `docs/format/records.md` has the fields.
+//!
+//! *Invariants.* Decoding checks everything: a value of one of these types is consistent with its
+//! children. Nothing here does I/O.
+
+mod hardware;
+mod wire;
+
+use model::{
+    CheckpointId, ChunkId, Hardware, InstanceId, InstanceState, Lease, ManifestId, Name, Ready,
+    VersionId,
+};
+
+pub use wire::{RecordError, decode_checkpoint, decode_head, decode_version};
+pub use wire::{encode_checkpoint, encode_head, encode_version};
+
+/// A file kept whole: a kernel, an initrd, a device state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// The record that names its pieces.
+    pub id: ChunkId,
+    /// Its length, bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the whole file.
+    pub blake3: [u8; 32],
+}
+
+/// An immutable release of an appliance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    pub appliance: Name,
+    /// As its maker numbers it, for example `1.4.0`.
+    pub version: String,
+    pub description: String,
+    pub hardware: Hardware,
+    pub ready: Ready,
+    pub kernel: Option<Blob>,
+    pub initrd: Option<Blob>,
+    /// One for each disk of the hardware, in its order.
+    pub disks: Vec<ManifestId>,
+    /// Packages of the system disk and their versions.
+    pub packages: Vec<(String, String)>,
+}
+
+/// The saved memory and devices of a running computer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    pub ram: ManifestId,
+    pub device_state: Blob,
+    /// What the device state can be loaded into.
+    pub machine: Machine,
+}
+
+/// The emulated machine that a device state belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// The pinned machine type, for example `pc-q35-10.0`.
+    pub machine_type: String,
+    pub cpu_model: String,
+    /// `tcg` or `kvm`.
+    pub accel: String,
+    /// Memory, bytes: must equal the RAM volume's size.
+    pub memory_bytes: u64,
+}
+
+/// All volumes of an instance sealed at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub instance: InstanceId,
+    pub parent: Option<CheckpointId>,
+    pub version: VersionId,
+    pub label: Option<String>,
+    pub why: Why,
+    /// When its guest stood still, milliseconds since the Unix epoch by the host's clock.
+    pub taken_unix_ms: u64,
+    /// None: it boots from its disks.
+    pub memory: Option<Memory>,
+    /// One for each disk of the hardware, in its order.
+    pub disks: Vec<ManifestId>,
+    /// Bytes that the guest had written since the parent.
+    pub dirty_bytes: u64,
+    /// Bytes that this added to the repository, as stored.
+    pub stored_bytes: u64,
+}
+
+/// What a checkpoint was taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    Checkpoint,
+    Suspend,
+    Stop,
+    Fork,
+    Undo,
+}
+
+impl Why {
+    /// The word in `history`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Suspend => "suspend",
+            Self::Stop => "stop",
+            Self::Fork => "fork",
+            Self::Undo => "undo",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Checkpoint, Self::Suspend, Self::Stop, Self::Fork, Self::Undo]
+            .into_iter()
+            .find(|why| why.as_str() == text)
+    }
+}
+
+/// The head of an instance's line of checkpoints, and who may move it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub instance: InstanceId,
+    pub name: Name,
+    pub appliance: Name,
+    pub version: VersionId,
+    /// Running (somewhere: see the lease), suspended or stopped.
+    pub state: InstanceState,
+    pub lease: Option<Lease>,
+    /// None until its first checkpoint: it starts from the version.
+    pub checkpoint: Option<CheckpointId>,
+    /// The checkpoint it was forked from.
+    pub origin: Option<CheckpointId>,
+    /// One for each network card.
+    pub macs: Vec<[u8; 6]>,
+    /// The virtual machine generation id, new for each fork.
+    pub vmgenid: [u8; 16],
+    /// Whether the next start must give the guest a fresh identity.
+    pub fresh: bool,
+}

@@ -1,0 +1,351 @@
+//! The wire forms: JSON with a kind and a format number in front, at most 1 MiB.
+
+use std::fmt;
+
+use model::{ChunkId, InstanceState, Lease, ManifestId, Name};
+use serde::{Deserialize, Serialize};
+
+use super::hardware::{self, HardwareWire, ReadyWire, id};
+use super::{Blob, Checkpoint, Head, Machine, Memory, Version, Why};
+
+/// Why bytes are not the record they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("not a {noun}: {detail}")]
+    Malformed { noun: &'static str, detail: String },
+    #[error("a {noun} of format {found}, this program knows up to {known}")]
+    Newer { noun: &'static str, found: u32, known: u32 },
+    #[error("field {field} has the value {value:?}")]
+    Field { field: &'static str, value: String },
+}
+
+impl RecordError {
+    pub(super) fn field(field: &'static str, value: impl fmt::Display) -> Self {
+        Self::Field { field, value: value.to_string() }
+    }
+}
+
+const FORMAT: u32 = 1;
+/// Longest body, bytes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// What is read first, so that a newer format is known as such.
+#[derive(Deserialize)]
+struct Preface {
+    kind: String,
+    format: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BlobWire {
+    id: String,
+    bytes: u64,
+    blake3: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct VersionWire {
+    kind: String,
+    format: u32,
+    appliance: String,
+    version: String,
+    description: String,
+    hardware: HardwareWire,
+    ready: ReadyWire,
+    kernel: Option<BlobWire>,
+    initrd: Option<BlobWire>,
+    disks: Vec<String>,
+    packages: Vec<(String, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MemoryWire {
+    ram: String,
+    device_state: BlobWire,
+    machine_type: String,
+    cpu_model: String,
+    accel: String,
+    memory_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CheckpointWire {
+    kind: String,
+    format: u32,
+    instance: String,
+    parent: Option<String>,
+    version: String,
+    label: Option<String>,
+    why: String,
+    taken_unix_ms: u64,
+    memory: Option<MemoryWire>,
+    disks: Vec<String>,
+    dirty_bytes: u64,
+    stored_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeadWire {
+    kind: String,
+    format: u32,
+    instance: String,
+    name: String,
+    appliance: String,
+    version: String,
+    state: String,
+    lease: Option<LeaseWire>,
+    checkpoint: Option<String>,
+    origin: Option<String>,
+    macs: Vec<[u8; 6]>,
+    vmgenid: [u8; 16],
+    #[serde(default)]
+    fresh: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseWire {
+    holder: String,
+    holder_name: String,
+    granted_unix_ms: u64,
+}
+
+fn encode<T: Serialize>(wire: &T) -> Vec<u8> {
+    serde_json::to_vec(wire).expect("wire types of strings and numbers always encode")
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(noun: &'static str, body: &[u8]) -> Result<T, RecordError> {
+    let malformed = |detail: String| RecordError::Malformed { noun, detail };
+    if body.len() > BODY_BYTES_MAX {
+        return Err(malformed(format!("{} bytes are too many", body.len())));
+    }
+    let preface: Preface = serde_json::from_slice(body).map_err(|e| malformed(e.to_string()))?;
+    if preface.kind != noun {
+        return Err(malformed(format!("it is a {:?}", preface.kind)));
+    }
+    if preface.format > FORMAT {
+        return Err(RecordError::Newer { noun, found: preface.format, known: FORMAT });
+    }
+    serde_json::from_slice(body).map_err(|e| malformed(e.to_string()))
+}
+
+fn encode_blob(blob: &Blob) -> BlobWire {
+    BlobWire {
+        id: blob.id.to_string(),
+        bytes: blob.bytes,
+        blake3: ChunkId::from_bytes(blob.blake3).to_string(),
+    }
+}
+
+fn decode_blob(wire: BlobWire) -> Result<Blob, RecordError> {
+    let blake3: ChunkId = id("blake3", &wire.blake3)?;
+    // Kernels, initrds and device states: never more than 1 GiB.
+    if wire.bytes > 1 << 30 {
+        return Err(RecordError::field("bytes", wire.bytes));
+    }
+    Ok(Blob { id: id("id", &wire.id)?, bytes: wire.bytes, blake3: *blake3.as_bytes() })
+}
+
+fn name(text: &str) -> Result<Name, RecordError> {
+    Name::new(text).map_err(|_| RecordError::field("name", text))
+}
+
+fn appliance(text: &str) -> Result<Name, RecordError> {
+    Name::appliance(text).map_err(|_| RecordError::field("appliance", text))
+}
+
+fn manifests(field: &'static str, texts: &[String]) -> Result<Vec<ManifestId>, RecordError> {
+    texts.iter().map(|text| id(field, text)).collect()
+}
+
+/// Writes a version's body.
+pub fn encode_version(version: &Version) -> Vec<u8> {
+    encode(&VersionWire {
+        kind: "version".to_owned(),
+        format: FORMAT,
+        appliance: version.appliance.to_string(),
+        version: version.version.clone(),
+        description: version.description.clone(),
+        hardware: hardware::encode(&version.hardware),
+        ready: hardware::encode_ready(&version.ready),
+        kernel: version.kernel.as_ref().map(encode_blob),
+        initrd: version.initrd.as_ref().map(encode_blob),
+        disks: version.disks.iter().map(ToString::to_string).collect(),
+        packages: version.packages.clone(),
+    })
+}
+
+/// Reads a version's body.
+pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
+    let wire: VersionWire = decode("version", body)?;
+    let hardware = hardware::decode(wire.hardware)?;
+    if wire.disks.len() != hardware.disks.len() {
+        return Err(RecordError::field("disks", wire.disks.len()));
+    }
+    Ok(Version {
+        appliance: appliance(&wire.appliance)?,
+        version: wire.version,
+        description: wire.description,
+        hardware,
+        ready: hardware::decode_ready(wire.ready),
+        kernel: wire.kernel.map(decode_blob).transpose()?,
+        initrd: wire.initrd.map(decode_blob).transpose()?,
+        disks: manifests("disks", &wire.disks)?,
+        packages: wire.packages,
+    })
+}
+
+/// Writes a checkpoint's body.
+pub fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
+    encode(&CheckpointWire {
+        kind: "checkpoint".to_owned(),
+        format: FORMAT,
+        instance: checkpoint.instance.to_string(),
+        parent: checkpoint.parent.map(|id| id.to_string()),
+        version: checkpoint.version.to_string(),
+        label: checkpoint.label.clone(),
+        why: checkpoint.why.as_str().to_owned(),
+        taken_unix_ms: checkpoint.taken_unix_ms,
+        memory: checkpoint.memory.as_ref().map(|memory| MemoryWire {
+            ram: memory.ram.to_string(),
+            device_state: encode_blob(&memory.device_state),
+            machine_type: memory.machine.machine_type.clone(),
+            cpu_model: memory.machine.cpu_model.clone(),
+            accel: memory.machine.accel.clone(),
+            memory_bytes: memory.machine.memory_bytes,
+        }),
+        disks: checkpoint.disks.iter().map(ToString::to_string).collect(),
+        dirty_bytes: checkpoint.dirty_bytes,
+        stored_bytes: checkpoint.stored_bytes,
+    })
+}
+
+/// Reads a checkpoint's body.
+pub fn decode_checkpoint(body: &[u8]) -> Result<Checkpoint, RecordError> {
+    let wire: CheckpointWire = decode("checkpoint", body)?;
+    let memory = match wire.memory {
+        None => None,
+        Some(memory) => Some(Memory {
+            ram: id("ram", &memory.ram)?,
+            device_state: decode_blob(memory.device_state)?,
+            machine: Machine {
+                machine_type: memory.machine_type,
+                cpu_model: memory.cpu_model,
+                accel: memory.accel,
+                memory_bytes: memory.memory_bytes,
+            },
+        }),
+    };
+    Ok(Checkpoint {
+        instance: id("instance", &wire.instance)?,
+        parent: wire.parent.map(|text| id("parent", &text)).transpose()?,
+        version: id("version", &wire.version)?,
+        label: wire.label,
+        why: Why::parse(&wire.why).ok_or_else(|| RecordError::field("why", &wire.why))?,
+        taken_unix_ms: wire.taken_unix_ms,
+        memory,
+        disks: manifests("disks", &wire.disks)?,
+        dirty_bytes: wire.dirty_bytes,
+        stored_bytes: wire.stored_bytes,
+    })
+}
+
+/// Writes a head's body.
+pub fn encode_head(head: &Head) -> Vec<u8> {
+    encode(&HeadWire {
+        kind: "head".to_owned(),
+        format: FORMAT,
+        instance: head.instance.to_string(),
+        name: head.name.to_string(),
+        appliance: head.appliance.to_string(),
+        version: head.version.to_string(),
+        state: head.state.as_str().to_owned(),
+        lease: head.lease.as_ref().map(|lease| LeaseWire {
+            holder: lease.holder.to_string(),
+            holder_name: lease.holder_name.clone(),
+            granted_unix_ms: lease.granted_unix_ms,
+        }),
+        checkpoint: head.checkpoint.map(|id| id.to_string()),
+        origin: head.origin.map(|id| id.to_string()),
+        macs: head.macs.clone(),
+        vmgenid: head.vmgenid,
+        fresh: head.fresh,
+    })
+}
+
+/// Reads a head's body.
+pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
+    let wire: HeadWire = decode("head", body)?;
+    let state = match wire.state.as_str() {
+        "running" => InstanceState::Running,
+        "suspended" => InstanceState::Suspended,
+        "stopped" => InstanceState::Stopped,
+        other => return Err(RecordError::field("state", other)),
+    };
+    let lease = match wire.lease {
+        None => None,
+        Some(lease) => Some(Lease {
+            holder: id("holder", &lease.holder)?,
+            holder_name: lease.holder_name,
+            granted_unix_ms: lease.granted_unix_ms,
+        }),
+    };
+    if (state == InstanceState::Running) != lease.is_some() {
+        return Err(RecordError::field("lease", lease.is_some()));
+    }
+    Ok(Head {
+        instance: id("instance", &wire.instance)?,
+        name: name(&wire.name)?,
+        appliance: appliance(&wire.appliance)?,
+        version: id("version", &wire.version)?,
+        state,
+        lease,
+        checkpoint: wire.checkpoint.map(|text| id("checkpoint", &text)).transpose()?,
+        origin: wire.origin.map(|text| id("origin", &text)).transpose()?,
+        macs: wire.macs,
+        vmgenid: wire.vmgenid,
+        fresh: wire.fresh,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{CheckpointId, HostId, InstanceId, VersionId};
+
+    fn head() -> Head {
+        Head {
+            instance: InstanceId::from_bytes([1; 16]),
+            name: Name::new("t1").unwrap(),
+            appliance: Name::appliance("maker/tiny").unwrap(),
+            version: VersionId::from_bytes([2; 32]),
+            state: InstanceState::Running,
+            lease: Some(Lease {
+                holder: HostId::from_bytes([3; 16]),
+                holder_name: "h".to_owned(),
+                granted_unix_ms: 4,
+            }),
+            checkpoint: Some(CheckpointId::from_bytes([5; 32])),
+            origin: None,
+            macs: vec![[6; 6]],
+            vmgenid: [7; 16],
+            fresh: true,
+        }
+    }
+
+    #[test]
+    fn a_head_survives_and_a_running_one_has_a_lease() {
+        assert_eq!(decode_head(&encode_head(&head())), Ok(head()));
+        let broken = Head { lease: None, ..head() };
+        assert!(matches!(decode_head(&encode_head(&broken)), Err(RecordError::Field { .. })));
+    }
+
+    #[test]
+    fn other_kinds_newer_formats_and_noise_are_told_apart() {
+        let body = String::from_utf8(encode_head(&head())).unwrap();
+        let newer = body.replacen("\"format\":1", "\"format\":2", 1);
+        assert!(matches!(decode_head(newer.as_bytes()), Err(RecordError::Newer { .. })));
+        assert!(matches!(decode_version(body.as_bytes()), Err(RecordError::Malformed { .. })));
+        assert!(matches!(decode_head(b"\xff"), Err(RecordError::Malformed { .. })));
+        assert!(matches!(decode_head(&vec![b' '; 2 << 20]), Err(RecordError::Malformed { .. })));
+    }
+}

@@ -1,0 +1,151 @@
+//! Taking the lease: the first thing a shim does, and the only thing that lets it run a guest.
+//!
+//! ```text
+//! absent ──new──▶ running(me)
+//! suspended, stopped ──▶ running(me)
+//! running(me), no shim here ──▶ running(me)      after a crash: the disks' flushed pages go on
+//! running(other) ──take over──▶ running(me)      the other host is fenced by the new generation
+//! running(other) ──▶ refused
+//! ```
+//!
+//! *Invariant.* The lease is one create-if-absent of the head's next generation: of two hosts that
+//! try at once, one gets it and the other is told.
+
+use model::{Generation, InstanceId, InstanceState, Lease, Name, VersionId};
+
+use super::order::Start;
+use crate::dir::HostDir;
+use crate::failure::{Failure, Result};
+use crate::record::{Checkpoint, Head, Version};
+use crate::store::{Advance, Store};
+
+/// A held lease, and what is to be run.
+pub struct Claim {
+    pub generation: Generation,
+    /// The head before this host took the lease; the generation below.
+    pub before: Option<(Generation, Head)>,
+    /// The head as this host wrote it.
+    pub head: Head,
+    pub version: Version,
+    /// What the head's checkpoint says, if it has one.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// Takes the lease of `name`, as `start` says.
+pub fn claim(store: &Store, host: &HostDir, name: &Name, start: &Start) -> Result<Claim> {
+    let current = store.head(name)?;
+    let (generation, head) = match start {
+        Start::New { appliance, version_id } => {
+            if let Some((_, head)) = &current.head {
+                return Err(exists(name, head));
+            }
+            let version: VersionId = version_id
+                .parse()
+                .map_err(|_| Failure::new("internal", "the order names no version", ""))?;
+            let appliance = Name::appliance(appliance)
+                .map_err(|_| Failure::new("internal", "the order names no appliance", ""))?;
+            (current.generation, new_head(store, name, appliance, version)?)
+        }
+        Start::Existing { take_over } => {
+            let Some((generation, head)) = current.head.clone() else {
+                return Err(not_found(name));
+            };
+            if let Some(lease) = &head.lease
+                && lease.holder != host.id()
+                && !take_over
+            {
+                return Err(held(name, lease));
+            }
+            (generation, head)
+        }
+    };
+    let head = Head { state: InstanceState::Running, lease: Some(lease(host)), ..head };
+    let version = store.version(head.version)?;
+    let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
+    match store.advance(generation, &head)? {
+        Advance::Done(generation) => {
+            Ok(Claim { generation, before: current.head, head, version, checkpoint })
+        }
+        Advance::Fenced => match store.head(name)?.head {
+            Some((_, Head { lease: Some(lease), .. })) => Err(held(name, &lease)),
+            Some((_, head)) => Err(exists(name, &head)),
+            None => Err(not_found(name)),
+        },
+    }
+}
+
+/// Gives the lease back after a start that never ran the guest, so that the next try finds what
+/// this one found.
+pub fn release(store: &Store, claim: &Claim) -> Result<()> {
+    let advanced = match &claim.before {
+        Some((_, before)) if before.state != InstanceState::Running => {
+            store.advance(claim.generation, before)?
+        }
+        // It was this host's (or taken over) before: it still is.
+        Some(_) => return Ok(()),
+        None => store.retire(claim.generation, &claim.head.name)?,
+    };
+    match advanced {
+        Advance::Done(_) | Advance::Fenced => Ok(()),
+    }
+}
+
+/// The lease of this host.
+fn lease(host: &HostDir) -> Lease {
+    Lease {
+        holder: host.id(),
+        holder_name: host.name().to_owned(),
+        granted_unix_ms: ambient::unix_ms(),
+    }
+}
+
+fn new_head(store: &Store, name: &Name, appliance: Name, version: VersionId) -> Result<Head> {
+    let nics = store.version(version)?.hardware.nics.len();
+    Ok(Head {
+        instance: InstanceId::from_bytes(ambient::random()),
+        name: name.clone(),
+        appliance,
+        version,
+        state: InstanceState::Stopped,
+        lease: None,
+        checkpoint: None,
+        origin: None,
+        macs: fresh_macs(nics),
+        vmgenid: ambient::random(),
+        fresh: false,
+    })
+}
+
+/// New addresses for `count` network cards.
+pub fn fresh_macs(count: usize) -> Vec<[u8; 6]> {
+    (0..count).map(|_| network::random_mac(ambient::random()).0).collect()
+}
+
+fn exists(name: &Name, head: &Head) -> Failure {
+    Failure::new(
+        "exists",
+        format!("there is an instance {name} already ({})", head.state.as_str()),
+        format!("`collective resume {name}` goes on with it, `collective rm {name}` removes it"),
+    )
+}
+
+/// Nobody knows this name.
+pub fn not_found(name: &Name) -> Failure {
+    Failure::new(
+        "not_found",
+        format!("there is no instance {name} in this repository"),
+        "`collective ps` lists instances",
+    )
+}
+
+fn held(name: &Name, lease: &Lease) -> Failure {
+    let minutes = ambient::unix_ms().saturating_sub(lease.granted_unix_ms) / 60_000;
+    Failure::new(
+        "lease",
+        format!("{name} runs on host {} (since {minutes} min)", lease.holder_name),
+        format!(
+            "`collective suspend {name}` there, or take it over with `collective resume {name} \
+             --take-over`: that host's unsaved work is then kept as a branch"
+        ),
+    )
+}

@@ -1,0 +1,116 @@
+//! What a crashed shim left: volumes with writes that no checkpoint has.
+//!
+//! Nothing of them is ever dropped silently. When the head is still where this host left it, the
+//! next start goes on from them; when another host has moved it, they become a branch.
+
+use std::sync::Arc;
+
+use model::{CheckpointId, Name};
+use volume::{Cache, Fetcher};
+
+use super::claim::Claim;
+use super::seal;
+use super::volumes::{self, Origin};
+use crate::dir::HostDir;
+use crate::failure::Result;
+use crate::local::{LocalDir, LocalInstance};
+use crate::record::{Checkpoint, Why};
+use crate::store::Store;
+
+/// Whether the volumes here are those of the head that was just claimed: then the instance goes
+/// on from them.
+pub fn belong_to(local: &LocalDir, host: &HostDir, claim: &Claim) -> Result<bool> {
+    let (Some(instance), Some((generation, before))) = (local.read()?, &claim.before) else {
+        return Ok(false);
+    };
+    let mine = before.lease.as_ref().is_some_and(|lease| lease.holder == host.id());
+    Ok(instance.open
+        && mine
+        && instance.generation() == *generation
+        && instance.instance_id()? == before.instance
+        && local.volumes().exists())
+}
+
+/// Turns volumes of another line into a branch, before anything else is done with the instance.
+pub fn branch_if_stale(store: &Store, host: &HostDir, name: &Name) -> Result<()> {
+    let local = LocalDir::new(host, name);
+    let (Some(instance), Some((generation, head))) = (local.read()?, store.head(name)?.head) else {
+        return Ok(());
+    };
+    let same_line = instance.generation() == generation
+        && head.lease.as_ref().is_some_and(|lease| lease.holder == host.id());
+    if instance.open && !same_line && local.volumes().exists() {
+        let branch = to_branch(store, host, name)?;
+        if let Some(branch) = branch {
+            eprintln!("what this host had not stored is kept as branch {}", branch.short());
+        }
+    }
+    Ok(())
+}
+
+/// Stores the disks that were left here as a branch, and removes them. None when nothing was left.
+pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<CheckpointId>> {
+    let local = LocalDir::new(host, name);
+    let Some(instance) = local.read()? else { return Ok(None) };
+    if !instance.open || !local.volumes().exists() {
+        return Ok(None);
+    }
+    super::unmount_leftovers(&local)?;
+    // The head as it was when the volumes were opened says which version's disks they are.
+    let Some(head) = store.head_at(name, instance.generation())? else {
+        return Ok(None);
+    };
+    let version = store.version(head.version)?;
+    let cache = Arc::new(Cache::open(&host.folder("cache")?, host.cache_bytes_max())?);
+    let fetcher = Arc::new(Fetcher::new(cache, store.source(), 2));
+    let base = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
+    let manifests = base.map_or_else(|| version.disks.clone(), |checkpoint| checkpoint.disks);
+
+    let mut session = store.session()?;
+    let mut disks = Vec::new();
+    let mut dirty_bytes = 0;
+    for (spec, manifest) in version.hardware.disks.iter().zip(manifests) {
+        let folder = volumes::disk_folder(&local, spec);
+        if !folder.exists() {
+            disks.push(manifest);
+            continue;
+        }
+        let volume = volumes::open_volume(
+            &folder,
+            &spec.name,
+            spec.size_bytes,
+            &Origin::Leftover,
+            &fetcher,
+            None,
+        )?;
+        let sealed = seal::seal_at_rest(&volume, &mut session)?;
+        dirty_bytes += sealed.dirty_bytes;
+        disks.push(sealed.manifest);
+    }
+    if dirty_bytes == 0 {
+        forget(&local, instance)?;
+        return Ok(None);
+    }
+    let stored_bytes = session.stored_so_far().stored_bytes;
+    let id = session.put_checkpoint(&Checkpoint {
+        instance: head.instance,
+        parent: head.checkpoint,
+        version: head.version,
+        label: Some("left by a crash".to_owned()),
+        why: Why::Undo,
+        taken_unix_ms: ambient::unix_ms(),
+        memory: None,
+        disks,
+        dirty_bytes,
+        stored_bytes,
+    })?;
+    session.finish()?;
+    store.add_branch(&head, id)?;
+    forget(&local, instance)?;
+    Ok(Some(id))
+}
+
+fn forget(local: &LocalDir, instance: LocalInstance) -> Result<()> {
+    local.write(&LocalInstance { open: false, ..instance })?;
+    local.remove_volumes()
+}

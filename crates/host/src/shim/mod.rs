@@ -1,0 +1,176 @@
+//! The shim: one small process for each running instance. It owns the instance's lease, its
+//! volumes and their mounts, and the QEMU child; it outlives the command that started it.
+//!
+//! | module | says |
+//! | --- | --- |
+//! | [`claim`] | taking and giving back the lease |
+//! | [`start`] | lease, volumes, machine: each phase is consumed by the next, and cleans up after itself |
+//! | [`owner`] | the one thread that changes what the instance does, with the drawing of its states |
+//! | [`running`], [`seal`] | checkpoint, suspend, stop: freeze, store, publish |
+//! | [`server`], [`shared`] | the socket, and what can be asked while the owner is busy |
+//! | [`leftovers`] | what a crashed shim left behind |
+//!
+//! # Invariants
+//!
+//! * At most one shim of an instance runs on a host (a file lock), and at most one in the world
+//!   runs the guest (the lease).
+//! * The shim never gives a page to the guest that has not been verified.
+//! * Keys are only in this process: it cannot be dumped or traced, and QEMU inherits nothing.
+//!
+//! # When it is killed
+//!
+//! QEMU dies with it. What the guest had flushed is in the volumes' overlays on this host, what was
+//! checkpointed is in the repository; `resume` boots from the former, `undo` goes back to the
+//! latter.
+
+pub mod claim;
+mod guest;
+mod identity;
+pub mod leftovers;
+pub mod order;
+mod owner;
+mod ready;
+mod running;
+mod seal;
+mod server;
+mod shared;
+mod start;
+mod volumes;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use model::Name;
+use rustix::fs::FlockOperation;
+
+use crate::dir::HostDir;
+use crate::failure::{Failure, Result};
+use crate::local::LocalDir;
+use crate::socket;
+use order::Order;
+use owner::End;
+use server::Door;
+use shared::Shared;
+
+/// How long a shim that failed to start waits for somebody to ask why.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// The lock's file in the instance's folder.
+const LOCK: &str = "lock";
+
+/// The process's entry: `__shim HOST-DIR ORDER`.
+pub fn main(arguments: &[OsString]) -> ExitCode {
+    match prepare(arguments) {
+        Ok((host, order, local, lock)) => {
+            let code = serve(&host, &order, &local);
+            drop(lock);
+            code
+        }
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether a shim (or what is left of one) still holds the instance's folder.
+pub fn is_locked(folder: &Path) -> bool {
+    let Ok(file) = File::open(folder.join(LOCK)) else { return false };
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+}
+
+fn prepare(arguments: &[OsString]) -> Result<(HostDir, Order, LocalDir, File)> {
+    let [dir, order] = arguments else {
+        return Err(Failure::new("usage", "__shim HOST-DIR ORDER", ""));
+    };
+    // A session of its own: a closed terminal is not for the guest. (Fails when it has one.)
+    let _ = rustix::process::setsid();
+    // Keys must not reach a core file or another process's debugger; and a core dump would hang
+    // on this process's own mounts.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(std::io::Error::from)?;
+    let host = HostDir::open(Path::new(dir))?;
+    let order: Order = order
+        .to_str()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .ok_or_else(|| Failure::new("usage", "the order cannot be read", ""))?;
+    let name = Name::new(&order.name).map_err(|e| Failure::new("usage", e.to_string(), ""))?;
+    let local = LocalDir::new(&host, &name);
+    crate::dir::make_private_dir(local.path())?;
+    let lock = File::create(local.path().join(LOCK))?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Failure::new("state", format!("{name} is being started or ended by another shim"), "")
+    })?;
+    Ok((host, order, local, lock))
+}
+
+fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
+    let shared = Arc::new(Shared::default());
+    let (queue_in, queue) = channel();
+    let door = Door { shared: shared.clone(), owner: queue_in, guest: Arc::new(Mutex::new(None)) };
+    match socket::listen(local.path()) {
+        Ok(listener) => {
+            let door = door.clone();
+            std::thread::spawn(move || server::serve(listener, door));
+        }
+        Err(error) => {
+            eprintln!("cannot listen: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let end = match start::start(host, order, local, &door) {
+        Ok(mut running) => {
+            let end = owner::serve(&mut running, &queue, &shared);
+            finish(running, end)
+        }
+        Err(failure) => {
+            eprintln!("not started: {failure}");
+            shared.set_state("failed");
+            shared.set_ready(Err(failure));
+            std::thread::sleep(LAST_WORDS);
+            Err(Failure::new("internal", "it did not start", ""))
+        }
+    };
+    let _ = std::fs::remove_file(local.path().join(socket::SOCKET));
+    match end {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Unmounts, and removes what is no longer needed.
+fn finish(running: running::Running, end: End) -> Result<()> {
+    running.guest.kill();
+    let (local, mut instance) = (running.local, running.instance);
+    running.volumes.close()?;
+    match end {
+        End::Kept | End::Discarded => {
+            instance.open = false;
+            local.write(&instance)?;
+            local.remove_volumes()?;
+        }
+        End::Failed => {}
+    }
+    // Sockets of a QEMU that is gone; the console's log stays.
+    for name in [vmm::CONSOLE_SOCKET, vmm::VNC_SOCKET] {
+        let _ = std::fs::remove_file(local.run().join(name));
+    }
+    Ok(())
+}
+
+/// Unmounts what a killed shim left mounted.
+pub fn unmount_leftovers(local: &LocalDir) -> Result<()> {
+    for mount in [local.ram_mount(), local.disk_mount()] {
+        if mount.symlink_metadata().is_ok() || mount.parent().is_some_and(Path::exists) {
+            export::cleanup_stale(&mount)?;
+        }
+    }
+    Ok(())
+}

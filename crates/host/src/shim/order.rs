@@ -1,0 +1,32 @@
+//! What a shim is told when it is started: one JSON argument. It holds no secrets, because
+//! arguments can be read by others.
+
+use api::PortPrint;
+use serde::{Deserialize, Serialize};
+
+/// A shim's whole task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Where the instance's head is kept.
+    pub repository: String,
+    /// The instance.
+    pub name: String,
+    /// New, or one that exists.
+    pub start: Start,
+    /// Ports to publish, with host ports already chosen.
+    pub ports: Vec<PortPrint>,
+    /// `auto`, `kvm` or `tcg`.
+    pub accel: String,
+    /// How long the guest may take to become ready.
+    pub ready_timeout_ms: u64,
+}
+
+/// Which instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Start {
+    /// A new one of this version.
+    New { appliance: String, version_id: String },
+    /// One whose head is in the repository.
+    Existing { take_over: bool },
+}

@@ -1,0 +1,191 @@
+//! The owner: the one thread that changes what an instance is doing.
+//!
+//! ```text
+//!              pause          checkpoint
+//! starting ──▶ running ◀────▶ paused          checkpoint: stands still for milliseconds,
+//!                 │  unpause     │            stores while it runs on
+//!                 ├──── suspend ─┤──▶ suspended (in the repository; the shim ends)
+//!                 ├──── stop ────┤──▶ stopped   (disks in the repository; the shim ends)
+//!                 └── QEMU ends ─┘──▶ stopped when the guest powered itself off, else failed
+//! ```
+//!
+//! *Invariants.* Requests are taken one after the other. A reply is sent only after what it says
+//! is durable. When storing fails, a guest that ran goes on running, and nothing is given up.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use api::{CheckpointPrint, Reply, Request};
+use model::InstanceState;
+
+use super::running::Running;
+use super::seal::Outcome;
+use super::server::Message;
+use super::shared::Shared;
+use crate::failure::{Failure, Result};
+use crate::record::Why;
+
+/// How an instance's time on this host ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Everything is in the repository: local volumes can go.
+    Kept,
+    /// It ended without a checkpoint: local volumes stay, for `resume` or `undo`.
+    Failed,
+    /// It was to be forgotten.
+    Discarded,
+}
+
+/// Serves the queue until the instance ends.
+pub fn serve(running: &mut Running, queue: &Receiver<Message>, shared: &Arc<Shared>) -> End {
+    // Whether the owner paused the guest because a page cannot be had.
+    let mut held = false;
+    loop {
+        let message = match queue.recv_timeout(Duration::from_millis(500)) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return End::Failed,
+        };
+        match message {
+            Message::Request(request, reply) => {
+                if let Some(end) = request_step(running, request, &reply, shared) {
+                    return end;
+                }
+            }
+            Message::Stalled if !held && shared.is_stalled() && shared.state() == "running" => {
+                // The CPU that waits for the page stands still by itself; this stops the others
+                // and the guest's clock. When it cannot be stopped (the waiting CPU does not
+                // answer), it is as good as stopped.
+                held = running.guest().pause().is_ok();
+            }
+            Message::Recovered if held && !shared.is_stalled() => {
+                held = false;
+                if shared.state() == "running" {
+                    let _ = running.guest().unpause();
+                }
+            }
+            Message::Stalled | Message::Recovered => {}
+            Message::Ended(why) => return ended(running, &why, shared),
+        }
+    }
+}
+
+/// QEMU has ended by itself.
+fn ended(running: &mut Running, why: &str, shared: &Shared) -> End {
+    if running.guest().powered_off() {
+        match running.stop_sealed() {
+            Ok(_) => {
+                shared.set_state(InstanceState::Stopped.as_str());
+                return End::Kept;
+            }
+            Err(failure) => eprintln!("the guest powered off, but storing failed: {failure}"),
+        }
+    }
+    eprintln!("QEMU has ended: {why}");
+    shared.set_state(InstanceState::Failed.as_str());
+    End::Failed
+}
+
+/// Does one request; says how it ended if it did.
+fn request_step(
+    running: &mut Running,
+    request: Request,
+    reply: &Sender<Reply>,
+    shared: &Shared,
+) -> Option<End> {
+    let (result, end) = match request {
+        Request::Pause => (pause(running, shared), None),
+        Request::Unpause => (unpause(running, shared), None),
+        Request::Checkpoint { label, why } => {
+            let why = Why::parse(&why).unwrap_or(Why::Checkpoint);
+            match running.checkpoint(label, why) {
+                Ok(Outcome::Advanced(print)) => (Ok(Reply::Checkpoint(print)), None),
+                Ok(Outcome::Branched(print)) => fenced(running, &print, shared),
+                Err(failure) => (Err(failure), None),
+            }
+        }
+        Request::Suspend { label, branch } => match running.suspend(label, branch) {
+            Ok(Outcome::Advanced(print)) => {
+                shared.set_state(InstanceState::Suspended.as_str());
+                (Ok(Reply::Checkpoint(print)), Some(End::Kept))
+            }
+            Ok(Outcome::Branched(print)) => fenced(running, &print, shared),
+            Err(failure) => (Err(failure), None),
+        },
+        Request::Stop { force, timeout_ms } => {
+            match running.stop(force, Duration::from_millis(timeout_ms)) {
+                Ok(checkpoint) => {
+                    shared.set_state(InstanceState::Stopped.as_str());
+                    (Ok(Reply::Done { checkpoint: Some(checkpoint) }), Some(End::Kept))
+                }
+                Err(failure) if running.guest().has_ended() => (Err(failure), Some(End::Failed)),
+                Err(failure) => (Err(failure), None),
+            }
+        }
+        Request::Discard => (Ok(Reply::Done { checkpoint: None }), Some(End::Discarded)),
+        Request::Screenshot { file_name } => (screenshot(running, &file_name), None),
+        Request::Status
+        | Request::AwaitReady { .. }
+        | Request::AwaitStarted { .. }
+        | Request::Exec { .. } => {
+            (Err(Failure::new("internal", "a request that is not for the owner", "")), None)
+        }
+    };
+    if end == Some(End::Discarded) {
+        running.guest().kill();
+    }
+    let answer = result.unwrap_or_else(|failure| Reply::Failed { error: failure.body() });
+    let _ = reply.send(answer);
+    end
+}
+
+fn pause(running: &mut Running, shared: &Shared) -> Result<Reply> {
+    if shared.state() == "paused" {
+        return Err(Failure::new("state", "it is paused already", "`collective unpause NAME`"));
+    }
+    running.guest().pause()?;
+    shared.set_state("paused");
+    Ok(Reply::Done { checkpoint: None })
+}
+
+fn unpause(running: &mut Running, shared: &Shared) -> Result<Reply> {
+    if shared.state() != "paused" {
+        return Err(Failure::new(
+            "state",
+            "it is not paused",
+            "`collective ps` shows what it does",
+        ));
+    }
+    running.guest().unpause()?;
+    shared.set_state("running");
+    Ok(Reply::Done { checkpoint: None })
+}
+
+fn screenshot(running: &mut Running, file_name: &str) -> Result<Reply> {
+    let plain = file_name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+    if !plain || file_name.starts_with('.') {
+        return Err(Failure::new("internal", "not a file name", ""));
+    }
+    running.guest().screenshot(file_name)?;
+    Ok(Reply::Done { checkpoint: None })
+}
+
+/// Another host has moved the head: this host may not go on, and its work is a branch now.
+fn fenced(
+    running: &mut Running,
+    print: &CheckpointPrint,
+    shared: &Shared,
+) -> (Result<Reply>, Option<End>) {
+    running.guest().kill();
+    shared.set_state(InstanceState::Suspended.as_str());
+    let failure = Failure::new(
+        "fenced",
+        format!(
+            "another host has taken it over; what was done here is kept as branch {}",
+            &print.checkpoint[..12]
+        ),
+        format!("`collective fork NAME --at {}` goes on with it", &print.checkpoint[..12]),
+    );
+    (Err(failure), Some(End::Kept))
+}

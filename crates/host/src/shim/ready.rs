@@ -1,0 +1,142 @@
+//! Is the guest ready for its user? As its maker says: a port that answers, a line on the console,
+//! or the guest agent.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::Ready;
+
+use super::guest::Guest;
+use crate::failure::{Failure, Result};
+
+/// What a check needs to know of the machine.
+pub struct ReadyCheck {
+    pub ready: Ready,
+    /// Where the guest's port of a port check is published.
+    pub port: Option<SocketAddr>,
+    /// The console's log, and how long it was when this start began.
+    pub console: PathBuf,
+    pub console_offset: u64,
+    /// Whether the guest continued from memory: what it said on the console, it said before.
+    pub continued: bool,
+    pub guest: Arc<Guest>,
+}
+
+/// Between two tries.
+const PERIOD: Duration = Duration::from_millis(20);
+
+impl ReadyCheck {
+    /// Waits until the guest is ready.
+    pub fn wait(&self, timeout: Duration) -> Result<()> {
+        let deadline = ambient::now() + timeout;
+        loop {
+            if self.passes() {
+                return Ok(());
+            }
+            if self.guest.has_ended() {
+                return Err(Failure::new(
+                    "hypervisor",
+                    "it ended before it was ready",
+                    "`collective logs NAME` shows its console",
+                ));
+            }
+            if ambient::now() >= deadline {
+                return Err(Failure::new(
+                    "not_ready",
+                    format!("it was not ready within {} s ({})", timeout.as_secs(), self.what()),
+                    "it goes on running: `collective logs NAME` shows its console; --timeout waits longer",
+                ));
+            }
+            std::thread::sleep(PERIOD);
+        }
+    }
+
+    fn what(&self) -> String {
+        match &self.ready {
+            Ready::Started => "its CPUs run".to_owned(),
+            Ready::Port(port) => format!("its port {port} has to answer"),
+            Ready::Console(text) => format!("its console has to say {text:?}"),
+            Ready::Agent => "its agent has to answer".to_owned(),
+        }
+    }
+
+    fn passes(&self) -> bool {
+        match &self.ready {
+            Ready::Started => true,
+            Ready::Port(_) => self.port.is_some_and(answers),
+            Ready::Console(_) if self.continued => true,
+            Ready::Console(text) => console_says(&self.console, self.console_offset, text),
+            Ready::Agent => self.guest.ping(),
+        }
+    }
+}
+
+/// Whether something in the guest answers at this published port.
+///
+/// User-mode networking accepts every connection at once and only then tries the guest, so that a
+/// connection proves nothing: the guest has to send a byte, of its own accord or to a request.
+fn answers(address: SocketAddr) -> bool {
+    let try_it = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
+        // Long enough for a slow guest's first answer, short enough to try again when the guest
+        // had no network yet and the connection hangs.
+        stream.set_read_timeout(Some(Duration::from_millis(1500)))?;
+        stream.set_write_timeout(Some(Duration::from_millis(500)))?;
+        stream.write_all(b"HEAD / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        Ok(stream.read(&mut [0; 1])? == 1)
+    };
+    try_it().unwrap_or(false)
+}
+
+/// Most of a console's log that is searched, bytes.
+const CONSOLE_BYTES_MAX: u64 = 1 << 20;
+
+fn console_says(log: &Path, offset: u64, text: &str) -> bool {
+    use std::io::{Seek, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(log)?;
+        let end = file.metadata()?.len();
+        let start = offset.max(end.saturating_sub(CONSOLE_BYTES_MAX)).min(end);
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(CONSOLE_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().is_ok_and(|bytes| {
+        text.is_empty() || bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_is_searched_from_this_start_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("console.log");
+        assert!(!console_says(&log, 0, "READY"));
+        std::fs::write(&log, "READY of the start before\nhello\n").unwrap();
+        assert!(console_says(&log, 0, "READY"));
+        assert!(!console_says(&log, 6, "READY"));
+        assert!(console_says(&log, 6, "hello"));
+    }
+
+    #[test]
+    fn only_a_byte_from_the_guest_is_an_answer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            drop(listener.accept().unwrap());
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"H").unwrap();
+        });
+        assert!(!answers(address), "it closed without a word");
+        assert!(answers(address));
+        server.join().unwrap();
+        assert!(!answers(address), "nobody listens");
+    }
+}

@@ -1,0 +1,245 @@
+//! A running instance: what the owner does to it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::CheckpointPrint;
+use model::{Generation, InstanceState};
+use volume::Sealed;
+
+use super::guest::Guest;
+use super::seal::{self, Outcome, Plan};
+use super::volumes::Volumes;
+use crate::failure::{Failure, Result};
+use crate::local::{LocalDir, LocalInstance};
+use crate::record::{Head, Machine, Version, Why};
+use crate::store::Store;
+
+/// The device state's file in the run directory.
+const DEVICE_STATE: &str = "device-state";
+/// Before the pause, memory is brought to its volume this often at most, until little is left.
+const PRE_SYNCS_MAX: u32 = 3;
+/// A sync that took this long left little for the next.
+const PRE_SYNC_SHORT: Duration = Duration::from_millis(20);
+
+/// Everything that a running instance is.
+pub struct Running {
+    pub store: Store,
+    pub local: LocalDir,
+    pub instance: LocalInstance,
+    pub generation: Generation,
+    pub head: Head,
+    pub version: Version,
+    pub machine: Machine,
+    pub volumes: Volumes,
+    pub guest: Arc<Guest>,
+    pub shared: Arc<super::shared::Shared>,
+}
+
+/// All volumes at one instant.
+struct Frozen {
+    device_state: PathBuf,
+    pause_ms: f64,
+    taken_unix_ms: u64,
+}
+
+impl Running {
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// A point to come back to, while the guest runs on.
+    pub fn checkpoint(&mut self, label: Option<String>, why: Why) -> Result<Outcome> {
+        let began = ambient::now();
+        let was_running = self.shared.state() == "running";
+        let frozen = self.freeze(was_running)?;
+        let written = seal::write(&self.store, &self.plan(label, why, &frozen), began)?;
+        let print = CheckpointPrint {
+            total_ms: began.elapsed().as_millis() as u64,
+            ..written.print.clone()
+        };
+        match seal::publish(
+            &self.store,
+            &self.head,
+            self.generation,
+            written.id,
+            InstanceState::Running,
+        )? {
+            Some((generation, head)) => {
+                self.advanced(generation, head)?;
+                self.adopt(&written.sealed)?;
+                Ok(Outcome::Advanced(print))
+            }
+            None => Ok(Outcome::Branched(print)),
+        }
+    }
+
+    /// To the repository; with `branch`, beside the instance's own line.
+    pub fn suspend(&mut self, label: Option<String>, branch: bool) -> Result<Outcome> {
+        let began = ambient::now();
+        let was_running = self.shared.state() == "running";
+        let why = if branch { Why::Undo } else { Why::Suspend };
+        let frozen = self.freeze(false)?;
+        let result =
+            seal::write(&self.store, &self.plan(label, why, &frozen), began).and_then(|written| {
+                let moved = if branch {
+                    self.step_aside(&written)?
+                } else {
+                    seal::publish(
+                        &self.store,
+                        &self.head,
+                        self.generation,
+                        written.id,
+                        InstanceState::Suspended,
+                    )?
+                };
+                Ok((written, moved))
+            });
+        let (written, moved) = match result {
+            Ok(done) => done,
+            Err(failure) => {
+                // Nothing was given up: the guest goes on where it stood.
+                if was_running {
+                    self.guest.unpause()?;
+                }
+                return Err(failure.during("not suspended, it goes on running"));
+            }
+        };
+        let print =
+            CheckpointPrint { total_ms: began.elapsed().as_millis() as u64, ..written.print };
+        self.guest.kill();
+        match moved {
+            Some(_) => Ok(Outcome::Advanced(print)),
+            None => Ok(Outcome::Branched(print)),
+        }
+    }
+
+    /// The written checkpoint becomes a branch; the head stays where it was, free for a start.
+    fn step_aside(&self, written: &seal::Written) -> Result<Option<(Generation, Head)>> {
+        self.store.add_branch(&self.head, written.id)?;
+        let memory = match self.head.checkpoint {
+            Some(id) => self.store.checkpoint(id)?.memory.is_some(),
+            None => false,
+        };
+        let state = if memory { InstanceState::Suspended } else { InstanceState::Stopped };
+        let next = Head { state, lease: None, ..self.head.clone() };
+        match self.store.advance(self.generation, &next)? {
+            crate::store::Advance::Done(generation) => Ok(Some((generation, next))),
+            crate::store::Advance::Fenced => Ok(None),
+        }
+    }
+
+    /// Powers the guest off, and keeps its disks.
+    pub fn stop(&mut self, force: bool, timeout: Duration) -> Result<String> {
+        if !force {
+            self.ask_to_power_off(timeout)?;
+        }
+        self.volumes.sync_disks()?;
+        self.guest.kill();
+        self.stop_sealed()
+    }
+
+    /// Presses the power button, and waits until the guest has obeyed or time is over.
+    fn ask_to_power_off(&self, timeout: Duration) -> Result<()> {
+        if self.shared.state() == "paused" {
+            self.guest.unpause()?;
+        }
+        // The agent's way is the surer one where there is an agent.
+        let by_agent =
+            self.guest.ping() && self.guest.script("poweroff", Duration::from_secs(5)).is_ok();
+        if !by_agent {
+            self.guest.power_button()?;
+        }
+        let deadline = ambient::now() + timeout;
+        while !self.guest.has_ended() && ambient::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// The guest is off: its disks become a checkpoint that boots.
+    pub fn stop_sealed(&mut self) -> Result<String> {
+        let began = ambient::now();
+        self.volumes.sync_disks()?;
+        for disk in &self.volumes.disks {
+            disk.freeze()?;
+        }
+        let plan = Plan {
+            head: &self.head,
+            version: &self.version,
+            label: None,
+            why: Why::Stop,
+            taken_unix_ms: ambient::unix_ms(),
+            pause_ms: 0.0,
+            memory: None,
+            disks: self.volumes.disks.iter().map(|disk| &**disk).collect(),
+        };
+        let written = seal::write(&self.store, &plan, began)?;
+        let state = InstanceState::Stopped;
+        match seal::publish(&self.store, &self.head, self.generation, written.id, state)? {
+            Some(_) => Ok(written.id.to_string()),
+            None => Err(Failure::new(
+                "fenced",
+                format!(
+                    "another host has taken it over; what was done here is kept as branch {}",
+                    written.id.short()
+                ),
+                format!("`collective fork NAME --at {}` goes on with it", written.id.short()),
+            )),
+        }
+    }
+
+    /// Stops the guest for as short as can be, and sets apart what it has written.
+    fn freeze(&self, go_on: bool) -> Result<Frozen> {
+        for _ in 0..PRE_SYNCS_MAX {
+            let began = ambient::now();
+            self.volumes.sync_disks()?;
+            self.volumes.sync_ram()?;
+            if began.elapsed() < PRE_SYNC_SHORT {
+                break;
+            }
+        }
+        let began = ambient::now();
+        self.guest.pause()?;
+        let frozen = self.guest.save(DEVICE_STATE).and_then(|device_state| {
+            self.volumes.sync_ram()?;
+            self.volumes.sync_disks()?;
+            self.volumes.freeze()?;
+            Ok(device_state)
+        });
+        if go_on || frozen.is_err() {
+            self.guest.unpause()?;
+        }
+        let pause_ms = began.elapsed().as_secs_f64() * 1000.0;
+        Ok(Frozen { device_state: frozen?, pause_ms, taken_unix_ms: ambient::unix_ms() })
+    }
+
+    fn plan(&self, label: Option<String>, why: Why, frozen: &Frozen) -> Plan<'_> {
+        Plan {
+            head: &self.head,
+            version: &self.version,
+            label,
+            why,
+            taken_unix_ms: frozen.taken_unix_ms,
+            pause_ms: frozen.pause_ms,
+            memory: Some((&self.volumes.ram, frozen.device_state.clone(), self.machine.clone())),
+            disks: self.volumes.disks.iter().map(|disk| &**disk).collect(),
+        }
+    }
+
+    fn advanced(&mut self, generation: Generation, head: Head) -> Result<()> {
+        self.generation = generation;
+        self.head = head;
+        self.instance.generation = generation.0;
+        self.shared.set_generation(generation.0);
+        self.local.write(&self.instance)
+    }
+
+    fn adopt(&self, sealed: &[Sealed]) -> Result<()> {
+        for (volume, sealed) in self.volumes.all().zip(sealed) {
+            volume.adopt(sealed)?;
+        }
+        Ok(())
+    }
+}

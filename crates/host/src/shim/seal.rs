@@ -1,0 +1,125 @@
+//! Storing what was frozen, and moving the head: written first, visible last.
+//!
+//! ```text
+//! volumes ─seal─▶ chunks, manifests ─▶ device state ─▶ checkpoint record ─▶ (all durable) ─▶ ref
+//! ```
+//! *On a crash* before the ref, the old checkpoint is the head, the frozen overlays are still on
+//! this host, and the next seal stores them again (most of it reused).
+
+use api::CheckpointPrint;
+use model::{CheckpointId, DiskRole, Generation, InstanceState, ManifestId, ResetPolicy};
+use volume::{Sealed, Volume};
+
+use crate::failure::Result;
+use crate::record::{Blob, Checkpoint, Head, Machine, Memory, Version, Why};
+use crate::store::{Advance, Session, Store};
+
+/// What became of a checkpoint.
+pub enum Outcome {
+    /// It is the head.
+    Advanced(CheckpointPrint),
+    /// The head had been moved by another host (or a branch was wanted): it is a branch.
+    Branched(CheckpointPrint),
+}
+
+/// What is to be stored, and how it is told.
+pub struct Plan<'a> {
+    pub head: &'a Head,
+    pub version: &'a Version,
+    pub label: Option<String>,
+    pub why: Why,
+    pub taken_unix_ms: u64,
+    pub pause_ms: f64,
+    /// Memory and device state; none: the checkpoint boots.
+    pub memory: Option<(&'a Volume, std::path::PathBuf, Machine)>,
+    pub disks: Vec<&'a Volume>,
+}
+
+/// A checkpoint whose content is durable, but that nothing names yet.
+pub struct Written {
+    pub id: CheckpointId,
+    pub print: CheckpointPrint,
+    /// What the volumes were sealed to, in the order memory, disks.
+    pub sealed: Vec<Sealed>,
+}
+
+/// Stores everything; the next step makes it visible.
+pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<Written> {
+    let mut session = store.session()?;
+    let mut sealed = Vec::new();
+    let mut memory = None;
+    if let Some((ram, state_file, machine)) = &plan.memory {
+        let ram = super::volumes::seal(ram, &mut session)?;
+        let device_state: Blob = crate::ingest::file(&mut session, state_file)?;
+        memory = Some(Memory { ram: ram.manifest, device_state, machine: machine.clone() });
+        sealed.push(ram);
+    }
+    let mut disks = Vec::new();
+    for (index, volume) in plan.disks.iter().enumerate() {
+        let disk = super::volumes::seal(volume, &mut session)?;
+        disks.push(kept(plan, index, disk.manifest));
+        sealed.push(disk);
+    }
+    let stored = session.stored_so_far();
+    let dirty_bytes = sealed.iter().map(|s| s.dirty_bytes).sum();
+    let checkpoint = Checkpoint {
+        instance: plan.head.instance,
+        parent: plan.head.checkpoint,
+        version: plan.head.version,
+        label: plan.label.clone(),
+        why: plan.why,
+        taken_unix_ms: plan.taken_unix_ms,
+        memory,
+        disks,
+        dirty_bytes,
+        stored_bytes: stored.stored_bytes,
+    };
+    let id = session.put_checkpoint(&checkpoint)?;
+    let stored = session.finish()?;
+    let print = CheckpointPrint {
+        checkpoint: id.to_string(),
+        pause_ms: plan.pause_ms,
+        dirty_bytes,
+        stored_bytes: stored.stored_bytes,
+        reused_bytes: stored.reused_bytes,
+        total_ms: began.elapsed().as_millis() as u64,
+    };
+    Ok(Written { id, print, sealed })
+}
+
+/// What a checkpoint that boots keeps of a disk: the maker's content where the maker resets it.
+fn kept(plan: &Plan<'_>, index: usize, sealed: ManifestId) -> ManifestId {
+    let spec = &plan.version.hardware.disks[index];
+    let resets = spec.role == DiskRole::Scratch
+        || (spec.role == DiskRole::System && spec.reset == ResetPolicy::Reset);
+    if plan.memory.is_none() && plan.why == Why::Stop && resets {
+        plan.version.disks[index]
+    } else {
+        sealed
+    }
+}
+
+/// Makes a written checkpoint the head, or a branch when the head has moved without us.
+pub fn publish(
+    store: &Store,
+    head: &Head,
+    generation: Generation,
+    written: CheckpointId,
+    state: InstanceState,
+) -> Result<Option<(Generation, Head)>> {
+    let lease = if state == InstanceState::Running { head.lease.clone() } else { None };
+    let next = Head { checkpoint: Some(written), state, lease, fresh: false, ..head.clone() };
+    match store.advance(generation, &next)? {
+        Advance::Done(generation) => Ok(Some((generation, next))),
+        Advance::Fenced => {
+            store.add_branch(head, written)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Stores what a session holds of a volume that nobody uses any more.
+pub fn seal_at_rest(volume: &Volume, session: &mut Session) -> Result<Sealed> {
+    volume.freeze()?;
+    super::volumes::seal(volume, session)
+}

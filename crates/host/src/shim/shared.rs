@@ -1,0 +1,185 @@
+//! What a shim's threads know together: the state that `Status` answers from at once, and whether
+//! the guest has become ready.
+//!
+//! *Invariant.* Only the owner (`owner.rs`) changes the state; connections only read it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use api::{PortPrint, StartReport, Status, VolumePrint};
+
+use crate::failure::{Failure, Result};
+
+/// Shared by every thread of a shim.
+pub struct Shared {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+/// A function that reads the volumes' counters.
+pub type VolumeReader = Arc<dyn Fn() -> Vec<VolumePrint> + Send + Sync>;
+
+struct Inner {
+    state: &'static str,
+    accel: String,
+    ports: Vec<PortPrint>,
+    qemu_pid: Option<u32>,
+    generation: u64,
+    stalls: BTreeMap<(String, u64), String>,
+    volumes: Option<VolumeReader>,
+    started: Option<StartReport>,
+    ready: Option<Result<StartReport>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                state: "starting",
+                accel: String::new(),
+                ports: Vec::new(),
+                qemu_pid: None,
+                generation: 0,
+                stalls: BTreeMap::new(),
+                volumes: None,
+                started: None,
+                ready: None,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every critical section only assigns: a panic elsewhere leaves it whole.
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The guest's machine is there.
+    pub fn set_machine(&self, accel: &str, ports: Vec<PortPrint>, qemu_pid: u32) {
+        let mut inner = self.lock();
+        inner.accel = accel.to_owned();
+        inner.ports = ports;
+        inner.qemu_pid = Some(qemu_pid);
+    }
+
+    /// The volumes are open.
+    pub fn set_volumes(&self, volumes: VolumeReader) {
+        self.lock().volumes = Some(volumes);
+    }
+
+    /// What the guest does now.
+    pub fn set_state(&self, state: &'static str) {
+        self.lock().state = state;
+        self.changed.notify_all();
+    }
+
+    /// What the guest did when last told.
+    pub fn state(&self) -> &'static str {
+        self.lock().state
+    }
+
+    /// The generation under which this shim holds the lease.
+    pub fn set_generation(&self, generation: u64) {
+        self.lock().generation = generation;
+    }
+
+    /// Something of a volume cannot be had or stored now.
+    pub fn set_stall(&self, volume: &str, page: u64, why: String) {
+        let mut inner = self.lock();
+        // Enough to say what is wrong; the guest waits for all of them anyway.
+        if inner.stalls.len() < 64 {
+            inner.stalls.insert((volume.to_owned(), page), why);
+        }
+    }
+
+    /// A volume goes on. What else of it still stalls says so again at its next try.
+    pub fn clear_stalls(&self, volume: &str) {
+        self.lock().stalls.retain(|(stalled, _), _| stalled != volume);
+    }
+
+    /// Writes go on: forgets the stalls that were noted under `page`.
+    pub fn clear_writes(&self, page: u64) {
+        self.lock().stalls.retain(|(_, stalled), _| *stalled != page);
+    }
+
+    /// Whether any page cannot be had now.
+    pub fn is_stalled(&self) -> bool {
+        !self.lock().stalls.is_empty()
+    }
+
+    /// The guest's CPUs run.
+    pub fn set_started(&self, report: StartReport) {
+        self.lock().started = Some(report);
+        self.changed.notify_all();
+    }
+
+    /// Waits until the guest's CPUs run, or the start has failed.
+    pub fn await_started(&self, timeout: Duration) -> Result<StartReport> {
+        let inner = self.lock();
+        let (inner, _) = self
+            .changed
+            .wait_timeout_while(inner, timeout, |inner| {
+                inner.started.is_none() && !matches!(inner.ready, Some(Err(_)))
+            })
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        match (&inner.started, &inner.ready) {
+            (Some(report), _) => Ok(report.clone()),
+            (None, Some(Err(failure))) => Err(failure.clone()),
+            _ => Err(Failure::new(
+                "timeout",
+                format!("it did not start within {} s", timeout.as_secs()),
+                "`collective logs NAME --shim` says what it waits for",
+            )),
+        }
+    }
+
+    /// The start has succeeded or failed. The first word counts.
+    pub fn set_ready(&self, ready: Result<StartReport>) {
+        self.lock().ready.get_or_insert(ready);
+        self.changed.notify_all();
+    }
+
+    /// Waits until the start has succeeded or failed.
+    pub fn await_ready(&self, timeout: Duration) -> Result<StartReport> {
+        let inner = self.lock();
+        let (inner, _) = self
+            .changed
+            .wait_timeout_while(inner, timeout, |inner| inner.ready.is_none())
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        inner.ready.clone().unwrap_or_else(|| {
+            Err(Failure::new(
+                "not_ready",
+                format!("it was not ready within {} s", timeout.as_secs()),
+                "`collective logs NAME` shows its console; it goes on starting",
+            ))
+        })
+    }
+
+    /// Everything, for `Status`.
+    pub fn status(&self) -> Status {
+        let (status, volumes) = {
+            let inner = self.lock();
+            let stalled = inner.stalls.iter().next().map(|((volume, page), why)| {
+                format!("page {page} of volume {volume} cannot be had: {why}")
+            });
+            let state =
+                if stalled.is_some() && inner.state == "running" { "paused" } else { inner.state };
+            let status = Status {
+                pid: std::process::id(),
+                qemu_pid: inner.qemu_pid,
+                state: state.to_owned(),
+                accel: inner.accel.clone(),
+                ports: inner.ports.clone(),
+                volumes: Vec::new(),
+                stalled,
+                generation: inner.generation,
+            };
+            (status, inner.volumes.clone())
+        };
+        // The counters are read without the lock: a volume may be busy.
+        Status { volumes: volumes.map_or_else(Vec::new, |read| read()), ..status }
+    }
+}

@@ -1,0 +1,557 @@
+//! The start of an instance, in phases; each is consumed by the next, and whatever fails cleans up
+//! what the phases before it made.
+//!
+//! ```text
+//! Claim (the lease) ──▶ Volumes (opened, mounted) ──▶ Guest (QEMU on these files) ──▶ Running
+//! ```
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use api::StartReport;
+use model::{DiskSpec, InstanceState, Name, PortMap, Ready};
+use network::Network;
+use vmm::{Accel, DiskFile, Launch, NicLaunch, Qemu};
+use volume::{Cache, Fetcher, Stall, StallObserver};
+
+use super::claim::{self, Claim};
+use super::guest::Guest;
+use super::order::{Order, Start};
+use super::ready::ReadyCheck;
+use super::running::Running;
+use super::server::{Door, Message};
+use super::shared::Shared;
+use super::volumes::{self, Origin, Volumes};
+use super::{identity, leftovers};
+use crate::dir::HostDir;
+use crate::failure::{Failure, Result};
+use crate::local::{LocalDir, LocalInstance};
+use crate::ports;
+use crate::record::{Blob, Machine};
+use crate::store::Store;
+
+/// Threads that fetch from the repository for one instance.
+const FETCH_THREADS: usize = 8;
+/// How long the script that refreshes a guest's identity and clock may take.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Starts what `order` says. The guest runs when this returns; whether it is ready is found out
+/// in the background.
+pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Result<Running> {
+    let began = ambient::now();
+    let name = Name::new(&order.name).map_err(|e| Failure::new("usage", e.to_string(), ""))?;
+    super::unmount_leftovers(local)?;
+    let store = Store::open(host, &order.repository)?;
+    let accel = choose_accel(&order.accel)?;
+    if matches!(order.start, Start::Existing { .. }) {
+        leftovers::branch_if_stale(&store, host, &name)?;
+    }
+    let claim = claim::claim(&store, host, &name, &order.start)?;
+    let result = with_claim(host, order, local, door, &store, &claim, accel, began);
+    if result.is_err() {
+        // The lease goes back only when nothing of the instance is left open here.
+        if let Err(failure) = claim::release(&store, &claim) {
+            eprintln!("the lease could not be given back: {failure}");
+        }
+        if claim.before.is_none() {
+            let _ = std::fs::remove_file(local.path().join("instance.json"));
+        }
+    }
+    result
+}
+
+/// The phases after the lease.
+#[expect(clippy::too_many_arguments, reason = "the whole situation of a start")]
+fn with_claim(
+    host: &HostDir,
+    order: &Order,
+    local: &LocalDir,
+    door: &Door,
+    store: &Store,
+    claim: &Claim,
+    accel: Accel,
+    began: ambient::Instant,
+) -> Result<Running> {
+    let hardware = &claim.version.hardware;
+    let crashed = leftovers::belong_to(local, host, claim)?;
+    let memory = match &claim.checkpoint {
+        Some(checkpoint) if !crashed => checkpoint.memory.clone(),
+        _ => None,
+    };
+    if let Some(memory) = &memory {
+        check_machine(&memory.machine, hardware.memory_bytes, accel)?;
+    }
+    let instance = LocalInstance {
+        format: 1,
+        id: claim.head.instance.to_string(),
+        appliance: claim.head.appliance.to_string(),
+        version: claim.version.version.clone(),
+        generation: claim.generation.0,
+        repository: order.repository.clone(),
+        ports: order.ports.clone(),
+        accel: accel.as_str().to_owned(),
+        open: true,
+    };
+    local.write(&instance)?;
+    door.shared.set_generation(claim.generation.0);
+
+    let owner = qemu_user(&claim.head.instance);
+    prepare_run(local, owner)?;
+    let cache = Arc::new(Cache::open(&host.folder("cache")?, host.cache_bytes_max())?);
+    let fetcher = Arc::new(Fetcher::new(cache, store.source(), FETCH_THREADS));
+    let files = BootFiles::prepare(host, local, &fetcher, claim)?;
+    let volumes = open_volumes(local, claim, crashed, &memory, &fetcher, owner, door)?;
+    let reader: Vec<_> = volumes.all().cloned().collect();
+    door.shared.set_volumes(Arc::new(move || reader.iter().map(|v| volumes::print(v)).collect()));
+
+    let mut guest_ports = ports::read(&order.ports);
+    let ready_port = add_ready_port(&claim.version.ready, &mut guest_ports)?;
+    let started = start_guest(local, claim, &memory, accel, owner, &files, &volumes, &guest_ports)
+        .and_then(|guest| {
+            let loaded = load(&guest, local, &fetcher, memory.as_ref().map(|m| &m.device_state));
+            match loaded.and_then(|()| guest.unpause()) {
+                Ok(()) => Ok(guest),
+                Err(failure) => {
+                    guest.kill();
+                    Err(failure)
+                }
+            }
+        });
+    let (guest, console_offset) = match started {
+        Ok(guest) => (guest, files.console_offset),
+        Err(failure) => {
+            let failure = with_stall(failure, &door.shared);
+            let _ = volumes.close();
+            if !crashed {
+                let _ = local.remove_volumes();
+                let _ = local.write(&LocalInstance { open: false, ..instance });
+            }
+            return Err(failure);
+        }
+    };
+    let started_ms = began.elapsed().as_millis() as u64;
+    door.shared.set_machine(accel.as_str(), order.ports.clone(), guest.pid());
+    door.shared.set_state(InstanceState::Running.as_str());
+    *door.guest.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(guest.clone());
+    watch(&guest, door.owner.clone());
+    if crashed {
+        eprintln!("went on from the disks that a crash left: as after a power cut");
+    }
+
+    let how = if memory.is_some() { "continued" } else { "booted" };
+    let report = StartReport {
+        started_ms,
+        ready_ms: 0,
+        fetched_bytes: 0,
+        reused_bytes: 0,
+        accel: accel.as_str().to_owned(),
+        ports: order.ports.clone(),
+        how: how.to_owned(),
+    };
+    door.shared.set_started(report.clone());
+    let fresh = claim.head.fresh.then(|| (claim.head.name.clone(), claim.head.macs.clone()));
+    await_ready(AwaitReady {
+        check: ReadyCheck {
+            ready: claim.version.ready.clone(),
+            port: ready_port,
+            console: local.console_log(),
+            console_offset,
+            // A guest that continues has said its line before.
+            continued: memory.is_some(),
+            guest: guest.clone(),
+        },
+        timeout: Duration::from_millis(order.ready_timeout_ms),
+        fresh,
+        shared: door.shared.clone(),
+        store: store.clone(),
+        volumes: volumes.all().cloned().collect(),
+        report,
+        began,
+    });
+
+    Ok(Running {
+        store: store.clone(),
+        local: local.clone(),
+        instance,
+        generation: claim.generation,
+        head: claim.head.clone(),
+        version: claim.version.clone(),
+        machine: Machine {
+            machine_type: crate::pending::machine_type(hardware.profile).to_owned(),
+            cpu_model: vmm::BASELINE_CPU.to_owned(),
+            accel: accel.as_str().to_owned(),
+            memory_bytes: hardware.memory_bytes,
+        },
+        volumes,
+        guest,
+        shared: door.shared.clone(),
+    })
+}
+
+/// `auto` proves KVM with a 64-bit payload, and falls back to TCG.
+fn choose_accel(wanted: &str) -> Result<Accel> {
+    let refuse = |why: String| {
+        Err(Failure::new(
+            "hypervisor",
+            format!("KVM cannot be used: {why}"),
+            "`--accel auto` falls back to TCG; `collective doctor` says more",
+        ))
+    };
+    match (wanted, wanted != "tcg") {
+        (_, false) => Ok(Accel::Tcg),
+        (wanted, _) => match crate::pending::prove_kvm() {
+            crate::pending::KvmProof::Proven => Ok(Accel::Kvm),
+            crate::pending::KvmProof::NotThere(why) | crate::pending::KvmProof::False(why)
+                if wanted == "kvm" =>
+            {
+                refuse(why)
+            }
+            crate::pending::KvmProof::NotThere(why) | crate::pending::KvmProof::False(why) => {
+                eprintln!("TCG runs the guest: {why}");
+                Ok(Accel::Tcg)
+            }
+        },
+    }
+}
+
+/// Refuses a checkpoint that this machine cannot continue, before anything starts.
+fn check_machine(saved: &Machine, memory_bytes: u64, accel: Accel) -> Result<()> {
+    let mismatch = |what: &str, saved: &str, here: &str| {
+        Err(Failure::new(
+            "hypervisor",
+            format!("the checkpoint was made with {what} {saved}; here it is {here}"),
+            "resume it where they are equal, or `collective fork NAME --at` a checkpoint without memory",
+        ))
+    };
+    if saved.memory_bytes != memory_bytes {
+        return mismatch(
+            "a memory of",
+            &model::format_bytes(saved.memory_bytes),
+            &model::format_bytes(memory_bytes),
+        );
+    }
+    if saved.cpu_model != vmm::BASELINE_CPU {
+        return mismatch("the CPU model", &saved.cpu_model, vmm::BASELINE_CPU);
+    }
+    if saved.accel != accel.as_str() {
+        return mismatch("the accelerator", &saved.accel, accel.as_str());
+    }
+    Ok(())
+}
+
+/// First of the users that QEMU processes run as when we are root. Far from the users of people,
+/// packages and containers; nobody needs to be named so.
+const QEMU_UID_FIRST: u32 = 1_900_000_000;
+
+/// The user and group that an instance's QEMU runs as: one of its own when we are root.
+fn qemu_user(instance: &model::InstanceId) -> Option<(u32, u32)> {
+    rustix::process::geteuid().is_root().then(|| {
+        let [a, b, c, ..] = *instance.as_bytes();
+        let id = QEMU_UID_FIRST + u32::from_be_bytes([0, a, b, c]);
+        (id, id)
+    })
+}
+
+/// Makes the run directory, which QEMU's user owns.
+fn prepare_run(local: &LocalDir, owner: Option<(u32, u32)>) -> Result<()> {
+    for path in [local.run(), local.ram_mount(), local.disk_mount()] {
+        crate::dir::make_private_dir(&path)?;
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
+        }
+    }
+    for name in [vmm::CONSOLE_SOCKET, vmm::VNC_SOCKET] {
+        let _ = std::fs::remove_file(local.run().join(name));
+    }
+    Ok(())
+}
+
+/// Kernel and initrd as files, and how long the console's log was.
+struct BootFiles {
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    console_offset: u64,
+}
+
+impl BootFiles {
+    fn prepare(
+        host: &HostDir,
+        local: &LocalDir,
+        fetcher: &Arc<Fetcher>,
+        claim: &Claim,
+    ) -> Result<Self> {
+        let blobs = host.folder("cache/blobs")?;
+        let file = |blob: &Option<Blob>, name: &str| -> Result<Option<PathBuf>> {
+            let Some(blob) = blob else { return Ok(None) };
+            let cached = crate::blob::materialise(&blobs, blob, fetcher)?;
+            let path = local.run().join(name);
+            let _ = std::fs::remove_file(&path);
+            std::fs::hard_link(&cached, &path)?;
+            Ok(Some(path))
+        };
+        Ok(Self {
+            kernel: file(&claim.version.kernel, "kernel")?,
+            initrd: file(&claim.version.initrd, "initrd")?,
+            console_offset: std::fs::metadata(local.console_log()).map_or(0, |log| log.len()),
+        })
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the whole situation of a start")]
+fn open_volumes(
+    local: &LocalDir,
+    claim: &Claim,
+    crashed: bool,
+    memory: &Option<crate::record::Memory>,
+    fetcher: &Arc<Fetcher>,
+    owner: Option<(u32, u32)>,
+    door: &Door,
+) -> Result<Volumes> {
+    let hardware = &claim.version.hardware;
+    let manifests = match &claim.checkpoint {
+        Some(checkpoint) => &checkpoint.disks,
+        None => &claim.version.disks,
+    };
+    if manifests.len() != hardware.disks.len() {
+        return Err(Failure::new(
+            "damaged",
+            "the checkpoint has not as many disks as its hardware description",
+            "`collective repo check` says more",
+        ));
+    }
+    let disks: Vec<(DiskSpec, Origin)> = hardware
+        .disks
+        .iter()
+        .zip(manifests)
+        .map(|(spec, manifest)| {
+            let left = crashed && volumes::disk_folder(local, spec).exists();
+            let origin = if left { Origin::Leftover } else { Origin::Base(Some(*manifest)) };
+            (spec.clone(), origin)
+        })
+        .collect();
+    let observer =
+        Arc::new(Observer { shared: door.shared.clone(), owner: door.owner.clone().into() });
+    let trouble = observer.clone();
+    Volumes::open(
+        local,
+        hardware.memory_bytes,
+        Origin::Base(memory.as_ref().map(|memory| memory.ram)),
+        &disks,
+        fetcher,
+        observer,
+        owner,
+        Arc::new(move |event| trouble.export(event)),
+    )
+}
+
+/// Tells the owner when a page cannot be had, and when it can again.
+struct Observer {
+    shared: Arc<Shared>,
+    owner: OwnerQueue,
+}
+
+/// A queue's end that several threads may use.
+struct OwnerQueue(std::sync::Mutex<Sender<Message>>);
+
+impl From<Sender<Message>> for OwnerQueue {
+    fn from(sender: Sender<Message>) -> Self {
+        Self(std::sync::Mutex::new(sender))
+    }
+}
+
+impl OwnerQueue {
+    fn send(&self, message: Message) {
+        let _ = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).send(message);
+    }
+}
+
+/// Pages whose number is not known, and writes.
+const NO_PAGE: u64 = u64::MAX;
+
+impl StallObserver for Observer {
+    fn stalled(&self, stall: &Stall<'_>) {
+        let page = stall.page.unwrap_or(NO_PAGE);
+        if stall.attempts == 1 {
+            eprintln!("waiting: {}", stall.error);
+        }
+        self.shared.set_stall(stall.volume, page, stall.error.to_string());
+        // Not at once: what comes back within a moment is not worth a pause.
+        if stall.attempts > 2 {
+            self.owner.send(Message::Stalled);
+        }
+    }
+
+    fn resumed(&self, volume: &str, waited: Duration) {
+        eprintln!("volume {volume} goes on after {:.1} s", waited.as_secs_f64());
+        self.shared.clear_stalls(volume);
+        self.owner.send(Message::Recovered);
+    }
+}
+
+impl Observer {
+    fn export(&self, trouble: &export::Trouble<'_>) {
+        match trouble {
+            export::Trouble::WriteHeld { file, error } => {
+                let why = format!("what the guest writes cannot be stored: {error}");
+                self.shared.set_stall(file, NO_PAGE, why);
+                self.owner.send(Message::Stalled);
+            }
+            export::Trouble::WritesResumed => {
+                self.shared.clear_writes(NO_PAGE);
+                self.owner.send(Message::Recovered);
+            }
+            export::Trouble::ReadLost { file, offset, error, .. } => {
+                eprintln!("lost: {file} at {offset}: {error}");
+            }
+        }
+    }
+}
+
+/// With a port check, the port has to be reachable from here: published, or by a port of its own
+/// on loopback.
+fn add_ready_port(ready: &Ready, ports: &mut Vec<PortMap>) -> Result<Option<SocketAddr>> {
+    let Ready::Port(guest_port) = ready else { return Ok(None) };
+    if let Some(port) = ports.iter().find(|port| port.guest_port == *guest_port) {
+        let address = if port.address.is_unspecified() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            port.address
+        };
+        return Ok(Some(SocketAddr::new(address, port.host_port)));
+    }
+    let own = ports::settle(&[PortMap {
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+        host_port: 0,
+        guest_port: *guest_port,
+    }])?;
+    let address = SocketAddr::new(own[0].address, own[0].host_port);
+    ports.extend(own);
+    Ok(Some(address))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the whole situation of a start")]
+fn start_guest(
+    local: &LocalDir,
+    claim: &Claim,
+    memory: &Option<crate::record::Memory>,
+    accel: Accel,
+    owner: Option<(u32, u32)>,
+    files: &BootFiles,
+    volumes: &Volumes,
+    ports: &[PortMap],
+) -> Result<Arc<Guest>> {
+    let hardware = &claim.version.hardware;
+    let mut disks = Vec::new();
+    for spec in &hardware.disks {
+        let path = volumes.disk_path(&spec.name)?;
+        disks.push(DiskFile { name: spec.name.clone(), path, read_only: false });
+    }
+    let mut nics = Vec::new();
+    for (index, spec) in hardware.nics.iter().enumerate() {
+        let mac = network::Mac(claim.head.macs.get(index).copied().unwrap_or_default());
+        // Published ports are the first card's.
+        let ports = if index == 0 { ports } else { &[] };
+        let netdev = network::UserMode::default().plug(spec, mac, ports)?;
+        nics.push(NicLaunch { mac, netdev });
+    }
+    let launch = Launch {
+        qemu: vmm::find_qemu()?,
+        hardware: hardware.clone(),
+        cpu_model: vmm::BASELINE_CPU.to_owned(),
+        accel,
+        ram_path: volumes.ram_path()?,
+        disks,
+        kernel: files.kernel.clone(),
+        initrd: files.initrd.clone(),
+        cmdline_extra: String::new(),
+        nics,
+        vmgenid: claim.head.vmgenid,
+        uuid: *claim.head.instance.as_bytes(),
+        run_dir: local.run(),
+        incoming: memory.is_some(),
+        jail: vmm::Jail::new(
+            vmm::Launcher::this_binary(),
+            owner.map(|(uid, gid)| vmm::Identity { uid, gid }),
+        ),
+    };
+    let qemu = Qemu::spawn(&launch)?;
+    Ok(Arc::new(Guest::new(qemu, local.run())))
+}
+
+/// Brings the device state here, and loads it.
+fn load(
+    guest: &Guest,
+    local: &LocalDir,
+    fetcher: &Arc<Fetcher>,
+    state: Option<&Blob>,
+) -> Result<()> {
+    let Some(blob) = state else { return Ok(()) };
+    let path = local.run().join("device-state.in");
+    crate::blob::write(&path, blob, fetcher)?;
+    // QEMU's user reads it; nobody else can enter the run directory.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
+    let loaded = guest.load(&path);
+    let _ = std::fs::remove_file(&path);
+    loaded
+}
+
+/// Tells the owner when QEMU ends or the guest powers itself off.
+fn watch(guest: &Arc<Guest>, owner: Sender<Message>) {
+    let guest = guest.clone();
+    std::thread::spawn(move || {
+        let end = guest.await_end();
+        let _ = owner.send(Message::Ended(end));
+    });
+}
+
+/// A page that cannot be had is the likelier reason than what QEMU said about it.
+fn with_stall(failure: Failure, shared: &Shared) -> Failure {
+    match shared.status().stalled {
+        Some(stalled) => Failure::new(
+            "unavailable",
+            format!("{}: {stalled}", failure.message),
+            "`collective repo check` looks for what is missing or damaged",
+        ),
+        None => failure,
+    }
+}
+
+/// What the ready check's thread needs.
+struct AwaitReady {
+    check: ReadyCheck,
+    timeout: Duration,
+    fresh: Option<(Name, Vec<[u8; 6]>)>,
+    shared: Arc<Shared>,
+    store: Store,
+    volumes: Vec<Arc<volume::Volume>>,
+    report: StartReport,
+    began: ambient::Instant,
+}
+
+fn await_ready(wait: AwaitReady) {
+    std::thread::spawn(move || {
+        let guest = wait.check.guest.clone();
+        if wait.check.continued {
+            let fresh = wait.fresh.as_ref().map(|(name, macs)| (name, macs.as_slice()));
+            let script = identity::script(ambient::unix_ms(), fresh);
+            if let Err(failure) = guest.script(&script, IDENTITY_TIMEOUT) {
+                eprintln!("the guest's clock and identity were not refreshed: {failure}");
+            }
+        }
+        let result = wait.check.wait(wait.timeout).map(|()| StartReport {
+            ready_ms: wait.began.elapsed().as_millis() as u64,
+            fetched_bytes: wait.store.fetched_bytes(),
+            reused_bytes: wait
+                .volumes
+                .iter()
+                .map(|volume| volume.stats().cache_hits * model::PAGE_BYTES as u64)
+                .sum(),
+            ..wait.report
+        });
+        wait.shared.set_ready(result);
+    });
+}

@@ -1,0 +1,208 @@
+//! The instance's volumes: opened, exported as files, frozen together, sealed together.
+//!
+//! *Invariant.* RAM and disks are frozen inside the same pause, always; a volume's overlay is
+//! given up only after the manifest that replaces it is durable.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::VolumePrint;
+use export::{Export, ExportFile};
+use model::{DiskSpec, ManifestId, PAGE_BYTES};
+use volume::{Fetcher, Sealed, StallObserver, Volume, VolumeOptions};
+
+use crate::failure::{Failure, Result};
+use crate::local::LocalDir;
+use crate::store::Session;
+
+/// Where a volume starts from.
+pub enum Origin {
+    /// A manifest, or nothing (all zeros).
+    Base(Option<ManifestId>),
+    /// The folder that a crashed shim left.
+    Leftover,
+}
+
+/// Every volume of one instance.
+pub struct Volumes {
+    pub ram: Arc<Volume>,
+    pub disks: Vec<Arc<Volume>>,
+    ram_export: Export,
+    disk_export: Option<Export>,
+    observer: Arc<dyn StallObserver>,
+}
+
+/// How much is read ahead of a sequential reader of a disk, bytes.
+const DISK_READAHEAD_BYTES: u64 = 1 << 20;
+/// The file of the memory in its mount.
+const RAM: &str = "ram";
+
+/// Opens one volume in its folder.
+pub fn open_volume(
+    folder: &Path,
+    name: &str,
+    size_bytes: u64,
+    origin: &Origin,
+    fetcher: &Arc<Fetcher>,
+    observer: Option<Arc<dyn StallObserver>>,
+) -> Result<Arc<Volume>> {
+    let readahead_bytes = if name == RAM { 0 } else { DISK_READAHEAD_BYTES };
+    let options = VolumeOptions { name: name.to_owned(), readahead_bytes, observer };
+    let volume = match origin {
+        Origin::Leftover => Volume::open(folder, fetcher.clone(), options)?,
+        Origin::Base(base) => {
+            if folder.exists() {
+                std::fs::remove_dir_all(folder)?;
+            }
+            Volume::create(folder, *base, size_bytes, fetcher.clone(), options)?
+        }
+    };
+    if volume.size_bytes() != size_bytes {
+        return Err(Failure::new(
+            "damaged",
+            format!("volume {name} has {} bytes, not {size_bytes}", volume.size_bytes()),
+            "it belongs to another hardware description; `collective undo NAME` goes back",
+        ));
+    }
+    Ok(Arc::new(volume))
+}
+
+/// Where a disk's volume is kept.
+pub fn disk_folder(local: &LocalDir, disk: &DiskSpec) -> PathBuf {
+    local.volumes().join(format!("disk-{}", disk.name))
+}
+
+impl Volumes {
+    /// Opens every volume and mounts them: memory and disks apart, because they want different
+    /// read-ahead.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another noun; a struct would rename them"
+    )]
+    pub fn open(
+        local: &LocalDir,
+        memory_bytes: u64,
+        ram: Origin,
+        disks: &[(DiskSpec, Origin)],
+        fetcher: &Arc<Fetcher>,
+        observer: Arc<dyn StallObserver>,
+        owner: Option<(u32, u32)>,
+        on_trouble: Arc<dyn Fn(&export::Trouble<'_>) + Send + Sync>,
+    ) -> Result<Self> {
+        crate::dir::make_private_dir(&local.volumes())?;
+        let open = |folder: &Path, name: &str, size, origin: &Origin| {
+            open_volume(folder, name, size, origin, fetcher, Some(observer.clone()))
+        };
+        let ram = open(&local.volumes().join(RAM), RAM, memory_bytes, &ram)?;
+        let mut volumes = Vec::with_capacity(disks.len());
+        for (spec, origin) in disks {
+            volumes.push(open(&disk_folder(local, spec), &spec.name, spec.size_bytes, origin)?);
+        }
+        let file = |volume: &Arc<Volume>| -> Arc<dyn ExportFile> {
+            Arc::new(export::VolumeFile::new(volume.clone()))
+        };
+        let options = |options: export::Options| export::Options {
+            owner,
+            on_trouble: Some(on_trouble.clone()),
+            ..options
+        };
+        let ram_export = Export::mount(
+            &local.ram_mount(),
+            vec![(RAM.to_owned(), file(&ram))],
+            options(export::Options::ram()),
+        )?;
+        let disk_export = if volumes.is_empty() {
+            None
+        } else {
+            let files = disks
+                .iter()
+                .zip(&volumes)
+                .map(|((spec, _), volume)| (spec.name.clone(), file(volume)))
+                .collect();
+            Some(Export::mount(&local.disk_mount(), files, options(export::Options::disk()))?)
+        };
+        Ok(Self { ram, disks: volumes, ram_export, disk_export, observer })
+    }
+
+    /// The file that is the guest's memory.
+    pub fn ram_path(&self) -> Result<PathBuf> {
+        Ok(self.ram_export.path(RAM)?)
+    }
+
+    /// The file of a disk.
+    pub fn disk_path(&self, name: &str) -> Result<PathBuf> {
+        match &self.disk_export {
+            Some(export) => Ok(export.path(name)?),
+            None => Err(Failure::new("internal", format!("no disk {name}"), "")),
+        }
+    }
+
+    /// Memory first, then the disks.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Volume>> {
+        std::iter::once(&self.ram).chain(&self.disks)
+    }
+
+    /// Brings what the kernel holds of memory into its volume.
+    pub fn sync_ram(&self) -> Result<()> {
+        Ok(self.ram_export.sync(RAM)?)
+    }
+
+    /// Brings what the kernel holds of the disks into their volumes, and makes it durable.
+    pub fn sync_disks(&self) -> Result<()> {
+        if let Some(export) = &self.disk_export {
+            for disk in &self.disks {
+                export.sync(disk.name())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes every volume. The guest stands still, and everything has been synced.
+    pub fn freeze(&self) -> Result<()> {
+        for volume in self.all() {
+            volume.freeze()?;
+        }
+        Ok(())
+    }
+
+    /// Lets everything that waits for the repository fail: the instance is ending.
+    pub fn give_up(&self) {
+        self.ram_export.give_up_reads();
+        if let Some(export) = &self.disk_export {
+            export.give_up_reads();
+        }
+        for volume in self.all() {
+            volume.cancel();
+        }
+    }
+
+    /// Unmounts.
+    pub fn close(self) -> Result<()> {
+        self.give_up();
+        let ram = self.ram_export.unmount();
+        if let Some(export) = self.disk_export {
+            export.unmount()?;
+        }
+        drop(self.observer);
+        Ok(ram?)
+    }
+}
+
+/// Seals one volume into a session; gives the manifest to adopt once the session is durable.
+pub fn seal(volume: &Volume, session: &mut Session) -> Result<Sealed> {
+    Ok(volume.seal(session.sink())?)
+}
+
+/// One volume's line of `inspect`.
+pub fn print(volume: &Volume) -> VolumePrint {
+    let stats = volume.stats();
+    let page = PAGE_BYTES as u64;
+    VolumePrint {
+        name: volume.name().to_owned(),
+        manifest: volume.base().map(|id| id.to_string()),
+        size_bytes: volume.size_bytes(),
+        dirty_bytes: Some((stats.active.data_pages + stats.frozen.data_pages) as u64 * page),
+        fetched_bytes: Some(stats.fetched_bytes),
+        cached_bytes: Some(stats.cache_hits * page),
+    }
+}

@@ -1,0 +1,578 @@
+//! The repository as a host uses it: heads, versions, checkpoints, branches, and sessions that
+//! write them.
+//!
+//! | ref kind | name | payload | names |
+//! | --- | --- | --- | --- |
+//! | `appliance` | the appliance's | the version's id | the version's record |
+//! | `instance` | the instance's | its head | version, checkpoint, origin |
+//! | `branch` | instance id and checkpoint | the head it left | version, checkpoint |
+//!
+//! *Invariant.* A head, version or branch is made visible only after the session that wrote what
+//! it names has finished.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{CheckPrint, GcPrint, RepoInitPrint, RepoStatsPrint};
+use chunk::crypt::MasterKey;
+use chunk::{ChunkSink, ChunkSource, id_of};
+use manifest::{Manifest, NodeCache};
+use model::{CheckpointId, ChunkId, Generation, InstanceId, ManifestId, Name, VersionId};
+use objects::{Counted, Objects};
+use repository::{
+    Child, Init, Open, PackWriter, RefError, RefPayload, RefValue, Repository, RepositoryError,
+    StoreStats, Target,
+};
+
+use crate::dir::HostDir;
+use crate::failure::{Failure, Result};
+use crate::record::{self, Blob, Checkpoint, Head, Version};
+
+const APPLIANCE: &str = "appliance";
+const INSTANCE: &str = "instance";
+const BRANCH: &str = "branch";
+/// Decoded manifest nodes kept while a manifest is built.
+const NODES_MAX: usize = 256;
+
+/// Where a repository's key is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// In a folder: with it. Elsewhere: on the host.
+    Default,
+    /// A file in the repository's folder.
+    Repository,
+    /// In this host's `keys/`.
+    Host,
+    /// There is none: the repository is public.
+    None,
+}
+
+/// An open repository, with what this host knows about it.
+#[derive(Clone)]
+pub struct Store {
+    repository: Repository,
+    counted: Arc<Counted<Arc<dyn Objects>>>,
+    location: String,
+}
+
+/// The newest generation of an instance's head.
+pub struct Current {
+    /// The newest generation, also when the instance was removed; 0 when there never was one.
+    pub generation: Generation,
+    /// The head, when there is an instance.
+    pub head: Option<(Generation, Head)>,
+}
+
+/// What became of an advance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advance {
+    Done(Generation),
+    /// Somebody else has advanced it.
+    Fenced,
+}
+
+/// A line beside an instance's own.
+#[derive(Debug, Clone)]
+pub struct Branch {
+    name: String,
+    generation: Generation,
+    pub checkpoint: CheckpointId,
+}
+
+/// A location as it is written down: folders absolute, URLs as they are.
+pub fn absolute_location(location: &str) -> Result<String> {
+    if location.contains("://") {
+        return Ok(location.to_owned());
+    }
+    let path = std::path::absolute(location)?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+fn open_objects(location: &str) -> Result<Arc<Counted<Arc<dyn Objects>>>> {
+    Ok(Arc::new(Counted::new(objects::open(location)?)))
+}
+
+impl Store {
+    /// Makes a repository.
+    pub fn init(host: &HostDir, location: &str, place: KeyPlace) -> Result<RepoInitPrint> {
+        let objects = objects::create(location)?;
+        let in_folder = objects.folder().is_some();
+        let (key, key_place) = match place {
+            KeyPlace::None => (None, repository::KeyPlace::Host),
+            KeyPlace::Repository => {
+                (Some(repository::new_key()), repository::KeyPlace::InRepository)
+            }
+            KeyPlace::Default if in_folder => {
+                (Some(repository::new_key()), repository::KeyPlace::InRepository)
+            }
+            KeyPlace::Default | KeyPlace::Host => {
+                (Some(repository::new_key()), repository::KeyPlace::Host)
+            }
+        };
+        let init = Init {
+            key: key.clone(),
+            key_place,
+            local_dir: Some(host.folder("index")?),
+            ..Init::default()
+        };
+        // Kept before the repository exists: a key must never be lost to a crash.
+        let kept = match (&key, key_place) {
+            (Some(key), repository::KeyPlace::Host) => Some(keep_key(host, key)?),
+            _ => None,
+        };
+        let repository = Repository::init(objects, &init).inspect_err(|_| {
+            if let Some(kept) = &kept {
+                let _ = std::fs::remove_file(kept);
+            }
+        })?;
+        Ok(RepoInitPrint {
+            location: location.to_owned(),
+            id: hex(&repository.id()),
+            encrypted: repository.is_private(),
+            key: key.map(|_| match key_place {
+                repository::KeyPlace::Host => "host".to_owned(),
+                repository::KeyPlace::InRepository => "repository".to_owned(),
+            }),
+        })
+    }
+
+    /// Opens a repository and its sources; tries every key that this host has.
+    pub fn open(host: &HostDir, location: &str) -> Result<Self> {
+        let mut sources: Vec<Arc<dyn ChunkSource>> = Vec::new();
+        for source in host.sources().iter().filter(|source| *source != location) {
+            let objects: Arc<dyn Objects> = open_objects(source)?;
+            let repository = open_with_keys(host, objects, Vec::new())
+                .map_err(|failure| failure.during(format!("source {source}")))?;
+            sources.push(Arc::new(repository));
+        }
+        let counted = open_objects(location)?;
+        let repository = open_with_keys(host, counted.clone(), sources)?;
+        Ok(Self { repository, counted, location: location.to_owned() })
+    }
+
+    /// Where it is.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Bytes that were read from the store since it was opened.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.counted.counts().read_bytes
+    }
+
+    /// Where chunks come from.
+    pub fn source(&self) -> Arc<dyn ChunkSource> {
+        Arc::new(self.repository.clone())
+    }
+
+    /// A session that writes.
+    pub fn session(&self) -> Result<Session> {
+        Ok(Session { writer: self.repository.writer()?, source: self.source() })
+    }
+
+    /// The head of an instance.
+    pub fn head(&self, name: &Name) -> Result<Current> {
+        let refs = self.repository.refs();
+        match refs.read(INSTANCE, name.as_str())? {
+            Some(value) => {
+                let head = decode_head(name.as_str(), &value.body)?;
+                let generation = value.generation;
+                Ok(Current { generation, head: Some((generation, head)) })
+            }
+            // A removed one's generations go on counting.
+            None => {
+                let generation = refs.current(INSTANCE, name.as_str())?.unwrap_or_default();
+                Ok(Current { generation, head: None })
+            }
+        }
+    }
+
+    /// The head as one generation said.
+    pub fn head_at(&self, name: &Name, generation: Generation) -> Result<Option<Head>> {
+        match self.repository.refs().read_at(INSTANCE, name.as_str(), generation)? {
+            Some(value) => decode_head(name.as_str(), &value.body).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Every instance's head.
+    pub fn heads(&self) -> Result<Vec<(Generation, Head)>> {
+        let mut heads = Vec::new();
+        for entry in self.repository.refs().list(INSTANCE)? {
+            heads.push((entry.value.generation, decode_head(&entry.name, &entry.value.body)?));
+        }
+        Ok(heads)
+    }
+
+    /// Moves a head to its next generation.
+    pub fn advance(&self, from: Generation, head: &Head) -> Result<Advance> {
+        let roots = [head.checkpoint, head.origin]
+            .into_iter()
+            .flatten()
+            .map(ChunkId::from)
+            .chain([head.version.into()])
+            .map(Target::Record)
+            .collect();
+        let name = head.name.as_str();
+        let payload = RefPayload { roots, body: record::encode_head(head) };
+        self.advance_ref(INSTANCE, name, from, payload)
+    }
+
+    /// Removes an instance: its newest generation names nothing any more.
+    pub fn retire(&self, from: Generation, name: &Name) -> Result<Advance> {
+        match self.repository.refs().remove(INSTANCE, name.as_str(), from) {
+            Ok(()) => Ok(Advance::Done(from.next())),
+            Err(RefError::Fenced { .. }) => Ok(Advance::Fenced),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn advance_ref(
+        &self,
+        kind: &str,
+        name: &str,
+        from: Generation,
+        payload: RefPayload,
+    ) -> Result<Advance> {
+        match self.repository.refs().advance(kind, name, from, &payload) {
+            Ok(generation) => Ok(Advance::Done(generation)),
+            Err(RefError::Fenced { .. }) => Ok(Advance::Fenced),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The newest version of an appliance.
+    pub fn appliance(&self, name: &Name) -> Result<Option<VersionId>> {
+        match self.repository.refs().read(APPLIANCE, name.as_str())? {
+            Some(value) => Ok(Some(first_root(&value)?.into())),
+            None => Ok(None),
+        }
+    }
+
+    /// Every appliance.
+    pub fn appliances(&self) -> Result<Vec<(Name, VersionId)>> {
+        let mut appliances = Vec::new();
+        for entry in self.repository.refs().list(APPLIANCE)? {
+            let name = Name::appliance(&entry.name).map_err(|e| damaged(&entry.name, e))?;
+            appliances.push((name, first_root(&entry.value)?.into()));
+        }
+        Ok(appliances)
+    }
+
+    /// Makes a version the newest of its appliance.
+    pub fn set_appliance(&self, name: &Name, version: VersionId) -> Result<()> {
+        loop {
+            let refs = self.repository.refs();
+            let current = refs.read(APPLIANCE, name.as_str())?;
+            let generation = refs.current(APPLIANCE, name.as_str())?.unwrap_or_default();
+            if let Some(value) = &current
+                && first_root(&value).is_ok_and(|root| VersionId::from(root) == version)
+            {
+                return Ok(());
+            }
+            let roots = vec![Target::Record(version.into())];
+            let payload = RefPayload { roots, body: version.to_string().into_bytes() };
+            if let Advance::Done(_) =
+                self.advance_ref(APPLIANCE, name.as_str(), generation, payload)?
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads a version.
+    pub fn version(&self, id: VersionId) -> Result<Version> {
+        let record = repository::read_record(&self.repository, &id.into())?;
+        record::decode_version(&record.body).map_err(|e| record_failure(e, &id.short()))
+    }
+
+    /// Reads a checkpoint.
+    pub fn checkpoint(&self, id: CheckpointId) -> Result<Checkpoint> {
+        let record = repository::read_record(&self.repository, &id.into())?;
+        record::decode_checkpoint(&record.body).map_err(|e| record_failure(e, &id.short()))
+    }
+
+    /// Keeps a checkpoint that is not on an instance's own line.
+    pub fn add_branch(&self, head: &Head, checkpoint: CheckpointId) -> Result<()> {
+        let name = format!("{}.{}", head.instance, checkpoint.short());
+        let branch = Head {
+            checkpoint: Some(checkpoint),
+            lease: None,
+            state: model::InstanceState::Suspended,
+            ..head.clone()
+        };
+        let roots = vec![Target::Record(checkpoint.into()), Target::Record(head.version.into())];
+        let payload = RefPayload { roots, body: record::encode_head(&branch) };
+        let generation = self.repository.refs().current(BRANCH, &name)?.unwrap_or_default();
+        // Fenced: the same branch, by another process. It is there, which is all that is wanted.
+        self.advance_ref(BRANCH, &name, generation, payload).map(drop)
+    }
+
+    /// The branches of an instance.
+    pub fn branches(&self, instance: InstanceId) -> Result<Vec<Branch>> {
+        let mut branches = Vec::new();
+        for entry in self.repository.refs().list(BRANCH)? {
+            let head = decode_head(&entry.name, &entry.value.body)?;
+            if head.instance == instance
+                && let Some(checkpoint) = head.checkpoint
+            {
+                let generation = entry.value.generation;
+                branches.push(Branch { name: entry.name, generation, checkpoint });
+            }
+        }
+        Ok(branches)
+    }
+
+    /// Forgets a branch.
+    pub fn retire_branch(&self, branch: &Branch) -> Result<()> {
+        match self.repository.refs().remove(BRANCH, &branch.name, branch.generation) {
+            Ok(()) | Err(RefError::Fenced { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Finds a checkpoint of an instance by its id, the first digits of it (at least 4), or its
+    /// label (the newest one with it).
+    pub fn find_checkpoint(&self, head: &Head, wanted: &str) -> Result<CheckpointId> {
+        let mut starts = head.checkpoint.into_iter().chain(head.origin).collect::<Vec<_>>();
+        starts.extend(self.branches(head.instance)?.into_iter().map(|branch| branch.checkpoint));
+        let mut seen = std::collections::BTreeSet::new();
+        let mut matches = Vec::new();
+        for start in starts {
+            let mut next = Some(start);
+            while let Some(id) = next {
+                if !seen.insert(id) {
+                    break;
+                }
+                let checkpoint = self.checkpoint(id)?;
+                if checkpoint.label.as_deref() == Some(wanted) {
+                    return Ok(id);
+                }
+                if wanted.len() >= 4 && id.to_string().starts_with(wanted) {
+                    matches.push(id);
+                }
+                next = checkpoint.parent;
+            }
+        }
+        let name = &head.name;
+        match matches.as_slice() {
+            [id] => Ok(*id),
+            [] => Err(Failure::new(
+                "not_found",
+                format!("{name} has no checkpoint {wanted:?}"),
+                format!("`collective history {name}` lists them"),
+            )),
+            _ => Err(Failure::new(
+                "usage",
+                format!("{wanted} begins the ids of {} checkpoints of {name}", matches.len()),
+                "write more digits of it",
+            )),
+        }
+    }
+
+    pub fn check(&self, _read_data: bool, _progress: &mut dyn FnMut(&str)) -> Result<CheckPrint> {
+        Err(Failure::new("internal", "", ""))
+    }
+    pub fn gc(&self, _grace: Duration, _dry_run: bool) -> Result<GcPrint> {
+        Err(Failure::new("internal", "", ""))
+    }
+    pub fn stats(&self) -> Result<RepoStatsPrint> {
+        Err(Failure::new("internal", "", ""))
+    }
+
+    /// The key as text.
+    pub fn key_export(&self, _host: &HostDir) -> Result<String> {
+        match self.repository.key() {
+            Some(key) => Ok(repository::export_key(key).to_string()),
+            None => Err(Failure::new(
+                "key",
+                "this repository is public: it has no key",
+                "`collective repo init --key host` makes a private one",
+            )),
+        }
+    }
+}
+
+/// Takes a key; with a location, only when it opens what is there.
+pub fn key_import(host: &HostDir, location: Option<&str>, text: &str) -> Result<String> {
+    let key = repository::import_key(text)?;
+    let Some(location) = location else {
+        return Err(Failure::new(
+            "usage",
+            "which repository is this the key of?",
+            "name it with --repo",
+        ));
+    };
+    let open = Open { key: Some(key.clone()), ..Open::default() };
+    let repository = Repository::open(objects::open(location)?, open)?;
+    keep_key(host, &key)?;
+    Ok(hex(&repository.id()))
+}
+
+fn keep_key(host: &HostDir, key: &MasterKey) -> Result<std::path::PathBuf> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let text = repository::export_key(key);
+    // Named by a hash of itself: the same key twice is one file, and the name tells nothing.
+    let name =
+        ChunkId::from_bytes(blake3::derive_key("collective 2026 key file name", text.as_bytes()));
+    let path = host.folder("keys")?.join(format!("{}.key", name.short()));
+    let temporary = path.with_extension(format!("{:016x}", u64::from_le_bytes(ambient::random())));
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all())?;
+    std::fs::rename(&temporary, &path)?;
+    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(path)
+}
+
+fn open_with_keys(
+    host: &HostDir,
+    objects: Arc<dyn Objects>,
+    sources: Vec<Arc<dyn ChunkSource>>,
+) -> Result<Repository> {
+    let local_dir = Some(host.folder("index")?);
+    let open = |key: Option<MasterKey>| {
+        let open = Open { key, local_dir: local_dir.clone(), sources: sources.clone() };
+        Repository::open(objects.clone(), open)
+    };
+    let first = match open(None) {
+        Err(error @ RepositoryError::NeedsKey { .. }) => error,
+        other => return Ok(other?),
+    };
+    let mut tried = 0;
+    for entry in std::fs::read_dir(host.folder("keys")?)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "key") {
+            continue;
+        }
+        let key = repository::import_key(&std::fs::read_to_string(&path)?)
+            .map_err(|e| Failure::from(e).during(path.display()))?;
+        tried += 1;
+        match open(Some(key)) {
+            Err(RepositoryError::WrongKey { .. }) => {}
+            other => return Ok(other?),
+        }
+    }
+    let failure = Failure::from(first);
+    Err(if tried == 0 {
+        failure
+    } else {
+        Failure::new(
+            "key",
+            format!("{} (none of this host's {tried} keys fits)", failure.message),
+            failure.hint,
+        )
+    })
+}
+
+fn decode_head(name: &str, body: &[u8]) -> Result<Head> {
+    record::decode_head(body).map_err(|e| record_failure(e, name))
+}
+
+fn first_root(payload: &RefValue) -> Result<ChunkId> {
+    payload.roots.first().map(Target::chunk).ok_or_else(|| damaged("ref", "it names nothing"))
+}
+
+fn damaged(what: &str, detail: impl std::fmt::Display) -> Failure {
+    Failure::new(
+        "damaged",
+        format!("{what}: {detail}"),
+        "`collective repo check` looks for what else is damaged",
+    )
+}
+
+fn record_failure(error: record::RecordError, what: &str) -> Failure {
+    match error {
+        record::RecordError::Newer { .. } => Failure::new(
+            "format",
+            format!("{what}: {error}"),
+            "it was written by a newer Collective: use that version",
+        ),
+        _ => damaged(what, error),
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes chunks, manifests and records; nothing of it is visible before a ref names it.
+pub struct Session {
+    writer: PackWriter,
+    source: Arc<dyn ChunkSource>,
+}
+
+impl Session {
+    /// Where chunks go.
+    pub fn sink(&mut self) -> &mut dyn ChunkSink {
+        &mut self.writer
+    }
+
+    /// Stores a page; gives its id.
+    pub fn put_page(&mut self, page: &[u8]) -> Result<ChunkId> {
+        let id = id_of(page);
+        self.writer.put(id, page)?;
+        Ok(id)
+    }
+
+    /// Stores the manifest of a volume with these pages, ascending.
+    pub fn put_pages(
+        &mut self,
+        size_bytes: u64,
+        pages: &mut dyn Iterator<Item = (u64, Option<ChunkId>)>,
+    ) -> Result<ManifestId> {
+        let nodes = NodeCache::new(self.source.clone(), NODES_MAX);
+        let empty = Manifest::empty(size_bytes)?;
+        Ok(empty.update(&nodes, pages, None, &mut self.writer)?.id())
+    }
+
+    /// Stores a whole file.
+    pub fn put_blob(&mut self, bytes: &[u8]) -> Result<Blob> {
+        let id = repository::write_blob(&mut self.writer, bytes)?;
+        Ok(Blob { id, bytes: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() })
+    }
+
+    /// Stores a version's record.
+    pub fn put_version(&mut self, version: &Version) -> Result<VersionId> {
+        let mut children = Vec::new();
+        for (label, blob) in [("kernel", &version.kernel), ("initrd", &version.initrd)] {
+            if let Some(blob) = blob {
+                children.push(Child::new(label, Target::Record(blob.id)));
+            }
+        }
+        for (spec, manifest) in version.hardware.disks.iter().zip(&version.disks) {
+            children.push(Child::new(&spec.name, Target::Manifest(*manifest)));
+        }
+        let body = record::encode_version(version);
+        Ok(repository::write_record(&mut self.writer, &children, &body)?.into())
+    }
+
+    /// Stores a checkpoint's record.
+    pub fn put_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<CheckpointId> {
+        let mut children = vec![Child::new("version", Target::Record(checkpoint.version.into()))];
+        if let Some(parent) = checkpoint.parent {
+            children.push(Child::new("parent", Target::Record(parent.into())));
+        }
+        if let Some(memory) = &checkpoint.memory {
+            children.push(Child::new("ram", Target::Manifest(memory.ram)));
+            children.push(Child::new("device-state", Target::Record(memory.device_state.id)));
+        }
+        for (index, manifest) in checkpoint.disks.iter().enumerate() {
+            children.push(Child::new(&format!("disk{index}"), Target::Manifest(*manifest)));
+        }
+        let body = record::encode_checkpoint(checkpoint);
+        Ok(repository::write_record(&mut self.writer, &children, &body)?.into())
+    }
+
+    /// What has been stored until now; more may be on its way.
+    pub fn stored_so_far(&self) -> StoreStats {
+        self.writer.stats()
+    }
+
+    /// Makes everything durable.
+    pub fn finish(self) -> Result<StoreStats> {
+        Ok(self.writer.finish()?)
+    }
+}

@@ -1,0 +1,144 @@
+//! `build`: a recipe becomes a version in the repository.
+
+use std::path::{Path, PathBuf};
+
+use api::{BuildPrint, VolumePrint};
+use build::{BuildError, Recipe, RecipeError};
+use model::{ChunkId, ManifestId};
+
+use crate::failure::{Failure, Result};
+use crate::record::{Blob, Version};
+use crate::{Host, ingest};
+
+/// The recipe's name in its folder.
+const RECIPE: &str = "appliance.yaml";
+/// Longest recipe that is read, bytes.
+const RECIPE_BYTES_MAX: u64 = 1 << 20;
+
+impl Host {
+    /// Builds the appliance in `path` and makes it the newest version of its name.
+    pub fn build(&self, path: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuildPrint> {
+        let began = ambient::now();
+        let (recipe, folder) = read_recipe(path)?;
+        // Opened first: a repository that is not there is said before the long work.
+        let store = self.store()?;
+        let tools = self.dir.folder("tools")?;
+        let work = Work::new(&self.dir.folder("builds")?)?;
+        let built =
+            build::build(&recipe, &folder, work.path(), &tools, &mut |step| match step.outcome {
+                build::Outcome::Begun => progress(&step.what),
+                build::Outcome::Done => {}
+                build::Outcome::Reused => progress(&format!("{}: reused", step.what)),
+            })
+            .map_err(build_failure)?;
+
+        progress("storing it in the repository");
+        let mut session = store.session()?;
+        let mut volumes = Vec::new();
+        let mut blob = |session: &mut crate::store::Session, name: &str, file: &Option<PathBuf>| {
+            let Some(file) = file else { return Ok(None) };
+            let blob = ingest::file(session, file)?;
+            volumes.push(volume_print(name, None, blob.bytes));
+            Ok::<Option<Blob>, Failure>(Some(blob))
+        };
+        let kernel = blob(&mut session, "kernel", &built.kernel)?;
+        let initrd = blob(&mut session, "initrd", &built.initrd)?;
+        let mut disks = Vec::new();
+        for disk in &built.disks {
+            let manifest = ingest::disk(&mut session, disk.image.as_deref(), disk.spec.size_bytes)?;
+            volumes.push(volume_print(&disk.spec.name, Some(manifest), disk.spec.size_bytes));
+            disks.push(manifest);
+        }
+        let appliance = built.name.clone();
+        let version = Version {
+            appliance: appliance.clone(),
+            version: built.version.clone(),
+            description: recipe.description().to_owned(),
+            hardware: built.hardware.clone(),
+            ready: built.ready.clone(),
+            kernel,
+            initrd,
+            disks,
+            packages: built.packages.clone(),
+        };
+        let id = session.put_version(&version)?;
+        let stored = session.finish()?;
+        store.set_appliance(&appliance, id)?;
+        Ok(BuildPrint {
+            appliance: appliance.to_string(),
+            version: version.version,
+            version_id: ChunkId::from(id).to_string(),
+            logical_bytes: stored.logical_bytes,
+            stored_bytes: stored.stored_bytes,
+            reused_bytes: stored.reused_bytes,
+            total_ms: began.elapsed().as_millis() as u64,
+            volumes,
+        })
+    }
+}
+
+/// Checks a recipe without building it; gives the appliance's name.
+pub fn validate_recipe(path: &Path) -> Result<String> {
+    read_recipe(path).map(|(recipe, _)| recipe.name().to_string())
+}
+
+fn read_recipe(path: &Path) -> Result<(Recipe, PathBuf)> {
+    let file = if path.is_dir() { path.join(RECIPE) } else { path.to_owned() };
+    let missing = |detail: String| {
+        Failure::new(
+            "not_found",
+            format!("{}: {detail}", file.display()),
+            "name a folder with an appliance.yaml; `collective schema` says what it may hold",
+        )
+    };
+    let bytes = std::fs::metadata(&file).map_err(|e| missing(e.to_string()))?.len();
+    if bytes > RECIPE_BYTES_MAX {
+        return Err(missing("it is longer than 1 MiB".to_owned()));
+    }
+    let text = std::fs::read_to_string(&file).map_err(|e| missing(e.to_string()))?;
+    let recipe = Recipe::parse(&text, &file.display().to_string()).map_err(recipe_failure)?;
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((recipe, folder.canonicalize()?))
+}
+
+fn recipe_failure(error: RecipeError) -> Failure {
+    Failure::new("recipe", error.to_string(), error.hint)
+}
+
+fn build_failure(error: BuildError) -> Failure {
+    let hint = error.hint().to_owned();
+    Failure::new("build", error.to_string(), hint)
+}
+
+fn volume_print(name: &str, manifest: Option<ManifestId>, size_bytes: u64) -> VolumePrint {
+    VolumePrint {
+        name: name.to_owned(),
+        manifest: manifest.map(|id| id.to_string()),
+        size_bytes,
+        dirty_bytes: None,
+        fetched_bytes: None,
+        cached_bytes: None,
+    }
+}
+
+/// A folder of one build, removed however it ends.
+struct Work(PathBuf);
+
+impl Work {
+    fn new(folder: &Path) -> Result<Self> {
+        let tag = u64::from_le_bytes(ambient::random());
+        let path = folder.join(format!("{tag:016x}"));
+        crate::dir::make_private_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,171 @@
+//! `doctor`: what this host can do, and what is missing, each with a next step.
+
+use std::path::Path;
+use std::process::Command;
+
+use api::DoctorPrint;
+use model::format_bytes;
+
+use crate::Host;
+
+/// Below this much free space a guest may fill the disk soon: 2 GiB.
+const SPACE_BYTES_MIN: u64 = 2 << 30;
+/// The oldest QEMU that is known to work.
+const QEMU_MAJOR_MIN: u32 = 10;
+
+impl Host {
+    /// Looks at everything that instances need. Never fails: what cannot be looked at is a finding.
+    pub fn doctor(&self) -> Vec<DoctorPrint> {
+        vec![
+            qemu(),
+            accelerator(),
+            fuse(),
+            space(self.dir.root()),
+            tools(),
+            privileges(),
+            self.repository_check(),
+            self.leftovers(),
+        ]
+    }
+
+    fn repository_check(&self) -> DoctorPrint {
+        match self.store() {
+            Ok(store) => ok("repository", format!("{} opens", store.location())),
+            Err(failure) => bad("repository", failure.message, failure.hint),
+        }
+    }
+
+    fn leftovers(&self) -> DoctorPrint {
+        let failed: Vec<String> = match self.ps(true) {
+            Ok((rows, _)) => {
+                rows.into_iter().filter(|row| row.state == "failed").map(|row| row.name).collect()
+            }
+            Err(failure) => return bad("instances", failure.message, failure.hint),
+        };
+        if failed.is_empty() {
+            ok("instances", "none has failed".to_owned())
+        } else {
+            warning(
+                "instances",
+                format!("failed: {}", failed.join(", ")),
+                "`collective resume NAME` starts one from its disks; `collective undo NAME` goes \
+                 back to its last checkpoint",
+            )
+        }
+    }
+}
+
+/// What `build` runs; it says itself what a recipe needs beyond these.
+const BUILD_TOOLS: [&str; 3] = ["mmdebstrap", "busybox", "chroot"];
+
+fn print(check: &str, status: &str, detail: String, hint: &str) -> DoctorPrint {
+    DoctorPrint {
+        check: check.to_owned(),
+        status: status.to_owned(),
+        detail,
+        hint: hint.to_owned(),
+    }
+}
+
+fn ok(check: &str, detail: String) -> DoctorPrint {
+    print(check, "ok", detail, "")
+}
+
+fn warning(check: &str, detail: String, hint: &str) -> DoctorPrint {
+    print(check, "warning", detail, hint)
+}
+
+fn bad(check: &str, detail: String, hint: impl AsRef<str>) -> DoctorPrint {
+    print(check, "failed", detail, hint.as_ref())
+}
+
+fn qemu() -> DoctorPrint {
+    let hint = "install qemu-system-x86 10 (bookworm-backports): scripts/install-deps does it";
+    let output = match Command::new("qemu-system-x86_64").arg("--version").output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => return bad("qemu", format!("qemu-system-x86_64: {error}"), hint),
+    };
+    let first = output.lines().next().unwrap_or_default().to_owned();
+    let major: Option<u32> = first
+        .split_whitespace()
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+        .and_then(|version| version.split('.').next()?.parse().ok());
+    match major {
+        Some(major) if major >= QEMU_MAJOR_MIN => ok("qemu", first),
+        _ => bad("qemu", first, hint),
+    }
+}
+
+fn accelerator() -> DoctorPrint {
+    match crate::pending::prove_kvm() {
+        crate::pending::KvmProof::Proven => ok("accelerator", "KVM runs a 64-bit guest".to_owned()),
+        crate::pending::KvmProof::NotThere(why) => warning(
+            "accelerator",
+            format!("TCG: no KVM ({why})"),
+            "guests run in software, several times slower; a host with /dev/kvm runs them at speed",
+        ),
+        crate::pending::KvmProof::False(why) => warning(
+            "accelerator",
+            format!("TCG: /dev/kvm is there but runs no 64-bit guest ({why})"),
+            "guests run in software; nested virtualisation is often why: ask for it to be turned on",
+        ),
+    }
+}
+
+fn fuse() -> DoctorPrint {
+    let device = Path::new("/dev/fuse");
+    match std::fs::File::options().read(true).write(true).open(device) {
+        Ok(_) => ok("fuse", "/dev/fuse opens".to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bad("fuse", "there is no /dev/fuse".to_owned(), "load the kernel module: modprobe fuse")
+        }
+        Err(error) => bad(
+            "fuse",
+            format!("/dev/fuse: {error}"),
+            "run as root, or let users open it: chmod 0666 /dev/fuse",
+        ),
+    }
+}
+
+fn space(path: &Path) -> DoctorPrint {
+    match rustix::fs::statvfs(path) {
+        Ok(stat) => {
+            let free = stat.f_bavail * stat.f_frsize;
+            let detail = format!("{} free in {}", format_bytes(free), path.display());
+            if free < SPACE_BYTES_MIN {
+                warning("space", detail, "free some, or move COLLECTIVE_DIR to a larger disk")
+            } else {
+                ok("space", detail)
+            }
+        }
+        Err(error) => bad("space", format!("{}: {error}", path.display()), ""),
+    }
+}
+
+fn tools() -> DoctorPrint {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there =
+        |program: &&str| std::env::split_paths(&path).any(|dir| dir.join(program).exists());
+    let missing: Vec<&str> = BUILD_TOOLS.into_iter().filter(|program| !is_there(program)).collect();
+    if missing.is_empty() {
+        ok("build tools", "all there".to_owned())
+    } else {
+        warning(
+            "build tools",
+            format!("missing: {}", missing.join(", ")),
+            "only `collective build` needs them: scripts/install-deps installs them",
+        )
+    }
+}
+
+fn privileges() -> DoctorPrint {
+    if rustix::process::geteuid().is_root() {
+        ok("confinement", "QEMU runs as a user of its own".to_owned())
+    } else {
+        warning(
+            "confinement",
+            "QEMU runs as you, confined by seccomp and landlock".to_owned(),
+            "as root each instance's QEMU gets a user of its own",
+        )
+    }
+}

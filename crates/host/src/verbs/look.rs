@@ -1,0 +1,240 @@
+//! The verbs that only look: `ps`, `inspect`, `history`, `appliances`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::{
+    AppliancePrint, HistoryPrint, InspectPrint, InstancePrint, Reply, Request, Status, VolumePrint,
+};
+use model::{CheckpointId, Generation, InstanceState, Name};
+
+use crate::failure::Result;
+use crate::local::LocalInstance;
+use crate::record::{Head, Version};
+use crate::shim::claim;
+use crate::store::Store;
+use crate::{Host, socket};
+
+/// A shim answers `Status` at once, or something is wrong with it.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Host {
+    /// Every instance of the repository, and those that only this host knows. When the repository
+    /// cannot be read, this host's, and why.
+    pub fn ps(&self, local_only: bool) -> Result<(Vec<InstancePrint>, Option<String>)> {
+        let mut heads: BTreeMap<Name, Option<(Generation, Head)>> =
+            self.dir.instances()?.into_iter().map(|name| (name, None)).collect();
+        let mut warning = None;
+        let store = self.store();
+        match store.as_ref().map_err(Clone::clone).and_then(Store::heads) {
+            Ok(found) => {
+                for (generation, head) in found {
+                    if !local_only || heads.contains_key(&head.name) {
+                        heads.insert(head.name.clone(), Some((generation, head)));
+                    }
+                }
+            }
+            Err(failure) => {
+                warning = Some(format!("only this host's instances are shown: {failure}"));
+            }
+        }
+        let store = store.ok();
+        let mut rows = Vec::new();
+        for (name, head) in heads {
+            let local = self.local(&name).read()?;
+            // A folder without a head and without a file is a start that never came to be.
+            if head.is_none() && local.is_none() {
+                continue;
+            }
+            rows.push(self.row(
+                &name,
+                store.as_ref(),
+                head.as_ref().map(|(_, h)| h),
+                local.as_ref(),
+            ));
+        }
+        Ok((rows, warning))
+    }
+
+    fn row(
+        &self,
+        name: &Name,
+        store: Option<&Store>,
+        head: Option<&Head>,
+        local: Option<&LocalInstance>,
+    ) -> InstancePrint {
+        let status = self.status(name);
+        let version = store
+            .zip(head)
+            .and_then(|(store, head)| store.version(head.version).ok())
+            .map(|version| version.version)
+            .or_else(|| local.map(|local| local.version.clone()))
+            .unwrap_or_default();
+        let mine = head
+            .and_then(|head| head.lease.as_ref())
+            .is_some_and(|lease| lease.holder == self.dir.id());
+        let open = local.is_some_and(|local| local.open);
+        let state = match (&status, head) {
+            (Some(status), _) => status.state.clone(),
+            (None, Some(_)) if mine => InstanceState::Failed.as_str().to_owned(),
+            (None, Some(head)) => head.state.as_str().to_owned(),
+            (None, None) if open => InstanceState::Failed.as_str().to_owned(),
+            (None, None) => InstanceState::Stopped.as_str().to_owned(),
+        };
+        let holder = head.and_then(|head| head.lease.as_ref());
+        let note = match &status {
+            Some(status) => status.stalled.clone(),
+            None if state == "failed" => {
+                Some("its shim or QEMU ended without being asked to".into())
+            }
+            None => None,
+        };
+        InstancePrint {
+            name: name.to_string(),
+            id: head
+                .map(|head| head.instance.to_string())
+                .or_else(|| local.map(|local| local.id.clone()))
+                .unwrap_or_default(),
+            state,
+            appliance: head
+                .map(|head| head.appliance.to_string())
+                .or_else(|| local.map(|local| local.appliance.clone()))
+                .unwrap_or_default(),
+            version,
+            accel: status.as_ref().map(|s| s.accel.clone()).filter(|accel| !accel.is_empty()),
+            pid: status.as_ref().map(|s| s.pid),
+            host: holder.map(|lease| lease.holder_name.clone()),
+            ports: status.map_or_else(Vec::new, |s| s.ports),
+            note,
+        }
+    }
+
+    /// What the shim of an instance says, if one answers.
+    fn status(&self, name: &Name) -> Option<Status> {
+        let local = self.local(name);
+        match socket::ask(local.path(), &Request::Status, STATUS_TIMEOUT) {
+            Ok(Reply::Status(status)) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Everything that is known about an instance.
+    pub fn inspect(&self, name: &Name) -> Result<InspectPrint> {
+        let store = self.store()?;
+        let local_dir = self.local(name);
+        let local = local_dir.read()?;
+        let Some((generation, head)) = store.head(name)?.head else {
+            return Err(claim::not_found(name));
+        };
+        let version = store.version(head.version)?;
+        let status = self.status(name);
+        let instance = self.row(name, Some(&store), Some(&head), local.as_ref());
+        let volumes = match &status {
+            Some(status) if !status.volumes.is_empty() => status.volumes.clone(),
+            _ => volumes_at_rest(&store, &head, &version)?,
+        };
+        let runs = status.is_some();
+        Ok(InspectPrint {
+            instance,
+            version_id: head.version.to_string(),
+            generation: generation.0,
+            head: head.checkpoint.map(|id| id.to_string()),
+            origin: head.origin.map(|id| id.to_string()),
+            cpus: version.hardware.cpus,
+            memory_bytes: version.hardware.memory_bytes,
+            profile: match version.hardware.profile {
+                model::Profile::Q35 => "q35",
+                model::Profile::Light => "light",
+            }
+            .to_owned(),
+            cpu_model: vmm::BASELINE_CPU.to_owned(),
+            mac: head.macs.iter().map(|mac| network::Mac(*mac).to_string()).collect(),
+            volumes,
+            vnc: (runs && version.hardware.display.is_some())
+                .then(|| format!("unix:{}", local_dir.run().join(vmm::VNC_SOCKET).display())),
+            directory: local.map(|_| local_dir.path().display().to_string()),
+        })
+    }
+
+    /// An instance's checkpoints, newest first: its own line, then its branches.
+    pub fn history(&self, name: &Name) -> Result<Vec<HistoryPrint>> {
+        let store = self.store()?;
+        let Some((_, head)) = store.head(name)?.head else {
+            return Err(claim::not_found(name));
+        };
+        let mut lines = Vec::new();
+        let mut seen = std::collections::BTreeSet::new();
+        line(&store, head.checkpoint, None, &mut seen, &mut lines)?;
+        for branch in store.branches(head.instance)? {
+            let short = branch.checkpoint.short();
+            line(&store, Some(branch.checkpoint), Some(short), &mut seen, &mut lines)?;
+        }
+        Ok(lines)
+    }
+
+    /// The appliances of the repository.
+    pub fn appliances(&self) -> Result<Vec<AppliancePrint>> {
+        let store = self.store()?;
+        let mut list = Vec::new();
+        for (name, id) in store.appliances()? {
+            let version = store.version(id)?;
+            list.push(AppliancePrint {
+                name: name.to_string(),
+                version: version.version,
+                version_id: id.to_string(),
+                description: version.description,
+            });
+        }
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(list)
+    }
+}
+
+fn volumes_at_rest(store: &Store, head: &Head, version: &Version) -> Result<Vec<VolumePrint>> {
+    let row = |name: &str, manifest: Option<model::ManifestId>, size_bytes| VolumePrint {
+        name: name.to_owned(),
+        manifest: manifest.map(|id| id.to_string()),
+        size_bytes,
+        dirty_bytes: None,
+        fetched_bytes: None,
+        cached_bytes: None,
+    };
+    let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
+    let ram = checkpoint.as_ref().and_then(|c| c.memory.as_ref()).map(|memory| memory.ram);
+    let mut volumes = vec![row("ram", ram, version.hardware.memory_bytes)];
+    let disks = checkpoint.map_or_else(|| version.disks.clone(), |c| c.disks);
+    for (spec, manifest) in version.hardware.disks.iter().zip(disks) {
+        volumes.push(row(&spec.name, Some(manifest), spec.size_bytes));
+    }
+    Ok(volumes)
+}
+
+/// Longest line that is followed: bounds what a wrong repository can make us do.
+const LINE_MAX: usize = 100_000;
+
+fn line(
+    store: &Store,
+    from: Option<CheckpointId>,
+    branch: Option<String>,
+    seen: &mut std::collections::BTreeSet<CheckpointId>,
+    lines: &mut Vec<HistoryPrint>,
+) -> Result<()> {
+    let mut next = from;
+    while let Some(id) = next {
+        if lines.len() >= LINE_MAX || !seen.insert(id) {
+            break;
+        }
+        let checkpoint = store.checkpoint(id)?;
+        next = checkpoint.parent;
+        lines.push(HistoryPrint {
+            id: id.to_string(),
+            label: checkpoint.label,
+            time: crate::time::rfc3339(checkpoint.taken_unix_ms),
+            size_bytes: checkpoint.stored_bytes,
+            why: checkpoint.why.as_str().to_owned(),
+            memory: checkpoint.memory.is_some(),
+            branch: branch.clone(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The verbs, as methods of [`Host`](crate::Host): one file for each, or for each few that are
+//! alike. A verb reads the repository and this host's files, asks the instance's shim if there is
+//! one, or starts one.
+
+mod ask;
+mod build;
+mod doctor;
+mod fork;
+mod look;
+mod repo;
+mod start;
+mod undo;
+
+use std::time::Duration;
+
+use model::{Name, PortMap};
+
+pub use build::validate_recipe;
+
+/// What runs the CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accelerator {
+    /// KVM where it is proven to work, else TCG.
+    #[default]
+    Auto,
+    /// KVM, or fail.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+impl Accelerator {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// How to start a guest.
+#[derive(Debug, Clone)]
+pub struct StartOptions {
+    pub ports: Vec<PortMap>,
+    pub accel: Accelerator,
+    /// Wait until it is ready.
+    pub wait: bool,
+    /// How long it may take to become ready.
+    pub timeout: Duration,
+}
+
+/// What `run` is asked.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    pub appliance: Name,
+    /// None: the appliance's name and the first free number.
+    pub name: Option<Name>,
+    pub start: StartOptions,
+}
+
+/// What `resume` is asked.
+#[derive(Debug, Clone)]
+pub struct ResumeOptions {
+    pub name: Name,
+    /// Also when another host holds it.
+    pub take_over: bool,
+    pub start: StartOptions,
+}
+
+/// What `fork` is asked.
+#[derive(Debug, Clone)]
+pub struct ForkOptions {
+    pub name: Name,
+    pub count: u32,
+    /// None: the name, `-fork-` and a number.
+    pub new_name: Option<Name>,
+    /// A checkpoint or branch; none: now.
+    pub at: Option<String>,
+    pub start_them: bool,
+    pub start: StartOptions,
+}

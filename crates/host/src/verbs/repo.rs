@@ -1,0 +1,76 @@
+//! `repo ...`: making, checking and cleaning repositories, and their keys.
+
+use std::time::Duration;
+
+use api::{CheckPrint, GcPrint, RepoInitPrint, RepoStatsPrint};
+
+use crate::Host;
+use crate::failure::Result;
+use crate::store::{self, KeyPlace, Store};
+
+impl Host {
+    /// Makes a repository. It becomes this host's repository when none is configured; says so.
+    pub fn repo_init(&self, location: &str, key: KeyPlace) -> Result<(RepoInitPrint, bool)> {
+        let location = store::absolute_location(location)?;
+        let made = Store::init(&self.dir, &location, key)?;
+        let configured = self.dir.repository().is_none();
+        if configured {
+            self.dir.clone().configure_repository(&location)?;
+        }
+        Ok((made, configured))
+    }
+
+    /// Configures the repository of this host, after opening it.
+    pub fn use_repository(&self, location: &str) -> Result<String> {
+        let location = store::absolute_location(location)?;
+        Store::open(&self.dir, &location)?;
+        self.dir.clone().configure_repository(&location)?;
+        Ok(location)
+    }
+
+    /// Adds or removes a source of chunks; gives all of them.
+    pub fn source(&self, location: &str, present: bool) -> Result<Vec<String>> {
+        let location = store::absolute_location(location)?;
+        let mut dir = self.dir.clone();
+        dir.configure_source(&location, present)?;
+        if present {
+            // Opened with the others: what is wrong with it is said now.
+            let host = Self { dir: dir.clone(), location: self.location.clone() };
+            if let Err(failure) = host.store() {
+                dir.configure_source(&location, false)?;
+                return Err(failure);
+            }
+        }
+        Ok(dir.sources().to_vec())
+    }
+
+    /// Checks that all that is named is there and whole.
+    pub fn repo_check(
+        &self,
+        read_data: bool,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<CheckPrint> {
+        self.store()?.check(read_data, progress)
+    }
+
+    /// Deletes what nothing names.
+    pub fn repo_gc(&self, grace: Duration, dry_run: bool) -> Result<GcPrint> {
+        self.store()?.gc(grace, dry_run)
+    }
+
+    /// What it holds.
+    pub fn repo_stats(&self) -> Result<RepoStatsPrint> {
+        self.store()?.stats()
+    }
+
+    /// The repository's key as text.
+    pub fn key_export(&self) -> Result<String> {
+        self.store()?.key_export(&self.dir)
+    }
+
+    /// Takes the key of the repository; gives the repository's id.
+    pub fn key_import(&self, text: &str) -> Result<String> {
+        let location = self.location.as_deref().or(self.dir.repository());
+        store::key_import(&self.dir, location, text)
+    }
+}

@@ -1,0 +1,233 @@
+//! `run` and `resume`: start a shim, and wait for what it says.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use api::{Reply, Request, StartPrint, StartReport};
+use model::{InstanceState, Name, PortMap};
+
+use super::{ResumeOptions, RunOptions, StartOptions};
+use crate::failure::{Failure, Result};
+use crate::ports;
+use crate::shim::order::{Order, Start};
+use crate::socket;
+use crate::store::Store;
+use crate::{Host, dir, local::LocalDir, shim};
+
+/// A shim's socket is there this soon, or its birth has failed.
+const BIRTH: Duration = Duration::from_secs(30);
+/// What is added to the guest's own deadline, for what comes before its start.
+const MARGIN: Duration = Duration::from_secs(60);
+
+impl Host {
+    /// Starts a new instance of an appliance.
+    pub fn run(&self, options: &RunOptions) -> Result<StartPrint> {
+        let began = ambient::now();
+        let store = self.store()?;
+        let Some(version_id) = store.appliance(&options.appliance)? else {
+            return Err(Failure::new(
+                "not_found",
+                format!("there is no appliance {} in {}", options.appliance, store.location()),
+                "`collective appliances` lists them; `collective build FOLDER` adds one",
+            ));
+        };
+        let name = match &options.name {
+            Some(name) => name.clone(),
+            None => self.free_name(&store, &options.appliance)?,
+        };
+        let local = self.local(&name);
+        if socket::is_alive(local.path()) {
+            return Err(Failure::new(
+                "exists",
+                format!("there is an instance {name} already (running)"),
+                format!("`collective rm {name}` removes it, or choose another --name"),
+            ));
+        }
+        let start = Start::New {
+            appliance: options.appliance.to_string(),
+            version_id: version_id.to_string(),
+        };
+        let ports = ports::settle(&options.start.ports)?;
+        self.start_shim(&store, &name, start, &ports, &options.start, began)
+    }
+
+    /// Goes on with a suspended instance, or starts a stopped (or failed) one.
+    pub fn resume(&self, options: &ResumeOptions) -> Result<StartPrint> {
+        let began = ambient::now();
+        let name = &options.name;
+        let store = self.store()?;
+        let local = self.local(name);
+        if socket::is_alive(local.path()) {
+            let paused = matches!(
+                socket::ask(local.path(), &Request::Status, Duration::from_secs(5)),
+                Ok(Reply::Status(status)) if status.state == "paused"
+            );
+            return Err(Failure::new(
+                "state",
+                format!("{name} runs on this host already"),
+                if paused {
+                    format!("it is paused: `collective unpause {name}` lets it go on")
+                } else {
+                    format!("`collective inspect {name}` shows it")
+                },
+            ));
+        }
+        let wanted = if options.start.ports.is_empty() {
+            self.remembered_ports(name)?
+        } else {
+            options.start.ports.clone()
+        };
+        let ports = ports::settle(&wanted)?;
+        let start = Start::Existing { take_over: options.take_over };
+        self.start_shim(&store, name, start, &ports, &options.start, began)
+    }
+
+    /// The ports that were published when this host ran it last; a port that somebody else has
+    /// taken meanwhile gives way to a free one.
+    pub(super) fn remembered_ports(&self, name: &Name) -> Result<Vec<PortMap>> {
+        let remembered = self.local(name).read()?.map(|local| ports::read(&local.ports));
+        let mut wanted = remembered.unwrap_or_default();
+        for port in &mut wanted {
+            if ports::settle(std::slice::from_ref(port)).is_err() {
+                port.host_port = 0;
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Starts a shim and waits for it.
+    pub(super) fn start_shim(
+        &self,
+        store: &Store,
+        name: &Name,
+        start: Start,
+        ports: &[PortMap],
+        options: &StartOptions,
+        began: ambient::Instant,
+    ) -> Result<StartPrint> {
+        let local = self.local(name);
+        let order = Order {
+            repository: store.location().to_owned(),
+            name: name.to_string(),
+            start,
+            ports: ports::print(ports),
+            accel: options.accel.as_str().to_owned(),
+            ready_timeout_ms: options.timeout.as_millis() as u64,
+        };
+        let mut child = spawn(self, &local, &order)?;
+        await_birth(&local, &mut child)?;
+        let before_ms = began.elapsed().as_millis() as u64;
+        let timeout = options.timeout + MARGIN;
+        let request = if options.wait {
+            Request::AwaitReady { timeout_ms: timeout.as_millis() as u64 }
+        } else {
+            Request::AwaitStarted { timeout_ms: timeout.as_millis() as u64 }
+        };
+        let reply = socket::ask(local.path(), &request, timeout + Duration::from_secs(5));
+        let report = match reply {
+            Ok(Reply::Started(report)) => report,
+            Ok(other) => {
+                return Err(Failure::new("internal", format!("unexpected reply {other:?}"), ""));
+            }
+            Err(failure) => return Err(with_log(failure, &local)),
+        };
+        Ok(print(name, report, before_ms))
+    }
+
+    fn free_name(&self, store: &Store, appliance: &Name) -> Result<Name> {
+        let base = appliance.as_str().rsplit('/').next().unwrap_or("instance");
+        (1..=10_000)
+            .filter_map(|number| Name::new(&format!("{base}-{number}")).ok())
+            .find_map(|name| match store.head(&name) {
+                Ok(current) if current.head.is_none() && !self.local(&name).path().exists() => {
+                    Some(Ok(name))
+                }
+                Ok(_) => None,
+                Err(failure) => Some(Err(failure)),
+            })
+            .unwrap_or_else(|| Err(Failure::new("usage", "no free name", "choose one with --name")))
+    }
+
+    /// The state that the repository and this host know together.
+    pub(super) fn state_of(&self, store: &Store, name: &Name) -> Result<InstanceState> {
+        let Some((_, head)) = store.head(name)?.head else {
+            return Err(shim::claim::not_found(name));
+        };
+        let mine = head.lease.as_ref().is_some_and(|lease| lease.holder == self.dir.id());
+        Ok(if mine && !socket::is_alive(self.local(name).path()) {
+            InstanceState::Failed
+        } else {
+            head.state
+        })
+    }
+}
+
+fn print(name: &Name, report: StartReport, before_ms: u64) -> StartPrint {
+    StartPrint {
+        name: name.to_string(),
+        started_ms: before_ms + report.started_ms,
+        ready_ms: before_ms + report.ready_ms,
+        fetched_bytes: report.fetched_bytes,
+        reused_bytes: report.reused_bytes,
+        accel: report.accel,
+        ports: report.ports,
+        how: report.how,
+    }
+}
+
+/// The program that is started as a shim: this one.
+fn program() -> Result<PathBuf> {
+    std::env::current_exe()
+        .map_err(|e| Failure::from(e).during("cannot find the collective program itself"))
+}
+
+/// Starts the shim as a process that outlives this one.
+fn spawn(host: &Host, local: &LocalDir, order: &Order) -> Result<Child> {
+    dir::make_private_dir(local.path())?;
+    let log = File::options().create(true).append(true).open(local.shim_log())?;
+    let order =
+        serde_json::to_string(order).map_err(|e| Failure::new("internal", e.to_string(), ""))?;
+    Command::new(program()?)
+        .arg("__shim")
+        .arg(host.dir.root())
+        .arg(order)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        // A group of its own: Ctrl-C of the command is not for the guest.
+        .process_group(0)
+        .spawn()
+        .map_err(|e| Failure::from(e).during("cannot start the instance's shim"))
+}
+
+/// Waits until the shim listens.
+fn await_birth(local: &LocalDir, child: &mut Child) -> Result<()> {
+    let deadline = ambient::now() + BIRTH;
+    loop {
+        if socket::is_alive(local.path()) {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait()? {
+            let failure = Failure::new("internal", format!("its shim ended: {status}"), "");
+            return Err(with_log(failure, local));
+        }
+        if ambient::now() >= deadline {
+            return Err(with_log(Failure::new("timeout", "its shim does not answer", ""), local));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Adds where to look when there is no better hint.
+fn with_log(failure: Failure, local: &LocalDir) -> Failure {
+    if failure.hint.is_empty() {
+        let hint = format!("see {}", local.shim_log().display());
+        Failure { hint, ..failure }
+    } else {
+        failure
+    }
+}
