@@ -24,6 +24,7 @@ mod descriptors;
 mod error;
 pub mod jail;
 mod launch;
+mod probe;
 mod process;
 mod qemu;
 mod qmp;
@@ -36,5 +37,6 @@ pub use jail::{Identity, Jail, Launcher, jail_main};
 pub use launch::{
     Accel, BASELINE_CPU, DISKS_MAX, DiskFile, Launch, NICS_MAX, NicLaunch, find_qemu,
 };
+pub use probe::{KvmProof, prove_kvm, prove_tcg};
 pub use qemu::{BlockDevice, Exit, QEMU_LOG, Qemu, RunState, VNC_SOCKET};
 pub use qmp::{Event, Qmp, QmpError};
