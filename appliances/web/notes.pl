@@ -138,6 +138,7 @@ sub add {
         $text =~ tr/+/ /;
         $text =~ s/%([0-9A-Fa-f]{2})/chr hex $1/ge;
     }
+    $text = utf8_or_ascii($text);
     $text =~ s/[\r\n]+$//;
     return failed(400, 'an empty note') if $text eq '';
     return failed(413, "a note has at most $note_bytes_max bytes") if length $text > $note_bytes_max;
@@ -237,12 +238,17 @@ sub html {
     return $text;
 }
 
-# Text is bytes throughout; what is not UTF-8 becomes a question mark.
-sub json {
+# Text is bytes throughout; what is not UTF-8 becomes question marks.
+sub utf8_or_ascii {
     my ($text) = @_;
     my $characters = $text;
     my $good = utf8::decode($characters) && $characters !~ /[\x{d800}-\x{dfff}]|[^\x{0}-\x{10ffff}]/;
-    $good or $text =~ s/[\x80-\xff]/?/g;
+    $text =~ s/[\x80-\xff]/?/g unless $good;
+    return $text;
+}
+
+sub json {
+    my ($text) = @_;
     $text =~ s/(["\\])/\\$1/g;
     $text =~ s/([\x00-\x1f])/sprintf '\\u%04x', ord $1/ge;
     return qq("$text");

@@ -21,10 +21,8 @@ fn main() -> ExitCode {
 }
 
 fn run(recipe_dir: &Path, work: &Path, tools: &Path) -> Result<(), String> {
-    let file = recipe_dir.join("appliance.yaml");
-    let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let recipe = build::Recipe::parse(&text, &file.display().to_string())
-        .map_err(|e| format!("{e}\n  hint: {}", e.hint))?;
+    let recipe =
+        build::Recipe::load(recipe_dir).map_err(|e| format!("{e}\n  hint: {}", e.hint()))?;
     let start = ambient::now();
     let mut print = |step: build::Step| {
         eprintln!("{:6.2}s {:?} {}", start.elapsed().as_secs_f64(), step.outcome, step.what);

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::rc::Rc;
 
 use crate::BuildError;
 use crate::source::Archives;
@@ -47,6 +48,21 @@ impl Deb {
     }
 }
 
+/// The private apts of one build: each suite's is opened once.
+#[derive(Default)]
+pub(crate) struct Apts(BTreeMap<String, Rc<Apt>>);
+
+impl Apts {
+    pub fn of(&mut self, shop: &mut Workshop, suite: &str) -> Result<Rc<Apt>, BuildError> {
+        if let Some(apt) = self.0.get(suite) {
+            return Ok(Rc::clone(apt));
+        }
+        let apt = Rc::new(Apt::open(shop, suite)?);
+        self.0.insert(suite.to_owned(), Rc::clone(&apt));
+        Ok(apt)
+    }
+}
+
 /// A private apt for one suite.
 pub(crate) struct Apt {
     suite: String,
@@ -58,7 +74,7 @@ pub(crate) struct Apt {
 
 impl Apt {
     /// Opens a suite's apt, and fetches its package lists if there are none or old ones.
-    pub fn open(shop: &mut Workshop, suite: &str) -> Result<Self, BuildError> {
+    fn open(shop: &mut Workshop, suite: &str) -> Result<Self, BuildError> {
         let dir = shop.tools.join("apt").join(suite);
         let debs = shop.tools.join("debs");
         for folder in ["state/lists/partial", "cache", "archives/partial"] {
@@ -97,7 +113,7 @@ impl Apt {
         Ok(apt)
     }
 
-    /// The text of the sources.list, for the system that is built.
+    /// The file with the sources, for the system that is built.
     pub fn sources_list(&self) -> PathBuf {
         self.dir.join("sources.list")
     }
@@ -230,6 +246,20 @@ impl Used {
         }
     }
 
+    /// Adds what a system's `/var/lib/dpkg/status` says is installed.
+    pub fn add_installed(&mut self, status: &str) {
+        for paragraph in status.split("\n\n") {
+            let field = |name: &str| {
+                paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            };
+            if let (Some(name), Some(version), Some("install ok installed")) =
+                (field("Package"), field("Version"), field("Status"))
+            {
+                self.0.insert(name.to_owned(), version.to_owned());
+            }
+        }
+    }
+
     pub fn into_list(self) -> Vec<(String, String)> {
         self.0.into_iter().collect()
     }
@@ -238,6 +268,16 @@ impl Used {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn installed_packages_are_listed() {
+        let mut used = Used::default();
+        used.add_installed(
+            "Package: b\nStatus: install ok installed\nVersion: 1:2\nDescription: x\n Version: 9\n\n\
+             Package: a\nStatus: deinstall ok config-files\nVersion: 3\n",
+        );
+        assert_eq!(used.into_list(), [("b".to_owned(), "1:2".to_owned())]);
+    }
 
     #[test]
     fn apt_file_names_are_read() {

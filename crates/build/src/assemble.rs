@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use model::{DiskSpec, Hardware, PAGE_BYTES, Ready};
 
-use crate::apt::{Apt, Used};
+use crate::apt::{Apts, Used};
 use crate::ext4::{Maker, Plan};
-use crate::initrd::{self, Sources};
+use crate::initrd;
 use crate::kernel::{self, KernelTree};
 use crate::place::{Placed, RelativePath};
 use crate::recipe::{DiskContent, InitrdSource, KernelSource, Recipe};
@@ -71,6 +71,7 @@ pub fn build(
         }
     }
     let mut shop = Workshop::open(work_dir, tools_dir, progress)?;
+    let mut apts = Apts::default();
     let mut used = Used::default();
     let mut hardware = recipe.hardware.clone();
 
@@ -81,7 +82,7 @@ pub fn build(
             Some(copy_file(&shop, recipe, recipe_dir, file, "kernel")?)
         }
         Some(KernelSource::Package { package, suite }) => {
-            let apt = Apt::open(&mut shop, suite)?;
+            let apt = apts.of(&mut shop, suite)?;
             let tree = KernelTree::open(&mut shop, &apt, package, &mut used)?;
             let path = kernel::write(&mut shop, &tree)?;
             kernel_tree = Some(tree);
@@ -94,8 +95,8 @@ pub fn build(
             Some(copy_file(&shop, recipe, recipe_dir, file, "initrd")?)
         }
         Some(InitrdSource::Made(plan)) => {
-            let apt = Apt::open(&mut shop, &plan.suite)?;
-            let sources = Sources {
+            let apt = apts.of(&mut shop, &plan.suite)?;
+            let sources = initrd::Sources {
                 apt: &apt,
                 kernel: kernel_tree.as_ref(),
                 recipe_dir,
@@ -107,7 +108,13 @@ pub fn build(
 
     let mut disks = Vec::new();
     for (spec, content) in hardware.disks.iter_mut().zip(&recipe.contents) {
-        let image = disk(&mut shop, recipe, recipe_dir, spec, content, &mut used)?;
+        let mut disk_shop = DiskShop {
+            shop: &mut shop,
+            apts: &mut apts,
+            used: &mut used,
+            kernel: kernel_tree.as_ref(),
+        };
+        let image = disk(&mut disk_shop, recipe, recipe_dir, spec, content)?;
         disks.push(BuiltDisk { spec: spec.clone(), image });
     }
     Ok(Built {
@@ -131,21 +138,29 @@ fn needs_tools(recipe: &Recipe) -> bool {
             .any(|content| matches!(content, DiskContent::Ext4 { .. } | DiskContent::Debian(_)))
 }
 
+/// What making a disk uses and adds to.
+struct DiskShop<'a, 'p> {
+    shop: &'a mut Workshop<'p>,
+    apts: &'a mut Apts,
+    used: &'a mut Used,
+    kernel: Option<&'a KernelTree>,
+}
+
 fn disk(
-    shop: &mut Workshop,
+    parts: &mut DiskShop,
     recipe: &Recipe,
     recipe_dir: &Path,
     spec: &mut DiskSpec,
     content: &DiskContent,
-    used: &mut Used,
 ) -> Result<Option<PathBuf>, BuildError> {
+    let DiskShop { shop, apts, used, kernel } = parts;
     let what = format!("disk {}", spec.name);
     let image = shop.work.join(format!("disk-{}.raw", spec.name));
     let seed = format!("{}/{}", recipe.name, spec.name);
     match content {
         DiskContent::Empty => return Ok(None),
         DiskContent::Ext4 { label } => {
-            let maker = Maker::open(shop)?;
+            let maker = Maker::open(shop, apts)?;
             shop.step(&*what, Outcome::Begun);
             let size_bytes = spec.size_bytes;
             let plan = Plan { seed: &seed, disk: &spec.name, label, size_bytes, content: None };
@@ -156,8 +171,11 @@ fn disk(
             spec.size_bytes = copy_image(recipe, recipe_dir, file, spec.size_bytes, &image)?;
         }
         DiskContent::Debian(plan) => {
-            let maker = Maker::open(shop)?;
-            let tree = debian::make(shop, plan, recipe_dir, &recipe.origin, used)?;
+            let maker = Maker::open(shop, apts)?;
+            let apt = apts.of(shop, &plan.suite)?;
+            let sources =
+                debian::Sources { apt: &apt, kernel: *kernel, recipe_dir, origin: &recipe.origin };
+            let tree = debian::make(shop, plan, &sources, used)?;
             shop.step(&*what, Outcome::Begun);
             let size_bytes = spec.size_bytes;
             let content = Some(tree.as_path());

@@ -14,6 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use crate::BuildError;
 use crate::apt::{Apt, Deb, Used};
 use crate::cage::Cage;
+use crate::kernel::KernelTree;
 use crate::recipe::{DebianPlan, FileContent, FileEntry};
 use crate::tree::{remove_unused, touch};
 use crate::workshop::{Outcome, Workshop, make_dir};
@@ -48,15 +49,24 @@ const LEFTOVERS: [&str; 9] = [
     "root/.bash_history",
 ];
 
+/// What a system is made from, besides its plan.
+pub(crate) struct Sources<'a> {
+    pub apt: &'a Apt,
+    /// Where modules come from; a recipe that wants them always has a kernel package.
+    pub kernel: Option<&'a KernelTree>,
+    pub recipe_dir: &'a Path,
+    pub origin: &'a str,
+}
+
 /// Makes the system and gives the folder that holds it.
 pub(crate) fn make(
     shop: &mut Workshop,
     plan: &DebianPlan,
-    recipe_dir: &Path,
-    origin: &str,
+    sources: &Sources,
     used: &mut Used,
 ) -> Result<PathBuf, BuildError> {
-    let base = base(shop, plan, used)?;
+    let (recipe_dir, origin) = (sources.recipe_dir, sources.origin);
+    let base = base(shop, plan, sources.apt)?;
     let root = shop.temp.join("debian");
     make_dir(&root)?;
     let mut unpack = shop.command("tar");
@@ -64,6 +74,16 @@ pub(crate) fn make(
     unpack.args(["--xattrs", "--xattrs-include=*", "--file"]).arg(&base);
     unpack.arg("--directory").arg(&root);
     shop.run("unpacking the base system", &mut unpack)?;
+    let status = root.join("var/lib/dpkg/status");
+    used.add_installed(&fs::read_to_string(&status).map_err(BuildError::io("reading", status))?);
+    // mmdebstrap leaves the building machine's here.
+    let _ = fs::remove_file(root.join("etc/resolv.conf"));
+    let hostname = root.join("etc/hostname");
+    let _ = fs::remove_file(&hostname);
+    fs::write(&hostname, "localhost\n").map_err(BuildError::io("writing", hostname))?;
+    if let (true, Some(kernel)) = (plan.kernel_modules, sources.kernel) {
+        kernel.install_modules(shop, &root)?;
+    }
     if !plan.files.is_empty() {
         shop.step("files of the recipe", Outcome::Begun);
         for entry in &plan.files {
@@ -92,15 +112,13 @@ pub(crate) fn make(
 }
 
 /// The archive of the base system, from the cache or from mmdebstrap.
-fn base(shop: &mut Workshop, plan: &DebianPlan, used: &mut Used) -> Result<PathBuf, BuildError> {
-    let apt = Apt::open(shop, &plan.suite)?;
+fn base(shop: &mut Workshop, plan: &DebianPlan, apt: &Apt) -> Result<PathBuf, BuildError> {
     let mut names = vec![MINIMAL, "usr-is-merged", "apt"];
     names.extend(plan.packages.iter().map(String::as_str));
     let debs = apt.resolve(shop, &names)?;
-    used.add(&debs);
     let bases = shop.tools.join("bases");
     make_dir(&bases)?;
-    let archive = bases.join(format!("{}.tar", name_of(&debs)));
+    let archive = bases.join(format!("{}.tar", name_of(apt, &debs)?));
     let what = format!("Debian {} with {} packages", plan.suite, debs.len());
     if archive.exists() {
         touch(&archive);
@@ -144,16 +162,19 @@ fn base(shop: &mut Workshop, plan: &DebianPlan, used: &mut Used) -> Result<PathB
     Ok(archive)
 }
 
-fn name_of(debs: &[Deb]) -> String {
+fn name_of(apt: &Apt, debs: &[Deb]) -> Result<String, BuildError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(LAYOUT.as_bytes());
+    // The sources become a file of the system.
+    let sources = apt.sources_list();
+    hasher.update(&fs::read(&sources).map_err(BuildError::io("reading", sources))?);
     for option in LEFT_OUT {
         hasher.update(option.as_bytes());
     }
     for deb in debs {
         hasher.update(deb.file.as_bytes()).update(b"\0");
     }
-    hasher.finalize().to_hex()[..32].to_owned()
+    Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
 
 /// Puts a file into the system. Links on the way are followed as the guest would follow them:

@@ -250,6 +250,11 @@ pub(crate) struct DebianDoc {
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(max = 512))]
     pub packages: Vec<Spanned<String>>,
+    /// Also put all modules of the kernel package (`boot.kernel`) into /usr/lib/modules, for
+    /// modprobe in the running system. The initrd's `modules` are loaded without it.
+    #[serde(default)]
+    #[schemars(with = "bool")]
+    pub kernel_modules: Option<Spanned<bool>>,
     /// Files to put in, after the packages are installed.
     #[serde(default)]
     #[schemars(with = "Vec<FileDoc>", length(max = 1000))]

@@ -95,18 +95,14 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// A word for programs.
+    /// A word for programs, one of those in docs/errors.md.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Recipe(_) => "recipe",
-            Self::NotRoot => "not_root",
-            Self::MissingTool { .. } => "missing_tool",
-            Self::NoSource { .. } => "no_source",
-            Self::Packages { .. } => "packages",
-            Self::Failed { .. } => "build_failed",
-            Self::DiskTooSmall { .. } => "disk_too_small",
-            Self::Kernel { .. } => "kernel",
+            Self::NotRoot => "permission",
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "no_space",
             Self::Io { .. } => "io",
+            _ => "build",
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::BuildError;
-use crate::apt::Apt;
+use crate::apt::Apts;
 use crate::cage::Cage;
 use crate::tree;
 use crate::workshop::{EPOCH_SECONDS, Workshop};
@@ -36,8 +36,8 @@ pub(crate) struct Maker {
 }
 
 impl Maker {
-    pub fn open(shop: &mut Workshop) -> Result<Self, BuildError> {
-        let apt = Apt::open(shop, SUITE)?;
+    pub fn open(shop: &mut Workshop, apts: &mut Apts) -> Result<Self, BuildError> {
+        let apt = apts.of(shop, SUITE)?;
         let names = ["usr-is-merged", "e2fsprogs", "libarchive13t64"];
         let debs = apt.resolve(shop, &names)?;
         let root = tree::unpacked(shop, &apt, "file system tools", &debs)?;

@@ -13,7 +13,7 @@ use crate::BuildError;
 use crate::apt::{Apt, Used};
 use crate::cage::Cage;
 use crate::cpio::Archive;
-use crate::kernel::KernelTree;
+use crate::kernel::{KernelTree, Module};
 use crate::place::Placed;
 use crate::recipe::{FileContent, FileEntry, InitrdPlan};
 use crate::tree::{self, MERGED};
@@ -22,7 +22,6 @@ use crate::workshop::{Outcome, Workshop};
 /// The largest file that goes into an initrd: it all ends up in the guest's memory.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 const BUSYBOX: &str = "usr/bin/busybox";
-/// Busybox's own tools are never installed over these.
 const LOADER: &str = include_str!("initrd/load-modules.sh");
 const SWITCH: &str = include_str!("initrd/switch-root.sh");
 
@@ -150,18 +149,19 @@ fn add_modules(
         archive.file("usr/sbin/load-modules", 0o755, LOADER.into());
         return Ok(());
     };
-    let modules = kernel.modules(shop, &names).map_err(|(name, error)| {
-        match plan.modules.iter().find(|module| module.value == name) {
+    let modules = kernel.modules(shop, &names).map_err(|missing| {
+        match plan.modules.iter().find(|module| module.value == missing.module) {
             Some(module) => {
-                let message = format!("the kernel {} has no module {name}", kernel.release());
+                let release = kernel.release();
+                let message = format!("the kernel {release} has no module {}", missing.module);
                 let hint = "check the spelling; remove it if that kernel has it built in";
                 BuildError::from(module.error(sources.origin, message, hint))
             }
-            None => error,
+            None => missing.reason,
         }
     })?;
     let mut order = String::new();
-    for (file, bytes) in modules {
+    for Module { file, bytes } in modules {
         order += &format!("{file}\n");
         archive.file(&format!("usr/lib/initrd-modules/{file}"), 0o644, bytes);
     }

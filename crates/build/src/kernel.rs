@@ -13,7 +13,7 @@ use crate::BuildError;
 use crate::apt::{Apt, Used};
 use crate::cage::Cage;
 use crate::tree;
-use crate::workshop::{Outcome, Workshop};
+use crate::workshop::{Outcome, Workshop, make_dir};
 
 /// The largest kernel, packed or not.
 const KERNEL_BYTES_MAX: usize = 512 << 20;
@@ -27,6 +27,19 @@ pub(crate) struct KernelTree {
     root: PathBuf,
     /// For example `6.1.0-18-cloud-amd64`.
     release: String,
+}
+
+/// A kernel module, unpacked.
+pub(crate) struct Module {
+    /// For example `virtio_net.ko`.
+    pub file: String,
+    pub bytes: Vec<u8>,
+}
+
+/// A module that the kernel does not have, or that cannot be read.
+pub(crate) struct NoModule {
+    pub module: String,
+    pub reason: BuildError,
 }
 
 impl KernelTree {
@@ -71,13 +84,9 @@ impl KernelTree {
         Ok(elf)
     }
 
-    /// The files of `modules` and all they depend on, in an order in which they can be loaded,
-    /// as (name, content). Built-in ones are left out. An error names the module.
-    pub fn modules(
-        &self,
-        shop: &Workshop,
-        modules: &[&str],
-    ) -> Result<Vec<(String, Vec<u8>)>, (String, BuildError)> {
+    /// The files of `modules` and of all they depend on, in an order in which they can be
+    /// loaded. Built-in ones are left out.
+    pub fn modules(&self, shop: &Workshop, modules: &[&str]) -> Result<Vec<Module>, NoModule> {
         let cage = Cage::new(&self.root);
         let mut paths: Vec<String> = Vec::new();
         for module in modules {
@@ -85,7 +94,7 @@ impl KernelTree {
             modprobe.args(["--set-version", &self.release, "--show-depends", module]);
             let plan = shop
                 .capture(&format!("finding module {module}"), &mut modprobe)
-                .map_err(|e| ((*module).to_owned(), e))?;
+                .map_err(|reason| NoModule { module: (*module).to_owned(), reason })?;
             // Lines are "insmod PATH [options]" or "builtin NAME".
             for line in plan.lines() {
                 let mut words = line.split_whitespace();
@@ -99,12 +108,11 @@ impl KernelTree {
         let mut files = Vec::new();
         for path in paths {
             let file = path.rsplit('/').next().unwrap_or(&path);
-            let failed = |e| (file.to_owned(), e);
+            let name = file.split(".ko").next().unwrap_or(file);
             let bytes = read_bounded(&self.root.join(path.trim_start_matches('/')))
                 .and_then(|packed| self.module_bytes(shop, &path, packed))
-                .map_err(failed)?;
-            let name = file.split(".ko").next().unwrap_or(file);
-            files.push((format!("{name}.ko"), bytes));
+                .map_err(|reason| NoModule { module: name.to_owned(), reason })?;
+            files.push(Module { file: format!("{name}.ko"), bytes });
         }
         Ok(files)
     }
@@ -122,12 +130,24 @@ impl KernelTree {
             let out = shop.temp.join("module.ko");
             let file = File::create(&out).map_err(BuildError::io("creating", &out))?;
             let mut xz = Cage::new(&self.root).command(shop, "/usr/bin/xz");
-            let (log, doing) = (file, format!("unpacking {path}"));
-            xz.args(["-dc", path]).stdout(log);
-            shop.run_to_file(&doing, &mut xz)?;
+            xz.args(["-dc", path]).stdout(file);
+            shop.run_to_file(&format!("unpacking {path}"), &mut xz)?;
             return read_bounded(&out);
         }
         Ok(packed)
+    }
+
+    /// Copies all modules into a system, where its own tools find them.
+    pub fn install_modules(&self, shop: &mut Workshop, system: &Path) -> Result<(), BuildError> {
+        let what = format!("modules of {}", self.release);
+        shop.step(&*what, Outcome::Begun);
+        let folder = system.join("usr/lib/modules");
+        make_dir(&folder)?;
+        let mut copy = shop.command("cp");
+        copy.arg("-a").arg(self.root.join("usr/lib/modules").join(&self.release)).arg(&folder);
+        shop.run(&what, &mut copy)?;
+        shop.step(what, Outcome::Done);
+        Ok(())
     }
 
     pub fn release(&self) -> &str {

@@ -5,12 +5,16 @@
 //! that can be known without looking at files is right; whether the files exist is found at
 //! build time, and reported with the same line and column.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use serde_saphyr::Location;
 
-use crate::RecipeError;
 use crate::check;
 use crate::document::Document;
 use crate::place::{GuestPath, Placed, RelativePath};
+use crate::{BuildError, RecipeError};
 
 /// The longest recipe that is read.
 pub const RECIPE_BYTES_MAX: usize = 256 << 10;
@@ -73,6 +77,7 @@ pub(crate) struct DebianPlan {
     pub packages: Vec<String>,
     pub files: Vec<FileEntry>,
     pub commands: Vec<Placed<String>>,
+    pub kernel_modules: bool,
     pub label: String,
 }
 
@@ -109,6 +114,18 @@ impl Recipe {
         check::recipe(document, origin)
     }
 
+    /// Reads the `appliance.yaml` of a folder.
+    pub fn load(recipe_dir: &Path) -> Result<Self, BuildError> {
+        let path = recipe_dir.join("appliance.yaml");
+        let file = File::open(&path).map_err(BuildError::io("opening", &path))?;
+        let mut text = String::new();
+        // One byte more than is accepted shows that there is more.
+        file.take(RECIPE_BYTES_MAX as u64 + 1)
+            .read_to_string(&mut text)
+            .map_err(BuildError::io("reading", &path))?;
+        Ok(Self::parse(&text, &path.display().to_string())?)
+    }
+
     /// The appliance's name.
     pub fn name(&self) -> &model::Name {
         &self.name
@@ -134,14 +151,21 @@ fn parse_error(error: &serde_saphyr::Error, origin: &str) -> RecipeError {
     let location = error.location().unwrap_or(Location::UNKNOWN);
     let full = error.without_snippet().to_string();
     // The location is a field of its own; the text need not repeat it.
-    let message = match full.rsplit_once(" at line ") {
+    let mut message = match full.rsplit_once(" at line ") {
         Some((message, _)) => message.to_owned(),
         None => full,
     };
-    let hint = match unknown_word(&message).and_then(|(word, known)| nearest(word, &known)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "docs/format/appliance.md explains every field with an example".to_owned(),
-    };
+    // Advice to programmers about the parser's options helps nobody here.
+    if let Some(end) = message.find(", set ") {
+        message.truncate(end);
+    }
+    let mut hint = "docs/format/appliance.md explains every field with an example".to_owned();
+    if let Some((subject, known)) = message.split_once(", expected one of ")
+        && let Some(near) = nearest(subject, known)
+    {
+        hint = format!("did you mean `{near}`?");
+        message.truncate(subject.len());
+    }
     RecipeError {
         origin: origin.to_owned(),
         line: location.line().max(1),
@@ -151,24 +175,19 @@ fn parse_error(error: &serde_saphyr::Error, origin: &str) -> RecipeError {
     }
 }
 
-/// Takes apart "unknown field `b`, expected one of a, c".
-fn unknown_word(message: &str) -> Option<(&str, Vec<&str>)> {
-    let (subject, known) = message.split_once(", expected one of ")?;
-    let word = subject.strip_prefix("unknown ")?.split_once(' ')?.1;
-    Some((word.trim_matches('`'), known.split(',').map(|k| k.trim().trim_matches('`')).collect()))
-}
-
-/// The known word that is at most two edits away.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+/// The known word that is at most two edits away from the one in "unknown field `word`".
+fn nearest(subject: &str, known: &str) -> Option<String> {
+    let word = subject.rsplit(' ').next()?.trim_matches('`');
     if word.len() > 64 {
         return None;
     }
     known
-        .iter()
-        .map(|candidate| (edits(word, candidate), *candidate))
+        .split(',')
+        .map(|candidate| candidate.trim().trim_matches('`'))
+        .map(|candidate| (edits(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= 2 && *distance < candidate.len())
         .min()
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate.to_owned())
 }
 
 /// Levenshtein's distance.

@@ -1,0 +1,212 @@
+//! What is refused in an `appliance.yaml`, where, and with which words.
+
+use build::{RECIPE_BYTES_MAX, Recipe};
+
+/// A recipe that is right; each case replaces one line of it.
+const GOOD: &str = "\
+name: web
+version: \"1\"
+hardware: {memory: 512MiB}
+boot:
+  mode: kernel
+  kernel: {package: linux-image-cloud-amd64, suite: bookworm}
+  initrd: {root: system, modules: [virtio_net]}
+disks:
+  - name: system
+    role: system
+    size: 1GiB
+    debian: {suite: bookworm, packages: [nginx-light]}
+  - {name: data, role: data, size: 64MiB, format: ext4}
+nics:
+  - ports: [80]
+ready: {port: 80}
+";
+
+fn refusal(text: &str) -> String {
+    match Recipe::parse(text, "r.yaml") {
+        Ok(_) => "accepted".to_owned(),
+        Err(error) => format!("{error} ({})", error.hint),
+    }
+}
+
+fn check(line: &str, replacement: &str, expected: &str) {
+    assert!(GOOD.contains(line), "no line {line:?}");
+    let text = GOOD.replacen(line, replacement, 1);
+    assert_eq!(refusal(&text), expected, "with {replacement:?}");
+}
+
+#[test]
+fn a_good_recipe_is_accepted() {
+    let recipe = Recipe::parse(GOOD, "r.yaml").expect("it is right");
+    assert_eq!(recipe.name().as_str(), "web");
+    assert_eq!(recipe.version(), "1");
+    assert_eq!(recipe.ready(), &model::Ready::Port(80));
+}
+
+#[test]
+fn the_shape_is_checked() {
+    check(
+        "version: \"1\"",
+        "verson: \"1\"",
+        "r.yaml:2:1: unknown field `verson` (did you mean `version`?)",
+    );
+    check(
+        "ready: {port: 80}",
+        "ready: agnt",
+        "r.yaml:16:8: unknown variant `agnt` (did you mean `agent`?)",
+    );
+    check(
+        "  - ports: [80]",
+        "  - ports: [80000]",
+        "r.yaml:15:13: invalid u16 (docs/format/appliance.md explains every field with an example)",
+    );
+    check(
+        "hardware: {memory: 512MiB}",
+        "hardware: {cpus: 2}",
+        "r.yaml:3:12: missing field `memory` \
+         (docs/format/appliance.md explains every field with an example)",
+    );
+    check(
+        "name: web\n",
+        "name: web\nname: web\n",
+        "r.yaml:2:1: duplicate mapping key: name \
+         (docs/format/appliance.md explains every field with an example)",
+    );
+}
+
+#[test]
+fn values_are_checked() {
+    check(
+        "name: web",
+        "name: Web",
+        "r.yaml:1:7: \"Web\" is not a name: use 1 to 63 of a-z, 0-9, '-', '_' and '.', \
+         starting with a letter or digit (for example: name: web)",
+    );
+    check(
+        "hardware: {memory: 512MiB}",
+        "hardware: {memory: 512MB}",
+        "r.yaml:3:20: \"512MB\" is not a size: write for example 512MiB or 4GiB \
+         (write a whole number with a unit, for example 512MiB or 4GiB)",
+    );
+    check(
+        "hardware: {memory: 512MiB}",
+        "hardware: {memory: 512MiB, cpus: 65}",
+        "r.yaml:3:34: 65 CPUs are not possible (use 1 to 64)",
+    );
+    check(
+        "    size: 1GiB",
+        "    size: 1000001",
+        "r.yaml:11:11: \"1000001\" must be a multiple of 4KiB, above zero \
+         (write a whole number with a unit, for example 512MiB or 4GiB)",
+    );
+    check(
+        "name: data, role",
+        "name: system, role",
+        "r.yaml:13:12: two disks are called \"system\" (give each disk a name of its own)",
+    );
+    check(
+        "[nginx-light]",
+        "[\"nginx-light=1.0\"]",
+        "r.yaml:12:42: \"nginx-light=1.0\" is not the name of a Debian package \
+         (use the package's name alone, without a version)",
+    );
+    check(
+        "ready: {port: 80}",
+        "ready: {port: 81}",
+        "r.yaml:16:8: no network card offers port 81 (add it to the `ports` of one of `nics`)",
+    );
+}
+
+#[test]
+fn paths_stay_inside_the_folder() {
+    for path in ["../x", "/etc/shadow", "a/../../x", "."] {
+        check(
+            "size: 64MiB, format: ext4",
+            &format!("image: \"{path}\""),
+            &format!(
+                "r.yaml:13:37: {path:?} leaves the recipe's folder \
+                 (copy the file into the recipe's folder and name it relative to that)"
+            ),
+        );
+    }
+    check(
+        "packages: [nginx-light]",
+        "files: [{path: /etc/../x, content: a}]",
+        "r.yaml:12:46: \"/etc/../x\" is not a path in the guest \
+         (write it absolute and without . or .., for example /etc/motd)",
+    );
+}
+
+#[test]
+fn combinations_are_checked() {
+    check(
+        "  mode: kernel",
+        "  mode: bios",
+        "r.yaml:6:11: with `mode: bios` the disk brings its own kernel \
+         (use `mode: kernel`, or remove it)",
+    );
+    check(
+        "role: data,",
+        "role: data, at_stop: reset,",
+        "r.yaml:13:39: `at_stop` is for system disks \
+         (remove it: data disks are always kept, scratch disks never)",
+    );
+    check(
+        "root: system",
+        "root: data",
+        "r.yaml:7:18: disk \"data\" has no system to start \
+         (name a disk that has `debian` or `image`)",
+    );
+    check(
+        "    role: system",
+        "    role: scratch",
+        "r.yaml:9:5: disk \"system\" is scratch, so its content would be lost at the first stop \
+         (use `role: system`, or leave the disk empty)",
+    );
+    check(
+        "    debian: {",
+        "    format: ext4\n    debian: {",
+        "r.yaml:12:13: `format` is for disks without other content \
+         (remove `format`: `image` and `debian` bring their own file system)",
+    );
+    check(
+        "{package: linux-image-cloud-amd64, suite: bookworm}",
+        "{file: vmlinuz}",
+        "r.yaml:7:11: busybox needs a suite to come from (add for example: suite: bookworm)",
+    );
+    check(
+        "format: ext4}",
+        "label: x}",
+        "r.yaml:13:50: there is no file system to give a label to \
+         (add `format: ext4`, or remove `label`)",
+    );
+}
+
+#[test]
+fn size_and_aliases_are_bounded() {
+    let long = format!("{GOOD}# {}", "x".repeat(RECIPE_BYTES_MAX));
+    assert!(refusal(&long).starts_with("r.yaml:1:1: larger than 256.0 KiB"), "too long");
+    // Each line repeats the one before ten times.
+    let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x,x]\n");
+    for (one, next) in ('a'..='h').zip('b'..='i') {
+        bomb += &format!("{next}: &{next} [{}]\n", vec![format!("*{one}"); 10].join(","));
+    }
+    assert_ne!(refusal(&bomb), "accepted");
+    let deep = format!("name: {}", "[".repeat(50_000));
+    assert_ne!(refusal(&deep), "accepted");
+}
+
+#[test]
+fn nothing_crashes_on_broken_text() {
+    let bytes = GOOD.as_bytes();
+    for end in 0..bytes.len() {
+        let _ = refusal(&String::from_utf8_lossy(&bytes[..end]));
+    }
+    for at in 0..bytes.len() {
+        for replacement in [b'{', b':', b'*', b'\n', b'-', 0xff, 0] {
+            let mut broken = bytes.to_vec();
+            broken[at] = replacement;
+            let _ = refusal(&String::from_utf8_lossy(&broken));
+        }
+    }
+}
