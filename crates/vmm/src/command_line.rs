@@ -32,7 +32,7 @@ const FDSET_CONSOLE_LOG: u32 = 1;
 const FDSET_KVM: u32 = 2;
 
 /// Pinned, so that the devices look the same under every later QEMU.
-pub(crate) fn machine_type(profile: Profile) -> &'static str {
+pub fn machine_type(profile: Profile) -> &'static str {
     match profile {
         Profile::Q35 => "pc-q35-10.0",
         Profile::Light => "pc-i440fx-10.0",

@@ -31,6 +31,7 @@ mod qmp;
 mod state;
 
 pub use agent::{Agent, AgentError, Exec, ExecOutput, STDIN_BYTES_MAX};
+pub use command_line::machine_type;
 pub use console::{CONSOLE_LOG, CONSOLE_SOCKET, Console, attach};
 pub use error::VmmError;
 pub use jail::{Identity, Jail, Launcher, jail_main};

@@ -30,12 +30,12 @@ fn the_committed_image_is_what_the_source_says() {
 }
 
 #[test]
-fn a_session_goes_on_in_another_qemu_q35() {
+fn guest_session_goes_on_in_another_qemu_q35() {
     a_session_goes_on(Profile::Q35);
 }
 
 #[test]
-fn a_session_goes_on_in_another_qemu_light() {
+fn guest_session_goes_on_in_another_qemu_light() {
     a_session_goes_on(Profile::Light);
 }
 
@@ -102,7 +102,7 @@ fn a_session_goes_on(profile: Profile) {
 }
 
 #[test]
-fn death_is_noticed_at_once_and_explained() {
+fn guest_death_is_noticed_at_once_and_explained() {
     let dir = Dir::new("death");
     let qemu = Qemu::spawn(&nano(&dir, Profile::Light)).unwrap();
     let events = qemu.events();
@@ -131,7 +131,7 @@ fn what_qemu_refuses_is_explained() {
 }
 
 #[test]
-fn state_that_cannot_be_written_or_read_is_explained() {
+fn guest_state_that_cannot_be_written_or_read_is_explained() {
     let dir = Dir::new("badstate");
     let mut launch = nano(&dir, Profile::Light);
     let qemu = Qemu::spawn(&launch).unwrap();

@@ -1,10 +1,144 @@
-//! The jail's entry point alone, for this crate's own tests: `vmm-jail __jail ...`.
+//! For this crate's own tests. `vmm-jail __jail ...` is the jail's entry point, as in the real
+//! binary. Called as QEMU is (or as `vmm-jail __try TARGETS`), it is a prisoner instead: it tries what it
+//! should not be able to do and says how that went, one `act: result` a line.
+//!
+//! Unsafe: most of what it tries has no safe wrapper, because nobody should call it. All such
+//! calls have null or invalid arguments, so that they do nothing where they are allowed.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::process::Command;
 
 fn main() {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|word| word == "__jail") {
-        vmm::jail_main(arguments);
+    let words: Vec<_> = std::env::args_os().collect();
+    match words.get(1).and_then(|word| word.to_str()) {
+        Some("__jail") => vmm::jail_main(words.into_iter().skip(2)),
+        Some("__try") => attempt_all(&words[2].to_string_lossy()),
+        Some("-name") => {
+            let at = words.iter().position(|word| word == "-cpu").expect("QEMU's arguments");
+            attempt_all(&words[at + 1].to_string_lossy());
+        }
+        _ => {
+            eprintln!("usage: vmm-jail __jail ... | __try TARGETS");
+            std::process::exit(2);
+        }
     }
-    eprintln!("usage: vmm-jail __jail ...");
-    std::process::exit(2);
+}
+
+/// `targets`: `name=value` with `;` between.
+fn attempt_all(targets: &str) {
+    let targets: HashMap<&str, &str> =
+        targets.split(';').filter_map(|target| target.split_once('=')).collect();
+    files(&targets);
+    sockets(&targets);
+    processes(&targets);
+    system_calls();
+    privileges();
+}
+
+fn say<T>(act: &str, result: io::Result<T>) {
+    match result {
+        Ok(_) => eprintln!("{act}: ok"),
+        Err(error) => eprintln!("{act}: {error}"),
+    }
+}
+
+fn files(targets: &HashMap<&str, &str>) {
+    for act in ["other", "shadow", "passwd", "own-ram", "own-disk"] {
+        say(&format!("read {act}"), File::open(targets[act]));
+    }
+    for act in ["other", "own-ram"] {
+        say(&format!("write {act}"), OpenOptions::new().write(true).open(targets[act]));
+    }
+    let run = std::path::Path::new(targets["run"]);
+    say("create in run", File::create(run.join("made-by-prisoner")));
+    say("remove in run", std::fs::remove_file(run.join("qemu.log")));
+    say("list root", std::fs::read_dir("/"));
+    say("list proc", std::fs::read_dir("/proc"));
+    say("list other", std::fs::read_dir(std::path::Path::new(targets["other"]).parent().unwrap()));
+    say("create in /tmp", File::create("/tmp/made-by-prisoner"));
+    let _ = std::fs::remove_file("/tmp/made-by-prisoner");
+}
+
+fn sockets(targets: &HashMap<&str, &str>) {
+    say("connect unix", UnixStream::connect(targets["unix"]));
+    let name = SocketAddr::from_abstract_name(targets["abstract"]);
+    say("connect abstract", name.and_then(|name| UnixStream::connect_addr(&name)));
+    let port: u16 = targets["tcp"].parse().unwrap();
+    say("connect tcp", TcpStream::connect(("127.0.0.1", port)));
+    say("listen tcp", TcpListener::bind(("127.0.0.1", 0)));
+    let published: u16 = targets["published"].parse().unwrap();
+    say("listen published", TcpListener::bind(("127.0.0.1", published)));
+}
+
+fn processes(targets: &HashMap<&str, &str>) {
+    let parent = rustix::process::Pid::from_raw(targets["parent"].parse().unwrap()).unwrap();
+    say("signal parent", rustix::process::test_kill_process(parent).map_err(io::Error::from));
+    say("exec", Command::new("/bin/true").status());
+    eprintln!("environment: {}", std::env::vars_os().count());
+    // Without /proc there is no list of them to be had.
+    let open = (3..1024).filter(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0);
+    eprintln!("descriptors: {:?}", open.collect::<Vec<i32>>());
+}
+
+fn system_calls() {
+    let call = |number: i64, arguments: [i64; 5]| {
+        let [a, b, c, d, e] = arguments;
+        match unsafe { libc::syscall(number, a, b, c, d, e) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    let none = [0; 5];
+    for (act, number, arguments) in [
+        ("ptrace", libc::SYS_ptrace, none), // PTRACE_TRACEME
+        ("process_vm_readv", libc::SYS_process_vm_readv, [1, 0, 0, 0, 0]),
+        ("mount", libc::SYS_mount, none),
+        ("unshare", libc::SYS_unshare, none),
+        ("setns", libc::SYS_setns, [-1, 0, 0, 0, 0]),
+        ("keyctl", libc::SYS_keyctl, [0, -3, 0, 0, 0]), // the session's keyring
+        ("bpf", libc::SYS_bpf, [-1, 0, 0, 0, 0]),
+        ("perf_event_open", libc::SYS_perf_event_open, none),
+        ("userfaultfd", libc::SYS_userfaultfd, [1, 0, 0, 0, 0]),
+        ("io_uring_setup", libc::SYS_io_uring_setup, none),
+        ("init_module", libc::SYS_init_module, none),
+        ("reboot", libc::SYS_reboot, none), // without its magic numbers
+        ("open_by_handle_at", libc::SYS_open_by_handle_at, [-1, 0, 0, 0, 0]),
+        ("x32 getpid", (1 << 30) + libc::SYS_getpid, none),
+        ("socket netlink", libc::SYS_socket, [libc::AF_NETLINK.into(), 3, 0, 0, 0]),
+        ("socket packet", libc::SYS_socket, [libc::AF_PACKET.into(), 3, 0, 0, 0]),
+        ("socket vsock", libc::SYS_socket, [libc::AF_VSOCK.into(), 1, 0, 0, 0]),
+    ] {
+        say(act, call(number, arguments));
+    }
+    let page = 4096;
+    let anywhere = std::ptr::null_mut();
+    let (protection, flags) = (libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let memory = unsafe { libc::mmap(anywhere, page, protection, flags, -1, 0) };
+    for (act, advice) in [("hugepage", libc::MADV_HUGEPAGE), ("dontneed", libc::MADV_DONTNEED)] {
+        let result = unsafe { libc::madvise(memory, page, advice) };
+        say(act, if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) });
+    }
+}
+
+fn privileges() {
+    use rustix::thread::{
+        CapabilitySet, capabilities, capability_is_in_bounding_set, no_new_privs,
+    };
+    let sets = capabilities(None).unwrap();
+    let all = sets.effective | sets.permitted | sets.inheritable;
+    eprintln!("capabilities: {}", all.bits().count_ones());
+    let bound = CapabilitySet::all().iter();
+    let bound = bound.filter(|&c| capability_is_in_bounding_set(c).unwrap_or(false)).count();
+    eprintln!("bounding set: {bound}");
+    eprintln!("no new privileges: {}", no_new_privs().unwrap());
+    eprintln!("user: {}", rustix::process::geteuid().as_raw());
+    eprintln!("groups: {:?}", rustix::process::getgroups().unwrap_or_default());
+    let core = rustix::process::getrlimit(rustix::process::Resource::Core);
+    eprintln!("core: {:?}", core.maximum);
 }
