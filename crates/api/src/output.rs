@@ -223,10 +223,14 @@ pub struct CheckPrint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcPrint {
     pub live_chunks: u64,
+    /// Packs that nothing needs; deleted by a later gc, after the grace age.
     pub condemned_packs: u64,
+    pub condemned_bytes: u64,
     pub deleted_packs: u64,
     pub repacked_packs: u64,
     pub freed_bytes: u64,
+    /// The repository's grace age, seconds.
+    pub grace_s: u64,
 }
 
 /// One line of `doctor`.

@@ -270,6 +270,9 @@ pub enum Repo {
         /// Where the key is kept: `repository` (a folder's default: a file in it) or `host`
         #[arg(long, value_parser = ["repository", "host"])]
         key: Option<String>,
+        /// How long something must be unused before gc deletes it [default: 3600]
+        #[arg(long, value_name = "SECONDS")]
+        grace: Option<u64>,
     },
     /// Use this repository from now on
     Use {
@@ -282,15 +285,8 @@ pub enum Repo {
         #[arg(long)]
         read_data: bool,
     },
-    /// Delete what nothing names any more
-    Gc {
-        /// Only delete what has been unused for this many seconds
-        #[arg(long, default_value_t = 86_400, value_name = "SECONDS")]
-        grace: u64,
-        /// Show what would be done
-        #[arg(long)]
-        dry_run: bool,
-    },
+    /// Delete what nothing has named for the repository's grace age
+    Gc,
     /// Show what it holds and what that takes
     Stats,
     /// Add a further place to fetch from (a mirror, a maker's repository), or remove one

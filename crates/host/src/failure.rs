@@ -249,10 +249,13 @@ impl From<vmm::VmmError> for Failure {
     }
 }
 
-impl From<crate::pending::AgentError> for Failure {
-    fn from(error: crate::pending::AgentError) -> Self {
-        let kind = if error.is_timeout() { "timeout" } else { "agent" };
-        let hint = error.hint();
+impl From<vmm::AgentError> for Failure {
+    fn from(error: vmm::AgentError) -> Self {
+        let kind = match error {
+            vmm::AgentError::TooLong { .. } => "timeout",
+            _ => "agent",
+        };
+        let hint = error.hint().unwrap_or("`collective inspect NAME` shows what it does");
         Self::new(kind, error.to_string(), hint)
     }
 }

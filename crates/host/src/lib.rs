@@ -17,12 +17,12 @@
 //! * No verb needs another process to be running: state is read from the repository, from
 //!   `COLLECTIVE_DIR` and from whichever shims answer.
 
+mod accel;
 mod blob;
 pub mod dir;
 mod failure;
 mod ingest;
 pub mod local;
-mod pending;
 mod ports;
 pub mod record;
 pub mod shim;
@@ -69,7 +69,7 @@ impl Host {
                 let folder = self.dir.root().join("repository");
                 let location = folder.to_string_lossy().into_owned();
                 if !folder.join("config").exists() {
-                    Store::init(&self.dir, &location, KeyPlace::Repository)?;
+                    Store::init(&self.dir, &location, KeyPlace::Repository, None)?;
                 }
                 Store::open(&self.dir, &location)
             }

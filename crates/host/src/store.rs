@@ -95,7 +95,12 @@ fn open_objects(location: &str) -> Result<Arc<Counted<Arc<dyn Objects>>>> {
 
 impl Store {
     /// Makes a repository.
-    pub fn init(host: &HostDir, location: &str, place: KeyPlace) -> Result<RepoInitPrint> {
+    pub fn init(
+        host: &HostDir,
+        location: &str,
+        place: KeyPlace,
+        grace: Option<Duration>,
+    ) -> Result<RepoInitPrint> {
         let objects = objects::create(location)?;
         let in_folder = objects.folder().is_some();
         let (key, key_place) = match place {
@@ -114,7 +119,7 @@ impl Store {
             key: key.clone(),
             key_place,
             local_dir: Some(host.folder("index")?),
-            ..Init::default()
+            grace_ms: grace.map_or(repository::GRACE_MS, |grace| grace.as_millis() as u64),
         };
         // Kept before the repository exists: a key must never be lost to a crash.
         let kept = match (&key, key_place) {
@@ -371,14 +376,52 @@ impl Store {
         }
     }
 
-    pub fn check(&self, _read_data: bool, _progress: &mut dyn FnMut(&str)) -> Result<CheckPrint> {
-        Err(Failure::new("internal", "", ""))
+    /// Checks everything that is named.
+    pub fn check(&self, read_data: bool, progress: &mut dyn FnMut(&str)) -> Result<CheckPrint> {
+        let mut last = "";
+        let report = self.repository.check(read_data, &mut |at| {
+            if at.step != last || (at.total > 0 && at.done == at.total) {
+                progress(&format!("{}: {} of {}", at.step, at.done, at.total));
+                last = at.step;
+            }
+        })?;
+        let mut problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+        let more = report.problem_count.saturating_sub(problems.len() as u64);
+        if more > 0 {
+            problems.push(format!("and {more} more"));
+        }
+        Ok(CheckPrint {
+            ok: problems.is_empty(),
+            chunks: report.chunks,
+            objects: report.packs,
+            read_bytes: report.verified_bytes,
+            problems,
+        })
     }
-    pub fn gc(&self, _grace: Duration, _dry_run: bool) -> Result<GcPrint> {
-        Err(Failure::new("internal", "", ""))
+
+    /// Deletes what nothing has named for the repository's grace age.
+    pub fn gc(&self) -> Result<GcPrint> {
+        let done = self.repository.gc(repository::GcOptions::default())?;
+        Ok(GcPrint {
+            live_chunks: done.live_chunks,
+            condemned_packs: done.condemned_packs,
+            condemned_bytes: done.condemned_bytes,
+            deleted_packs: done.removed_packs,
+            repacked_packs: done.repacked_packs,
+            freed_bytes: done.removed_bytes,
+            grace_s: self.repository.grace_ms() / 1000,
+        })
     }
+
+    /// What it holds.
     pub fn stats(&self) -> Result<RepoStatsPrint> {
-        Err(Failure::new("internal", "", ""))
+        let stats = self.repository.stats()?;
+        Ok(RepoStatsPrint {
+            logical_bytes: stats.logical_bytes,
+            stored_bytes: stats.stored_bytes,
+            chunks: stats.chunks,
+            objects: stats.objects,
+        })
     }
 
     /// The key as text.

@@ -15,7 +15,10 @@ use crate::print;
 
 pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
     match verb {
-        Repo::Init { location, public, key } => init(global, &location, public, key.as_deref())?,
+        Repo::Init { location, public, key, grace } => {
+            let grace = grace.map(Duration::from_secs);
+            init(global, &location, public, key.as_deref(), grace)?;
+        }
         Repo::Use { location } => {
             let location = open(global)?.use_repository(&location)?;
             print::result(global, &serde_json::json!({"location": location}), || {
@@ -23,7 +26,7 @@ pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
             });
         }
         Repo::Check { read_data } => return check(global, read_data),
-        Repo::Gc { grace, dry_run } => gc(global, Duration::from_secs(grace), dry_run)?,
+        Repo::Gc => gc(global)?,
         Repo::Stats => stats(global)?,
         Repo::Source { location, remove } => {
             let sources = open(global)?.source(&location, !remove)?;
@@ -35,7 +38,13 @@ pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn init(global: &Global, location: &str, public: bool, key: Option<&str>) -> Result<(), Failure> {
+fn init(
+    global: &Global,
+    location: &str,
+    public: bool,
+    key: Option<&str>,
+    grace: Option<Duration>,
+) -> Result<(), Failure> {
     let place = match (public, key) {
         (true, Some(_)) => {
             return Err(Failure::new(
@@ -49,7 +58,7 @@ fn init(global: &Global, location: &str, public: bool, key: Option<&str>) -> Res
         (false, Some(_)) => KeyPlace::Repository,
         (false, None) => KeyPlace::Default,
     };
-    let (document, configured) = open(global)?.repo_init(location, place)?;
+    let (document, configured) = open(global)?.repo_init(location, place, grace)?;
     print::result(global, &document, || {
         let mut text = format!("made repository {} at {}", &document.id[..12], document.location);
         match document.key.as_deref() {
@@ -91,17 +100,25 @@ fn check(global: &Global, read_data: bool) -> Result<ExitCode, Failure> {
     Ok(if document.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn gc(global: &Global, grace: Duration, dry_run: bool) -> Result<(), Failure> {
-    let document = open(global)?.repo_gc(grace, dry_run)?;
+fn gc(global: &Global) -> Result<(), Failure> {
+    let document = open(global)?.repo_gc()?;
     print::result(global, &document, || {
-        format!(
-            "{} chunks live; packs: {} condemned, {} deleted, {} rewritten; {} freed",
+        let mut text = format!(
+            "{} chunks are needed; {} packs deleted ({} freed), {} rewritten",
             document.live_chunks,
-            document.condemned_packs,
             document.deleted_packs,
+            format_bytes(document.freed_bytes),
             document.repacked_packs,
-            format_bytes(document.freed_bytes)
-        )
+        );
+        if document.condemned_packs > 0 {
+            text.push_str(&format!(
+                "\n{} packs ({}) are no longer needed: a gc after {} s or more deletes them",
+                document.condemned_packs,
+                format_bytes(document.condemned_bytes),
+                document.grace_s
+            ));
+        }
+        text
     });
     Ok(())
 }

@@ -3,16 +3,17 @@
 //! *Invariant.* Only the owner pauses, saves or ends it; connections only talk to its agent.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use api::ExecOutcome;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use vmm::Qemu;
+use vmm::{Exec, Qemu};
 
 use crate::failure::{Failure, Result};
 
+/// How long an agent may take to say that it is there.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
 /// Device state is small: what takes longer than this will not end.
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -20,13 +21,12 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Guest {
     qemu: Qemu,
     run: PathBuf,
-    agent: Mutex<Option<crate::pending::Agent>>,
 }
 
 impl Guest {
     /// Takes over a started QEMU.
     pub fn new(qemu: Qemu, run: PathBuf) -> Self {
-        Self { qemu, run, agent: Mutex::new(None) }
+        Self { qemu, run }
     }
 
     pub fn pid(&self) -> u32 {
@@ -93,13 +93,13 @@ impl Guest {
 
     /// Whether the agent answers.
     pub fn ping(&self) -> bool {
-        self.with_agent(|agent| agent.ping(Duration::from_millis(500))).is_ok()
+        self.qemu.agent().ping(PING_TIMEOUT).is_ok()
     }
 
     /// Runs a shell script in the guest, without caring much what comes of it.
     pub fn script(&self, script: &str, timeout: Duration) -> Result<()> {
         let argv = ["/bin/sh", "-c", script].map(str::to_owned);
-        self.with_agent(|agent| agent.exec(&argv, None, timeout)).map(drop)
+        self.exec(&argv, None, timeout).map(drop)
     }
 
     /// Runs a command in the guest.
@@ -109,33 +109,28 @@ impl Guest {
         stdin_base64: Option<&str>,
         timeout: Duration,
     ) -> Result<ExecOutcome> {
+        let (program, arguments) = argv
+            .split_first()
+            .ok_or_else(|| Failure::new("usage", "there is no command", "name one after --"))?;
         let stdin = stdin_base64
             .map(|text| STANDARD.decode(text))
             .transpose()
-            .map_err(|e| Failure::new("internal", e.to_string(), ""))?;
-        let done = self.with_agent(|agent| agent.exec(argv, stdin.as_deref(), timeout))?;
+            .map_err(|e| Failure::new("internal", e.to_string(), ""))?
+            .unwrap_or_default();
+        let done = self.qemu.agent().exec(&Exec {
+            program,
+            arguments,
+            environment: &[],
+            stdin: &stdin,
+            timeout,
+        })?;
+        if done.truncated {
+            eprintln!("the guest agent dropped output of {program}: there was too much");
+        }
         Ok(ExecOutcome {
-            exit_code: done.exit_code,
+            exit_code: done.code,
             stdout_base64: STANDARD.encode(&done.stdout),
             stderr_base64: STANDARD.encode(&done.stderr),
         })
-    }
-
-    /// Talks to the agent over one channel, one after the other; a channel that failed is opened
-    /// anew by the next.
-    fn with_agent<T>(
-        &self,
-        talk: impl FnOnce(&mut crate::pending::Agent) -> Result<T, crate::pending::AgentError>,
-    ) -> Result<T> {
-        let mut slot = self.agent.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut agent = match slot.take() {
-            Some(agent) => agent,
-            None => crate::pending::Agent::connect(&self.run)?,
-        };
-        let said = talk(&mut agent);
-        if said.is_ok() {
-            *slot = Some(agent);
-        }
-        Ok(said?)
     }
 }

@@ -46,7 +46,7 @@ pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Re
     let name = Name::new(&order.name).map_err(|e| Failure::new("usage", e.to_string(), ""))?;
     super::unmount_leftovers(local)?;
     let store = Store::open(host, &order.repository)?;
-    let accel = choose_accel(&order.accel)?;
+    let accel = crate::accel::choose(host, &order.accel)?;
     if matches!(order.start, Start::Existing { .. }) {
         leftovers::branch_if_stale(&store, host, &name)?;
     }
@@ -181,7 +181,7 @@ fn with_claim(
         head: claim.head.clone(),
         version: claim.version.clone(),
         machine: Machine {
-            machine_type: crate::pending::machine_type(hardware.profile).to_owned(),
+            machine_type: vmm::machine_type(hardware.profile).to_owned(),
             cpu_model: vmm::BASELINE_CPU.to_owned(),
             accel: accel.as_str().to_owned(),
             memory_bytes: hardware.memory_bytes,
@@ -190,32 +190,6 @@ fn with_claim(
         guest,
         shared: door.shared.clone(),
     })
-}
-
-/// `auto` proves KVM with a 64-bit payload, and falls back to TCG.
-fn choose_accel(wanted: &str) -> Result<Accel> {
-    let refuse = |why: String| {
-        Err(Failure::new(
-            "hypervisor",
-            format!("KVM cannot be used: {why}"),
-            "`--accel auto` falls back to TCG; `collective doctor` says more",
-        ))
-    };
-    match (wanted, wanted != "tcg") {
-        (_, false) => Ok(Accel::Tcg),
-        (wanted, _) => match crate::pending::prove_kvm() {
-            crate::pending::KvmProof::Proven => Ok(Accel::Kvm),
-            crate::pending::KvmProof::NotThere(why) | crate::pending::KvmProof::False(why)
-                if wanted == "kvm" =>
-            {
-                refuse(why)
-            }
-            crate::pending::KvmProof::NotThere(why) | crate::pending::KvmProof::False(why) => {
-                eprintln!("TCG runs the guest: {why}");
-                Ok(Accel::Tcg)
-            }
-        },
-    }
 }
 
 /// Refuses a checkpoint that this machine cannot continue, before anything starts.

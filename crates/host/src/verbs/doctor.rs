@@ -18,7 +18,7 @@ impl Host {
     pub fn doctor(&self) -> Vec<DoctorPrint> {
         vec![
             qemu(),
-            accelerator(),
+            self.accelerator(),
             fuse(),
             space(self.dir.root()),
             tools(),
@@ -32,6 +32,23 @@ impl Host {
         match self.store() {
             Ok(store) => ok("repository", format!("{} opens", store.location())),
             Err(failure) => bad("repository", failure.message, failure.hint),
+        }
+    }
+
+    fn accelerator(&self) -> DoctorPrint {
+        match crate::accel::proof(&self.dir) {
+            Ok(vmm::KvmProof::Proven) => ok("accelerator", "KVM runs a 64-bit guest".to_owned()),
+            Ok(vmm::KvmProof::NotThere { why }) => warning(
+                "accelerator",
+                format!("TCG: no KVM ({why})"),
+                "guests run in software, several times slower; where KVM is, they run at speed",
+            ),
+            Ok(vmm::KvmProof::False { why }) => warning(
+                "accelerator",
+                format!("TCG: /dev/kvm is there but runs no 64-bit guest ({why})"),
+                "guests run in software; nested virtualisation is often why: ask for it",
+            ),
+            Err(failure) => bad("accelerator", failure.message, failure.hint),
         }
     }
 
@@ -93,22 +110,6 @@ fn qemu() -> DoctorPrint {
     match major {
         Some(major) if major >= QEMU_MAJOR_MIN => ok("qemu", first),
         _ => bad("qemu", first, hint),
-    }
-}
-
-fn accelerator() -> DoctorPrint {
-    match crate::pending::prove_kvm() {
-        crate::pending::KvmProof::Proven => ok("accelerator", "KVM runs a 64-bit guest".to_owned()),
-        crate::pending::KvmProof::NotThere(why) => warning(
-            "accelerator",
-            format!("TCG: no KVM ({why})"),
-            "guests run in software, several times slower; a host with /dev/kvm runs them at speed",
-        ),
-        crate::pending::KvmProof::False(why) => warning(
-            "accelerator",
-            format!("TCG: /dev/kvm is there but runs no 64-bit guest ({why})"),
-            "guests run in software; nested virtualisation is often why: ask for it to be turned on",
-        ),
     }
 }
 

@@ -10,9 +10,14 @@ use crate::store::{self, KeyPlace, Store};
 
 impl Host {
     /// Makes a repository. It becomes this host's repository when none is configured; says so.
-    pub fn repo_init(&self, location: &str, key: KeyPlace) -> Result<(RepoInitPrint, bool)> {
+    pub fn repo_init(
+        &self,
+        location: &str,
+        key: KeyPlace,
+        grace: Option<Duration>,
+    ) -> Result<(RepoInitPrint, bool)> {
         let location = store::absolute_location(location)?;
-        let made = Store::init(&self.dir, &location, key)?;
+        let made = Store::init(&self.dir, &location, key, grace)?;
         let configured = self.dir.repository().is_none();
         if configured {
             self.dir.clone().configure_repository(&location)?;
@@ -54,8 +59,8 @@ impl Host {
     }
 
     /// Deletes what nothing names.
-    pub fn repo_gc(&self, grace: Duration, dry_run: bool) -> Result<GcPrint> {
-        self.store()?.gc(grace, dry_run)
+    pub fn repo_gc(&self) -> Result<GcPrint> {
+        self.store()?.gc()
     }
 
     /// What it holds.
