@@ -1,10 +1,11 @@
 //! How fast the door is: fio on an exported file against fio on a plain one.
 //!
 //! ```text
-//! export_bench [--backend memory|file] [--loop-threads N] [--rounds N] [--seconds N] [--only NAME]
+//! export_bench [--backend memory|file] [--loop-threads N,N] [--rounds N] [--seconds N] [--only NAME]
 //! ```
-//! Needs fio. Both sides take turns in each round (A B, then B A), and the median counts: another
-//! process that wants the machine disturbs both.
+//! Needs fio. All sides take turns in each round (A B, then B A), and the median counts: another
+//! process that wants the machine disturbs all. In brackets: processor time of the server for each
+//! request.
 //!
 //! The backend is *not* a volume: what is measured is the door alone. `file` answers from a plain
 //! file through the page cache, `memory` from memory. The raw side is a plain file on the same file
@@ -190,39 +191,70 @@ fn main() {
         "memory" => Arc::new(Memory::new()),
         _ => Arc::new(Plain(plain("backing").0)),
     };
-    let mount = scratch.path().join("mount");
-    std::fs::create_dir(&mount).unwrap();
     let base = if arguments.iter().any(|argument| argument == "--ram") {
         Options::ram()
     } else {
         Options::disk()
     };
-    let options = Options {
-        loop_threads: number("--loop-threads", base.loop_threads as u64) as usize,
-        max_background: number("--background", base.max_background.into()) as u16,
-        ..base
-    };
-    println!("backend {backend}, {options:?}");
-    let export = Export::mount(&mount, vec![("disk0".to_owned(), file)], options).unwrap();
-    let exported = export.path("disk0").unwrap();
+    let threads = option("--loop-threads").unwrap_or_else(|| base.loop_threads.to_string());
+    let mut sides = vec![("raw".to_owned(), raw, None)];
+    for threads in threads.split(',') {
+        let options = Options {
+            loop_threads: threads.parse().expect("numbers of threads"),
+            max_background: number("--background", base.max_background.into()) as u16,
+            ..base.clone()
+        };
+        let mount = scratch.path().join(format!("mount{threads}"));
+        std::fs::create_dir(&mount).unwrap();
+        let files = vec![("disk0".to_owned(), file.clone())];
+        let export = Export::mount(&mount, files, options).unwrap();
+        let path = export.path("disk0").unwrap();
+        sides.push((format!("{threads} threads"), path, Some(export)));
+    }
 
-    println!("{:<32} {:>12} {:>12} {:>7}", "median of rounds", "exported", "raw", "share");
+    print!("{:<31}", format!("{backend}, medians of {rounds}"));
+    sides.iter().for_each(|(label, ..)| print!("{label:>24}"));
+    println!();
     for (name, unit, job) in JOBS.iter().filter(|(name, ..)| name.contains(&only)) {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for round in 0..rounds {
-            let run = |file: &Path| fio(file, *unit, job, seconds);
-            if round % 2 == 0 {
-                ours.push(run(&exported));
-                theirs.push(run(&raw));
-            } else {
-                theirs.push(run(&raw));
-                ours.push(run(&exported));
+        let mut figures = vec![Vec::new(); sides.len()];
+        let mut cpu = vec![Vec::new(); sides.len()];
+        for round in 0..rounds as usize {
+            // Forwards and backwards in turn: A B, B A.
+            let forwards = round % 2 == 0;
+            for at in 0..sides.len() {
+                let side = if forwards { at } else { sides.len() - 1 - at };
+                let (_, path, export) = &sides[side];
+                let before = (requests(export), cpu_us());
+                figures[side].push(fio(path, *unit, job, seconds));
+                let asked = requests(export) - before.0;
+                cpu[side].push((cpu_us() - before.1) / (asked.max(1) as f64));
             }
         }
-        let (ours, theirs) = (median(ours), median(theirs));
+        print!("{name:<31}");
         let unit = if matches!(unit, Unit::Iops) { "IOPS" } else { "MB/s" };
-        println!("{name:<32} {ours:>7.0} {unit} {theirs:>7.0} {unit} {:>7.2}", ours / theirs);
+        for (figures, cpu) in figures.into_iter().zip(cpu) {
+            let cpu = format!("({:.1}us)", median(cpu));
+            print!("{:>9.0} {unit} {cpu:>9}", median(figures));
+        }
+        println!();
     }
-    println!("{:?}", export.stats());
-    export.unmount().unwrap();
+    for (.., export) in sides {
+        if let Some(export) = export {
+            println!("{:?}", export.stats());
+            export.unmount().unwrap();
+        }
+    }
+}
+
+fn requests(export: &Option<Export>) -> u64 {
+    export.as_ref().map_or(0, |export| export.stats().reads + export.stats().writes)
+}
+
+/// Processor time of this process, which serves: less disturbed by others than time that passes.
+fn cpu_us() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = |at: usize| after_name.split(' ').nth(at).and_then(|text| text.parse::<f64>().ok());
+    // proc_pid_stat(5): utime and stime, in hundredths of a second.
+    (ticks(12).unwrap_or(0.0) + ticks(13).unwrap_or(0.0)) * 10_000.0
 }
