@@ -119,7 +119,7 @@ fn bits(mask: u64) -> String {
 }
 
 impl Format {
-    /// The header of a new thing of this format, with these features.
+    /// The header of a new thing of this format, without any feature.
     pub fn header(&self) -> Header {
         Header {
             magic: self.magic,
