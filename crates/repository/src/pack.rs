@@ -109,12 +109,14 @@ impl PackBuilder {
     }
 
     /// Seals and appends one frame.
-    pub(crate) fn push(&mut self, cipher: &Cipher, frame: Frame) {
+    /// Adds a frame; gives the bytes that it takes.
+    pub(crate) fn push(&mut self, cipher: &Cipher, frame: Frame) -> u64 {
         let names = frame.ids.iter().map(|id| cipher.stored_name(id)).collect();
         let mut sealed = frame.bytes;
         self.cipher.seal(FrameKind::Chunks, self.frames.len() as u32, &mut sealed);
         self.frames.push(FrameEntry { stored_bytes: sealed.len() as u32, names });
         self.bytes.extend_from_slice(&sealed);
+        sealed.len() as u64
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -115,6 +115,15 @@ impl PackWriter {
         self.stats
     }
 
+    /// The bytes that everything put so far takes in packs, whether or not they are uploaded.
+    /// Waits until it is compressed.
+    pub fn packed_bytes(&mut self) -> Result<u64, RepositoryError> {
+        for others in [false, true] {
+            self.send(others)?;
+        }
+        self.pipeline.as_ref().map_or(Ok(0), Pipeline::packed_bytes)
+    }
+
     /// Stores a chunk whether or not it is there already.
     pub(crate) fn put_copy(&mut self, id: ChunkId, bytes: &[u8]) -> Result<(), RepositoryError> {
         // Nodes are read by other paths than pages, and at other times.

@@ -4,7 +4,8 @@
 //! then the packer closes its last pack and ends, then the uploaders. A failure is kept once,
 //! and every stage drains its queue after it, so that nobody waits for ever.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
@@ -23,11 +24,17 @@ const COMPRESSORS_MAX: usize = 16;
 /// Frames waiting for a compressor, for each compressor.
 const FRAMES_WAITING: usize = 8;
 
+/// How often a waiter looks whether all stages still live.
+const LOOK_AGAIN: ambient::Duration = ambient::Duration::from_millis(200);
+
 /// What the stages share.
 #[derive(Default)]
 struct Shared {
     uploaded: Mutex<Vec<PackEntry>>,
     failure: Mutex<Option<RepositoryError>>,
+    /// Frames that are in packs (or were given up), and the bytes they take there.
+    packed: Mutex<(u64, u64)>,
+    packed_more: Condvar,
 }
 
 impl Shared {
@@ -42,6 +49,12 @@ impl Shared {
         }
     }
 
+    fn count_packed(&self, bytes: u64) {
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        *packed = (packed.0 + 1, packed.1 + bytes);
+        self.packed_more.notify_all();
+    }
+
     fn failed(&self) -> bool {
         self.check().is_err()
     }
@@ -53,6 +66,7 @@ pub(super) struct Pipeline {
     empties: Receiver<FrameBuilder>,
     threads: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
+    sent: AtomicU64,
 }
 
 impl Pipeline {
@@ -65,7 +79,7 @@ impl Pipeline {
         let (compressed, to_pack) = bounded::<Frame>(waiting);
         let (packed, to_upload) = bounded::<(PackEntry, Vec<u8>)>(1);
         let shared = Arc::new(Shared::default());
-        let mut this = Self { frames: Some(frames), empties, threads: Vec::new(), shared };
+        let mut this = Self { frames: Some(frames), empties, threads: Vec::new(), shared, sent: AtomicU64::new(0) };
         for _ in 0..compressors {
             let (to_compress, compressed) = (to_compress.clone(), compressed.clone());
             let recycle = recycle.clone();
@@ -106,8 +120,27 @@ impl Pipeline {
         if let Some(frames) = &self.frames {
             // It fails only when every compressor has ended, which only a panic makes them.
             frames.send(frame).map_err(|_| self.broken())?;
+            self.sent.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Waits until everything that was sent is in packs; gives the bytes that it takes there.
+    pub(super) fn packed_bytes(&self) -> Result<u64, RepositoryError> {
+        let sent = self.sent.load(Ordering::Relaxed);
+        let mut packed = self.shared.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        while packed.0 < sent {
+            // A stage ends before the last frame only by a panic.
+            if self.threads.iter().any(JoinHandle::is_finished) {
+                return Err(self.broken());
+            }
+            let wait = self.shared.packed_more.wait_timeout(packed, LOOK_AGAIN);
+            packed = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let bytes = packed.1;
+        drop(packed);
+        self.shared.check()?;
+        Ok(bytes)
     }
 
     /// The packs that became durable since this was last asked.
@@ -176,10 +209,12 @@ fn pack(
     let mut open: Option<PackBuilder> = None;
     for frame in frames {
         if shared.failed() {
+            shared.count_packed(0);
             continue;
         }
         let builder = open.get_or_insert_with(|| PackBuilder::new(cipher));
-        builder.push(cipher, frame);
+        let bytes = builder.push(cipher, frame);
+        shared.count_packed(bytes);
         if builder.is_full()
             && let Some(full) = open.take()
             && packed.send(full.finish()).is_err()

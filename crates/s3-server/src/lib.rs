@@ -1,0 +1,113 @@
+//! Small servers on a folder, for tests and demonstrations, never for real data: an
+//! S3-compatible one, and a static web server ([`WebServer`]).
+//!
+//! The S3 protocol is `s3s`, the storage `s3s-fs`. What is added here is one thing: writes to
+//! the same path take turns, because `s3s-fs` alone checks `If-None-Match` and then writes, and
+//! two racing creates would both succeed.
+//!
+//! **Invariant:** no crate of the product depends on this one, except in its tests.
+
+#![warn(missing_docs)]
+
+mod web;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s_fs::FileSystem;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+
+pub use web::WebServer;
+
+/// The access key that the server expects (`AWS_ACCESS_KEY_ID`).
+pub const ACCESS_KEY: &str = "collective";
+/// The secret key that the server expects (`AWS_SECRET_ACCESS_KEY`).
+pub const SECRET_KEY: &str = "collective-test-secret";
+
+/// A running server; dropping it stops it.
+pub struct S3Server {
+    address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+/// Writes to one path that wait for each other.
+type Turns = Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>;
+
+impl S3Server {
+    /// Serves the folder `root`, with these buckets, on `address` (port 0: any free one).
+    pub fn start(root: &Path, buckets: &[&str], address: &str) -> io::Result<Self> {
+        for bucket in buckets {
+            std::fs::create_dir_all(root.join(bucket))?;
+        }
+        let files =
+            FileSystem::new(root).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let mut builder = S3ServiceBuilder::new(files);
+        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let service = builder.build();
+        let runtime =
+            Builder::new_multi_thread().worker_threads(2).thread_name("s3").enable_all().build()?;
+        let listener = runtime.block_on(TcpListener::bind(address))?;
+        let address = listener.local_addr()?;
+        runtime.spawn(accept(listener, service));
+        Ok(Self { address, runtime: Some(runtime) })
+    }
+
+    /// What clients need as `AWS_ENDPOINT_URL`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Requests that are under way end here; tests want just that.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, service: S3Service) {
+    let turns = Turns::default();
+    loop {
+        let Ok((socket, _)) = listener.accept().await else { continue };
+        let (service, turns) = (service.clone(), Arc::clone(&turns));
+        tokio::spawn(async move {
+            let serve =
+                service_fn(move |request| in_turn(service.clone(), Arc::clone(&turns), request));
+            // A client that hangs up is no concern of the server's.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(socket), serve)
+                .await;
+        });
+    }
+}
+
+async fn in_turn(
+    service: S3Service,
+    turns: Turns,
+    request: Request<Incoming>,
+) -> Result<s3s::HttpResponse, s3s::HttpError> {
+    if request.method() == Method::GET || request.method() == Method::HEAD {
+        return service.call(request.map(s3s::Body::from)).await;
+    }
+    let path = request.uri().path().to_owned();
+    let turn = {
+        let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only those that someone holds are worth keeping.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(path).or_default())
+    };
+    let _ours = turn.lock().await;
+    service.call(request.map(s3s::Body::from)).await
+}
