@@ -1,14 +1,15 @@
 //! How fast the door is: fio on an exported file against fio on a plain one.
 //!
 //! ```text
-//! export_bench [--backend memory|file] [--loop-threads N,N] [--rounds N] [--seconds N] [--only NAME]
+//! export_bench [--backend memory|file|overlay|base] [--loop-threads N,N] [--rounds N] [--seconds N] [--only NAME]
 //! ```
 //! Needs fio. All sides take turns in each round (A B, then B A), and the median counts: another
 //! process that wants the machine disturbs all. In brackets: processor time of the server for each
 //! request.
 //!
-//! The backend is *not* a volume: what is measured is the door alone. `file` answers from a plain
-//! file through the page cache, `memory` from memory. The raw side is a plain file on the same file
+//! With `memory` the door alone is measured; `file` answers from a plain file through the page
+//! cache; `overlay` is a volume that everything was written to, `base` one that reads everything
+//! from a manifest whose chunks the host's cache has. The raw side is a plain file on the same file
 //! system with direct I/O, as QEMU would open it with `cache=none`.
 
 use std::fs::File;
@@ -18,7 +19,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, RwLock};
 
-use export::{Export, ExportFile, Options};
+use export::{Export, ExportFile, Options, VolumeFile};
+use volume::{Cache, Fetcher, Volume, VolumeOptions};
 
 const SIZE: u64 = 256 << 20;
 
@@ -95,6 +97,41 @@ impl ExportFile for Plain {
     fn is_local(&self, _: u64, _: u64) -> bool {
         true
     }
+}
+
+/// A volume that everything was written to.
+fn written_volume(dir: &Path) -> (Arc<Volume>, Arc<chunk::Memory>) {
+    let store = Arc::new(chunk::Memory::new());
+    let cache = Arc::new(Cache::open(&dir.join("cache"), 2 * SIZE).unwrap());
+    let fetcher = Arc::new(Fetcher::new(cache, store.clone(), 4));
+    let options = VolumeOptions::named("bench");
+    let volume = Volume::create(&dir.join("volume"), None, SIZE, fetcher, options).unwrap();
+    let mut bytes = vec![0; PIECE as usize];
+    for at in 0..SIZE / PIECE {
+        for (page, bytes) in bytes.chunks_mut(4096).enumerate() {
+            // Pages that differ, so that they are not one chunk.
+            bytes[..8].copy_from_slice(&(at * 256 + page as u64 + 1).to_le_bytes());
+        }
+        volume.write_at(at * PIECE, &bytes).unwrap();
+    }
+    volume.flush().unwrap();
+    (Arc::new(volume), store)
+}
+
+/// A volume on a base, all of which this host's cache has.
+fn warm_volume(dir: &Path) -> Arc<Volume> {
+    let (volume, store) = written_volume(&dir.join("maker"));
+    volume.freeze().unwrap();
+    let base = volume.seal(&mut store.clone()).unwrap().manifest;
+    let cache = Arc::new(Cache::open(&dir.join("cache"), 2 * SIZE).unwrap());
+    let fetcher = Arc::new(Fetcher::new(cache, store, 4));
+    let options = VolumeOptions::named("bench");
+    let volume = Volume::create(&dir.join("user"), Some(base), SIZE, fetcher, options).unwrap();
+    let mut bytes = vec![0; PIECE as usize];
+    for at in 0..SIZE / PIECE {
+        volume.read_at(at * PIECE, &mut bytes).unwrap();
+    }
+    Arc::new(volume)
 }
 
 /// Name, what it is measured in, and fio's arguments.
@@ -189,6 +226,8 @@ fn main() {
     let (_, raw) = plain("raw");
     let file: Arc<dyn ExportFile> = match backend.as_str() {
         "memory" => Arc::new(Memory::new()),
+        "overlay" => Arc::new(VolumeFile::new(written_volume(&scratch.path().join("v")).0)),
+        "base" => Arc::new(VolumeFile::new(warm_volume(scratch.path()))),
         _ => Arc::new(Plain(plain("backing").0)),
     };
     let base = if arguments.iter().any(|argument| argument == "--ram") {
