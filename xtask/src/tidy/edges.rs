@@ -35,11 +35,12 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("collective", &["ambient", "api", "build", "host", "model", "objects", "repository", "vmm"]),
+    ("s3-server", &[]),
     ("xtask", &["ambient"]),
 ];
 
-/// What tests may know beyond that: a clock for their deadlines.
-const TEST_EDGES: &[&str] = &["ambient"];
+/// What tests may know beyond that: a clock for their deadlines, and a server to talk to.
+const TEST_EDGES: &[&str] = &["ambient", "s3-server"];
 
 /// An outside library and the only crates that may use it, with the reason.
 const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
@@ -55,7 +56,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["tokio", "object_store", "futures"],
-        &["objects"],
+        &["objects", "s3-server"],
         "the core is synchronous: only `objects` talks to stores over sockets",
     ),
     (&["getrandom", "rand", "fastrand"], &["ambient"], "chance enters through `ambient`"),
