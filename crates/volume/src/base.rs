@@ -42,11 +42,7 @@ impl Volume {
     ) -> Result<()> {
         let mut ids = Vec::with_capacity(found.len());
         self.base_ids(layers, &self.nodes, first, found.len() as u64, &mut ids)?;
-        let mut missing: Vec<(usize, ChunkId)> = Vec::new();
-        self.read_cached(&ids, buf, found, |at, id| {
-            missing.push((at, id));
-            true
-        });
+        let missing = self.read_cached(&ids, buf, found);
         self.touch(first, found, &ids);
         if missing.is_empty() {
             return Ok(());
@@ -80,7 +76,7 @@ impl Volume {
         let mut ids = Vec::with_capacity(found.len());
         let count = found.len() as u64;
         if self.base_ids(layers, &self.local_nodes, first, count, &mut ids).is_err()
-            || !self.read_cached(&ids, buf, found, |_, _| false)
+            || !self.read_cached(&ids, buf, found).is_empty()
         {
             return false;
         }
@@ -88,31 +84,25 @@ impl Volume {
         true
     }
 
-    /// Fills holes and cached pages; `missing` is called for the others and says whether to go on.
+    /// Fills holes and cached pages; gives the others.
     fn read_cached(
         &self,
         ids: &[Option<ChunkId>],
         buf: &mut [u8],
         found: &[bool],
-        mut missing: impl FnMut(usize, ChunkId) -> bool,
-    ) -> bool {
-        let cache = self.fetcher.cache();
-        let mut hits = 0;
-        let complete =
-            buf.chunks_exact_mut(PAGE_BYTES).enumerate().all(|(at, page)| match ids[at] {
-                _ if found[at] => true,
-                None => {
-                    page.fill(0);
-                    true
-                }
-                Some(id) if cache.read_page(&id, page) => {
-                    hits += 1;
-                    true
-                }
-                Some(id) => missing(at, id),
-            });
+    ) -> Vec<(usize, ChunkId)> {
+        let mut wanted = Vec::with_capacity(ids.len());
+        for (at, page) in buf.chunks_exact_mut(PAGE_BYTES).enumerate() {
+            match ids[at] {
+                _ if found[at] => {}
+                None => page.fill(0),
+                Some(id) => wanted.push((at, id)),
+            }
+        }
+        let missing = self.fetcher.cache().read_pages(&wanted, buf);
+        let hits = (wanted.len() - missing.len()) as u64;
         self.counters.cache_hits.fetch_add(hits, Ordering::Relaxed);
-        complete
+        missing
     }
 
     /// Lets the trace know which pages of the base were wanted.

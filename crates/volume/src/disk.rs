@@ -47,6 +47,8 @@ pub trait Disk: Send + Sync {
     fn rename(&self, name: &str, new_name: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Moves a file out of here, to `path` in the host's file system.
+    fn give(&self, name: &str, path: &Path) -> io::Result<()>;
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Makes creations, renames and removals durable.
@@ -94,6 +96,11 @@ impl Disk for Folder {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         std::fs::remove_file(self.path.join(name))
+    }
+
+    fn give(&self, name: &str, path: &Path) -> io::Result<()> {
+        // Never a copy: across file systems it is cheaper to fetch what is wanted again.
+        std::fs::rename(self.path.join(name), path)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

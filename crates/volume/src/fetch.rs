@@ -261,8 +261,9 @@ impl Shared {
             Err(error) => (Vec::new(), Some(error)),
         };
         // Kept before the flights end: who asks just afterwards finds it in the cache.
+        let is_new = |chunk: &&Verified| chunk.id() == *id || !self.cache.has(&chunk.id());
+        self.cache.keep(&chunks.iter().filter(is_new).collect::<Vec<_>>());
         for chunk in &chunks {
-            self.cache.keep(chunk);
             self.chunks.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use model::ManifestId;
 
+use crate::cache::Cache;
 use crate::disk::Disk;
 use crate::error::{Result, VolumeError};
 use crate::journal::OverlayId;
@@ -144,13 +145,14 @@ impl Keeper {
         Ok(())
     }
 
-    /// Removes the files of overlays that the state no longer names. What fails is removed when
-    /// the volume is next opened.
-    pub fn remove_overlays(&self, numbers: &[u64]) {
-        for &number in numbers {
-            let _ = self.disk.remove(&data_name(number));
-            let _ = self.disk.remove(&journal_name(number));
-        }
+    /// Gives the data file of an overlay that the state no longer names to the host's cache, and
+    /// removes the rest. What fails is removed when the volume is next opened.
+    pub fn give_overlay(&self, overlay: &Overlay, cache: &Cache) {
+        let data = data_name(overlay.number());
+        let bytes = overlay.stats().file_bytes;
+        cache.take_segment(overlay.segment(), bytes, |path| self.disk.give(&data, path));
+        let _ = self.disk.remove(&data);
+        let _ = self.disk.remove(&journal_name(overlay.number()));
     }
 
     fn remove_strays(&self, state: &State) {

@@ -66,3 +66,9 @@ pub fn state<'a>(overlays: impl Iterator<Item = &'a Arc<Overlay>>, page: u64) ->
         .find(|&state| state != PageState::Absent)
         .unwrap_or(PageState::Absent)
 }
+
+/// Where the bytes of a page are that overlays, newest first, have: the number that their data file
+/// has as a segment of the cache, and the offset.
+pub fn locate(overlays: &[Arc<Overlay>], page: u64) -> Option<(u64, u64)> {
+    overlays.iter().find_map(|overlay| Some((overlay.segment(), overlay.offset(page)?)))
+}

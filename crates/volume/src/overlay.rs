@@ -54,6 +54,8 @@ const PUNCH_MIN_SLOTS: u32 = 256;
 pub struct Overlay {
     volume: String,
     number: u64,
+    /// The number that its data file will have in the host's cache.
+    segment: u64,
     data: Arc<dyn DiskFile>,
     flush: Mutex<FlushState>,
     gate: RwLock<()>,
@@ -169,6 +171,7 @@ impl Overlay {
         Self {
             volume: volume.to_owned(),
             number: id.number,
+            segment: u64::from_le_bytes(ambient::random()),
             data,
             flush: Mutex::new(FlushState {
                 journal,
@@ -186,6 +189,16 @@ impl Overlay {
     /// The overlay's number within its volume.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The number that its data file will have in the host's cache.
+    pub(crate) fn segment(&self) -> u64 {
+        self.segment
+    }
+
+    /// Where in its data file a page's bytes are, if it has any.
+    pub(crate) fn offset(&self, page: u64) -> Option<u64> {
+        shared(&self.map).pages.get(page).map(|slot| u64::from(slot.slot) * PAGE)
     }
 
     /// Whether nothing was ever written.

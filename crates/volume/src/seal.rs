@@ -11,8 +11,8 @@
 //! [`Volume::adopt`] makes the new manifest the base and drops the overlays that are part of it.
 //! A crash between the two leaves the old base under all overlays: the next seal merges them.
 //!
-//! Pages and nodes go into the host's cache on the way, so that reads stay local afterwards. (If
-//! the seal fails, the overlays still have them: what the cache evicts is never the only copy.)
+//! Reads stay local afterwards: nodes go into the host's cache on the way, and the overlay's data
+//! file becomes a part of it when the seal is adopted. Not a page is copied for that.
 //!
 //! Memory: 40 bytes for each page written, and a few MiB for pages on their way.
 
@@ -115,8 +115,10 @@ impl Volume {
             std::mem::replace(&mut *layers, Arc::new(Layers { active, frozen, base }))
         };
         // Not under the lock: the last one to let go of a large file waits while it is freed.
-        drop((now, old));
-        self.keeper.remove_overlays(&sealed.overlays);
+        drop(old);
+        for overlay in &now.frozen[kept..] {
+            self.keeper.give_overlay(overlay, self.fetcher.cache());
+        }
         Ok(())
     }
 
@@ -196,8 +198,10 @@ impl Volume {
         let mut changed = Vec::with_capacity(pages.len());
         for (at, page) in bytes.chunks_exact(PAGE_BYTES).enumerate() {
             let id = id_of(page);
-            if !cache.has(&id) {
-                cache.insert(&id, page);
+            if !cache.has(&id)
+                && let Some((segment, offset)) = layers::locate(&layers.frozen, pages[at])
+            {
+                cache.announce(&id, segment, offset);
             }
             if old[at] != Some(id) {
                 changed.push((at, id));
@@ -371,9 +375,9 @@ impl ChunkSink for Counting<'_> {
             Put::Stored => self.stored_bytes += bytes.len() as u64,
             Put::Reused => self.reused_bytes += bytes.len() as u64,
         }
-        // Pages are there already: their workers put them.
+        // Pages come with the overlay that they are in.
         if bytes.len() != PAGE_BYTES {
-            self.cache.insert(&id, bytes);
+            self.cache.insert(id, bytes);
         }
         Ok(put)
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use volume::{Folder, Overlay, OverlayId, PageState};
+use volume::{Cache, Folder, Overlay, OverlayId, PageState};
 
 const PAGE: usize = 4096;
 const ID: OverlayId =
@@ -72,4 +72,13 @@ fn an_old_overlay_is_read() {
     fs::copy(golden_path("data-v1.bin"), dir.path().join("7.data")).unwrap();
     let overlay = Overlay::open(Arc::new(Folder::open(dir.path()).unwrap()), "t", ID).unwrap();
     check(&overlay);
+}
+
+#[test]
+fn the_index_of_a_cache_begins_as_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    Cache::open(dir.path(), 1 << 30).unwrap();
+    let index = fs::read(dir.path().join("index")).unwrap();
+    assert_eq!(index.len(), 4096 + (1 << 18) * 2 / 42 * 2048);
+    golden("cache-index-v1.bin", &index[..4096]);
 }

@@ -179,19 +179,33 @@ fn a_damaged_cache_only_costs_a_fetch() {
     let before = store.fetches();
     assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
     assert_eq!(store.fetches(), before);
-    // One bit in every page of the cache's file.
-    let path = host.dir.path().join("pages");
-    let mut file = std::fs::read(&path).unwrap();
-    let slots = file.len() - (64 << 20) / 32 * 31 / 65536 * 65536;
-    file[slots..].chunks_mut(PAGE).for_each(|page| page[17] ^= 32);
-    std::fs::write(&path, &file).unwrap();
+    // One bit in every page of every segment.
+    let segments = || {
+        let files = std::fs::read_dir(host.dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|end| end == "chunks"))
+    };
+    for path in segments() {
+        let mut file = std::fs::read(&path).unwrap();
+        file.chunks_mut(PAGE).for_each(|page| page[17] ^= 32);
+        std::fs::write(&path, &file).unwrap();
+    }
     assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
     assert!(store.fetches() >= before + PAGES, "{} {}", store.fetches(), before);
     let repaired = store.fetches();
     assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
     assert_eq!(store.fetches(), repaired, "the fetched pages are kept again");
-    // Without any room the cache keeps nothing, and nothing fails.
-    std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    // Nor does it matter when files are cut or go.
+    for path in segments() {
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
+    }
+    assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
+    segments().for_each(|path| std::fs::remove_file(path).unwrap());
+    std::fs::File::options()
+        .write(true)
+        .open(host.dir.path().join("index"))
+        .unwrap()
+        .set_len(0)
+        .unwrap();
     assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
 }
 

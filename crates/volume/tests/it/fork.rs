@@ -86,6 +86,34 @@ fn after_adopting_reads_need_no_network() {
     assert_eq!(store.fetches(), before);
 }
 
+/// On a real file system the overlay's file itself becomes a part of the cache.
+#[test]
+fn sealing_copies_no_page() {
+    let store = Arc::new(Memory::new());
+    let host = Host::new(store.clone());
+    let dir = host.dir.path().join("volume");
+    let volume = volume::Volume::create(
+        &dir,
+        None,
+        PAGES * P,
+        host.fetcher.clone(),
+        crate::support::options(),
+    )
+    .unwrap();
+    let bytes: Vec<u8> = (0..PAGES).flat_map(page).collect();
+    volume.write_at(0, &bytes).unwrap();
+    let data = std::fs::metadata(dir.join("1.data")).unwrap();
+    seal(&volume, &store);
+    use std::os::unix::fs::MetadataExt;
+    let moved = std::fs::read_dir(host.dir.path())
+        .unwrap()
+        .any(|entry| entry.unwrap().metadata().unwrap().ino() == data.ino());
+    assert!(moved && !dir.join("1.data").exists() && !dir.join("1.journal").exists());
+    let before = store.fetches();
+    assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
+    assert_eq!((store.fetches(), volume.stats().cache_hits), (before, PAGES));
+}
+
 #[test]
 fn local_is_what_was_written_fetched_or_never_there() {
     let store = Arc::new(Memory::new());

@@ -1,5 +1,6 @@
 //! Volumes against a plain array of bytes, against crashes, and against everything that fails.
 
+mod cache;
 mod concurrent;
 mod crash;
 mod failures;

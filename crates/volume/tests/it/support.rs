@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -187,6 +188,12 @@ impl Disk for MemDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         self.act(Op::Remove { name: name.to_owned() });
         Ok(())
+    }
+
+    fn give(&self, name: &str, path: &Path) -> io::Result<()> {
+        let inode = self.lock().image.names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
+        std::fs::write(path, &self.lock().image.files[&inode])?;
+        self.remove(name)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
