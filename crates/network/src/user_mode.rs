@@ -36,6 +36,11 @@ impl Network for UserMode {
             if ports[..index].iter().any(twice) {
                 return Err(NetworkError::PortTwice { address: map.address, port: map.host_port });
             }
+            if !map.address.is_ipv4() {
+                let detail = "user-mode networking publishes on IPv4 addresses only".to_owned();
+                let (address, port) = (map.address, map.host_port);
+                return Err(NetworkError::Unusable { address, port, detail });
+            }
             port::require_free(map.address, map.host_port)?;
         }
         Ok(Netdev::User(UserNetdev { forwards: ports.to_vec(), outbound: self.outbound }))
@@ -61,10 +66,22 @@ mod tests {
     fn published_ports_become_forwards() {
         let address = Ipv4Addr::LOCALHOST.into();
         let map = PortMap { address, host_port: free_port(), guest_port: 80 };
-        let Netdev::User(user) = plug("user", std::slice::from_ref(&map)).unwrap() else { panic!() };
+        let Netdev::User(user) = plug("user", std::slice::from_ref(&map)).unwrap() else {
+            panic!()
+        };
         assert_eq!(user, UserNetdev { forwards: vec![map.clone()], outbound: true });
         let twice = plug("user", &[map.clone(), map]);
         assert!(matches!(twice, Err(NetworkError::PortTwice { .. })), "{twice:?}");
+    }
+
+    #[test]
+    fn what_user_mode_cannot_publish_is_refused() {
+        let address = std::net::Ipv6Addr::LOCALHOST.into();
+        let error = plug("user", &[PortMap { address, host_port: free_port(), guest_port: 80 }]);
+        assert!(matches!(error, Err(NetworkError::Unusable { .. })), "{error:?}");
+        let address = Ipv4Addr::LOCALHOST.into();
+        let error = plug("user", &[PortMap { address, host_port: free_port(), guest_port: 0 }]);
+        assert!(matches!(error, Err(NetworkError::PortZero)), "{error:?}");
     }
 
     #[test]

@@ -170,6 +170,7 @@ mod slot {
     pub const RNG: usize = 3;
     pub const BALLOON: usize = 4;
     pub const SERIAL: usize = 5;
+    pub const TABLET: usize = 6;
     pub const NICS: usize = 8;
     pub const DISKS: usize = 16;
 }
@@ -210,6 +211,11 @@ fn devices(launch: &Launch, line: &mut Line) {
         line.option(
             "-device",
             format!("VGA,id=vga0,vgamem_mb={mib},bus={bus},addr={:#x}", slot::DISPLAY),
+        );
+        // A pointer that is where the viewer's is; the board's own mouse only knows movements.
+        line.option(
+            "-device",
+            format!("virtio-tablet-pci,id=tablet0,bus={bus},addr={:#x}", slot::TABLET),
         );
     } else {
         line.option("-vga", "none");
@@ -274,14 +280,8 @@ fn netdev(index: usize, netdev: &Netdev) -> String {
                 text.push_str(",restrict=on");
             }
             for map in &user.forwards {
-                let address = match map.address {
-                    std::net::IpAddr::V4(v4) => v4.to_string(),
-                    std::net::IpAddr::V6(v6) => format!("[{v6}]"),
-                };
-                text.push_str(&format!(
-                    ",hostfwd=tcp:{address}:{}-:{}",
-                    map.host_port, map.guest_port
-                ));
+                let (address, host, guest) = (map.address, map.host_port, map.guest_port);
+                text.push_str(&format!(",hostfwd=tcp:{address}:{host}-:{guest}"));
             }
             text
         }
@@ -296,4 +296,108 @@ fn serial_number(name: &str) -> String {
 fn uuid(bytes: &[u8; 16]) -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jail::{Jail, Launcher};
+    use crate::launch::{BASELINE_CPU, DiskFile, NicLaunch};
+    use model::{Boot, DiskRole, DiskSpec, DisplaySpec, Hardware, NicSpec, PortMap, ResetPolicy};
+    use network::{UserNetdev, random_mac};
+
+    fn launch(profile: Profile) -> Launch {
+        let disk = |name: &str| DiskSpec {
+            name: name.into(),
+            role: DiskRole::Data,
+            reset: ResetPolicy::Keep,
+            size_bytes: 4096,
+        };
+        let file = |name: &str, path: &str, read_only| DiskFile {
+            name: name.into(),
+            path: path.into(),
+            read_only,
+        };
+        let map = PortMap { address: [127, 0, 0, 1].into(), host_port: 8080, guest_port: 80 };
+        Launch {
+            qemu: "/usr/bin/qemu".into(),
+            hardware: Hardware {
+                profile,
+                cpus: 2,
+                memory_bytes: 512 << 20,
+                boot: Boot { kind: BootKind::Kernel, cmdline: "console=ttyS0".into() },
+                disks: vec![disk("system"), disk("a,b")],
+                nics: vec![NicSpec { network: "user".into(), ports: vec![80] }],
+                display: Some(DisplaySpec { video_bytes: 3 << 20 }),
+            },
+            cpu_model: BASELINE_CPU.into(),
+            accel: Accel::Tcg,
+            ram_path: "/run/x/mnt/ram".into(),
+            disks: vec![
+                file("system", "/run/x/mnt/disk,0", false),
+                file("a,b", "/elsewhere/disk", true),
+            ],
+            kernel: Some("/boot/vmlinux".into()),
+            initrd: None,
+            cmdline_extra: "quiet".into(),
+            nics: vec![NicLaunch {
+                mac: random_mac([1, 2, 3, 4]),
+                netdev: Netdev::User(UserNetdev { forwards: vec![map], outbound: true }),
+            }],
+            vmgenid: [0xab; 16],
+            uuid: [0x12; 16],
+            run_dir: "/run/x".into(),
+            incoming: false,
+            jail: Jail::new(Launcher::this_binary(), None),
+        }
+    }
+
+    /// The values of each `flag`.
+    fn values(words: &[OsString], flag: &str) -> Vec<String> {
+        let pairs = words.iter().zip(words.iter().skip(1));
+        pairs.filter(|(a, _)| *a == flag).map(|(_, b)| b.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_launch_in_qemus_words() {
+        let launch = launch(Profile::Q35);
+        let words = arguments(&launch);
+        let all = words.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        for part in [
+            "pc-q35-10.0,memory-backend=ram",
+            "mem-path=mnt/ram",
+            "size=536870912,share=on",
+            "tcg,thread=multi,tb-size=128",
+            "-append console=ttyS0 quiet",
+            // QEMU's separator is doubled in paths, and absent from serial numbers.
+            "filename=mnt/disk,,0",
+            "filename=/elsewhere/disk",
+            "serial=ab,",
+            "hostfwd=tcp:127.0.0.1:8080-:80",
+            "mac=0a:c0:01:02:03:04",
+            "vgamem_mb=4,",
+            "guid=abababab-abab-abab-abab-abababababab",
+        ] {
+            assert!(all.contains(part), "{part} is not in {all}");
+        }
+        assert!(!all.contains("-incoming"));
+    }
+
+    #[test]
+    fn addresses_are_fixed_and_shared_by_nobody() {
+        for profile in [Profile::Q35, Profile::Light] {
+            let devices = values(&arguments(&launch(profile)), "-device");
+            let addresses: Vec<&str> = devices
+                .iter()
+                .filter(|device| device.contains("-pci,") || device.starts_with("VGA"))
+                .map(|device| device.split("addr=").nth(1).expect("a fixed address"))
+                .map(|rest| rest.split(',').next().unwrap_or_default())
+                .collect();
+            let unique: std::collections::BTreeSet<_> = addresses.iter().collect();
+            assert_eq!(unique.len(), addresses.len(), "{addresses:?}");
+        }
+        // The last slots that may be taken: q35 keeps 31 for itself.
+        const { assert!(slot::DISKS + crate::launch::DISKS_MAX <= 31) };
+        const { assert!(slot::NICS + crate::launch::NICS_MAX <= slot::DISKS) };
+    }
 }

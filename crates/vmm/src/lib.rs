@@ -28,6 +28,7 @@ mod probe;
 mod process;
 mod qemu;
 mod qmp;
+mod recording;
 mod state;
 
 pub use agent::{Agent, AgentError, Exec, ExecOutput, STDIN_BYTES_MAX};

@@ -36,6 +36,7 @@ use crate::jail::Orders;
 use crate::launch::{Accel, Launch};
 use crate::process::Process;
 use crate::qmp::{Event, Qmp, QmpError};
+use crate::recording::Recording;
 
 /// The screen's socket (VNC) in the run directory.
 pub const VNC_SOCKET: &str = "vnc.sock";
@@ -46,8 +47,9 @@ pub const QEMU_LOG: &str = "qemu.log";
 const SOON: Duration = Duration::from_secs(20);
 /// From `exec` to the monitor's greeting.
 const START_MAX: Duration = Duration::from_secs(60);
-/// Bytes of the log that an error shows.
-const LOG_TAIL_BYTES: u64 = 2048;
+/// Lines of the log that an error shows.
+const LOG_TAIL_LINES: usize = 5;
+const LOG_TAIL_CHARS: usize = 2048;
 
 /// What the guest's processors are doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +97,7 @@ pub struct Qemu {
     process: Process,
     qmp: Qmp,
     console: Console,
+    log: Recording,
     agent: Channel,
     run_dir: PathBuf,
     shutdown_reason: Arc<Mutex<Option<String>>>,
@@ -121,14 +124,19 @@ impl Qemu {
             inherited.push(kvm.map_err(VmmError::io("cannot open /dev/kvm"))?.into());
         }
         let console = Console::record(pipe, run_dir).map_err(io_error("the console's log"))?;
-        let log = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(run_dir.join(QEMU_LOG))
-            .and_then(|log| log.set_len(0).map(|()| log))
-            .map_err(io_error("QEMU's log"))?;
+        // What an earlier QEMU said would mislead.
+        let log_path = run_dir.join(QEMU_LOG);
+        match std::fs::remove_file(&log_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("QEMU's old log")(error));
+            }
+            _ => {}
+        }
+        let (log_pipe, their_log) = std::io::pipe().map_err(io_error("a pipe for QEMU's log"))?;
+        let log =
+            Recording::start("qemu-log", log_pipe, &log_path).map_err(io_error("QEMU's log"))?;
 
-        let process = start(launch, inherited, log)?;
+        let process = start(launch, inherited, their_log)?;
         let shutdown_reason = Arc::new(Mutex::new(None));
         let for_events = Arc::clone(&shutdown_reason);
         let on_event = move |event: &Event| {
@@ -141,12 +149,13 @@ impl Qemu {
             Err(QmpError::Timeout(after)) => {
                 return Err(VmmError::Timeout { what: "starting QEMU".to_owned(), after });
             }
-            Err(_) => return Err(died(&process, run_dir)),
+            Err(_) => return Err(died(&process, &log)),
         };
         let qemu = Self {
             process,
             qmp,
             console,
+            log,
             agent: Channel::new(agent),
             run_dir: run_dir.clone(),
             shutdown_reason,
@@ -332,13 +341,17 @@ impl Qemu {
             QmpError::Timeout(after) => {
                 VmmError::Timeout { what: format!("QEMU's answer to {command}"), after }
             }
-            QmpError::Closed => died(&self.process, &self.run_dir),
+            QmpError::Closed => died(&self.process, &self.log),
             QmpError::Malformed(detail) => VmmError::Unexpected { command, detail },
         }
     }
 }
 
-fn start(launch: &Launch, inherited: Vec<OwnedFd>, log: File) -> Result<Process, VmmError> {
+fn start(
+    launch: &Launch,
+    inherited: Vec<OwnedFd>,
+    log: io::PipeWriter,
+) -> Result<Process, VmmError> {
     let jail = &launch.jail;
     let orders = orders(launch, inherited.len());
     let io_error = || VmmError::io("a socket for the jail");
@@ -352,8 +365,8 @@ fn start(launch: &Launch, inherited: Vec<OwnedFd>, log: File) -> Result<Process,
         .args(orders.arguments())
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(stdin)))
-        .stdout(log.try_clone().map_err(VmmError::io("QEMU's log"))?)
-        .stderr(log);
+        .stdout(Stdio::from(log.try_clone().map_err(VmmError::io("QEMU's log"))?))
+        .stderr(Stdio::from(log));
     Process::spawn(command).map_err(|error| VmmError::NotInstalled {
         program: jail.launcher.program.clone(),
         detail: error.to_string(),
@@ -394,30 +407,17 @@ fn orders(launch: &Launch, fds: usize) -> Orders {
     }
 }
 
-fn died(process: &Process, run_dir: &Path) -> VmmError {
+fn died(process: &Process, log: &Recording) -> VmmError {
     // The sockets close a moment before the process can be waited for.
     let status = match process.wait(Duration::from_secs(5)) {
         Some(status) => in_words(status),
         None => "it closed its monitor but still runs".to_owned(),
     };
-    VmmError::Died { status, log_tail: log_tail(&run_dir.join(QEMU_LOG)) }
-}
-
-/// The last lines of a log, on one line.
-fn log_tail(path: &Path) -> String {
-    use std::io::{Read, Seek, SeekFrom};
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let bytes = file.metadata()?.len();
-        file.seek(SeekFrom::Start(bytes.saturating_sub(LOG_TAIL_BYTES)))?;
-        let mut tail = Vec::new();
-        file.take(LOG_TAIL_BYTES).read_to_end(&mut tail)?;
-        Ok(tail)
-    };
-    let tail = read().unwrap_or_default();
-    let text = String::from_utf8_lossy(&tail);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(5)..].join("; ")
+    log.wait_end(Duration::from_secs(1));
+    let said = log.recent();
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let log_tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("; ");
+    VmmError::Died { status, log_tail: log_tail.chars().take(LOG_TAIL_CHARS).collect() }
 }
 
 fn in_words(status: ExitStatus) -> String {

@@ -3,12 +3,14 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
 use common::{Dir, LONG, Typist, nano};
 use model::Profile;
-use vmm::{Qemu, RunState, VmmError};
+use vmm::{Qemu, RunState, VNC_SOCKET, VmmError};
 
 #[test]
 fn the_committed_image_is_what_the_source_says() {
@@ -54,6 +56,11 @@ fn a_session_goes_on(profile: Profile) {
     let picture = dir.join("screen.png");
     qemu.screendump(&picture).unwrap();
     assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+
+    let mut viewer = UnixStream::connect(launch.run_dir.join(VNC_SOCKET)).unwrap();
+    let mut greeting = [0; 12];
+    viewer.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"RFB 003.008\n");
 
     let state = dir.join("state");
     let start = ambient::now();

@@ -17,7 +17,7 @@ use super::Orders;
 const KNOWN: ABI = ABI::V6;
 
 /// Where a distribution keeps QEMU's libraries and firmware.
-const SYSTEM_DIRS: [&str; 12] = [
+const SYSTEM_DIRS: [&str; 14] = [
     "/lib",
     "/lib64",
     "/usr/lib",
@@ -30,6 +30,9 @@ const SYSTEM_DIRS: [&str; 12] = [
     "/usr/share/zoneinfo",
     "/nix/store",
     "/gnu/store",
+    // Where /etc/resolv.conf leads on many hosts, and is replaced whenever the network changes.
+    "/run/systemd/resolve",
+    "/run/NetworkManager",
 ];
 
 /// The few files outside them: the loader's cache, the name server that user-mode networking
