@@ -609,9 +609,9 @@ impl Session {
         Ok(repository::write_record(&mut self.writer, &children, &body)?.into())
     }
 
-    /// What has been stored until now; more may be on its way.
-    pub fn stored_so_far(&self) -> StoreStats {
-        self.writer.stats()
+    /// Bytes that everything put so far adds to the repository.
+    pub fn stored_bytes(&mut self) -> Result<u64> {
+        Ok(self.writer.packed_bytes()?)
     }
 
     /// Makes everything durable.

@@ -105,12 +105,12 @@ impl Repository {
         if let Err(error) = self.refresh() {
             report.object("index", error);
         }
-        let index = self.index().clone();
+        let index = self.sound_index()?;
         self.check_log(&index, &mut report);
         self.check_packs(&index, &mut report)?;
         let mut damaged = HashSet::new();
         if read_data {
-            self.check_data(&index, &mut report, &mut damaged, progress);
+            self.check_data(&index, &mut report, &mut damaged, progress)?;
         }
         let mut finder = Finder {
             repository: self,
@@ -204,11 +204,11 @@ impl Repository {
         report: &mut CheckReport,
         damaged: &mut HashSet<StoredName>,
         progress: &mut dyn FnMut(CheckProgress),
-    ) {
+    ) -> Result<(), RepositoryError> {
         let mut names: HashMap<PackId, Vec<StoredName>> = HashMap::new();
         index.for_each(&index.marks(), |name, location, _| {
             names.entry(location.pack).or_default().push(*name);
-        });
+        })?;
         let total = names.len() as u64;
         for (done, (pack, names)) in names.into_iter().enumerate() {
             progress(CheckProgress { step: PACKS, done: done as u64, total });
@@ -232,6 +232,7 @@ impl Repository {
             }
         }
         progress(CheckProgress { step: PACKS, done: total, total });
+        Ok(())
     }
 
     /// Reads a whole pack. Gives its size, the chunks that are whole, and a complaint if one of
@@ -306,7 +307,7 @@ impl Finder<'_> {
 impl Visitor for Finder<'_> {
     fn needs(&mut self, place: &Place, what: What, id: &ChunkId) -> Result<bool, RepositoryError> {
         let name = self.repository.inner.cipher.stored_name(id);
-        match self.index.mark(&mut self.marks, &name) {
+        match self.index.mark(&mut self.marks, &name)? {
             Some(seen) => {
                 if !seen {
                     self.report.chunks += 1;

@@ -122,7 +122,7 @@ impl Run<'_> {
             .filter_map(|o| Some((pack_of(&o.key)?, (o.bytes, o.modified_unix_ms))))
             .collect();
         self.repository.refresh()?;
-        let index = self.repository.index().clone();
+        let index = self.repository.sound_index()?;
         let marks = self.mark(&index, &kept)?;
         for (stored, generation) in &old {
             self.repository.inner.objects.delete(&ref_key(stored, *generation))?;
@@ -133,7 +133,7 @@ impl Run<'_> {
             if marked {
                 *needed.entry(location.pack).or_default() += 1;
             }
-        });
+        })?;
         self.stats.live_chunks = needed.values().map(|count| u64::from(*count)).sum();
         let rewritten = self.repack(&index, &marks, &needed, &ages)?;
         self.judge(&index, &needed, &rewritten, &ages)?;
@@ -298,7 +298,7 @@ struct Marker<'a> {
 impl Visitor for Marker<'_> {
     fn needs(&mut self, _: &Place, _: What, id: &ChunkId) -> Result<bool, RepositoryError> {
         let name = self.repository.inner.cipher.stored_name(id);
-        Ok(self.index.mark(&mut self.marks, &name) == Some(false))
+        Ok(self.index.mark(&mut self.marks, &name)? == Some(false))
     }
 
     /// What cannot be read may name anything: so nothing may be deleted.

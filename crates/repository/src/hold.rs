@@ -64,7 +64,7 @@ impl Repository {
     /// The packs that hold everything that the roots need.
     fn packs_below(&self, roots: &[Target]) -> Result<HashSet<PackId>, RepositoryError> {
         self.refresh()?;
-        let index = self.index().clone();
+        let index = self.sound_index()?;
         let mut holder =
             Holder { repository: self, marks: index.marks(), index: &index, packs: HashSet::new() };
         let place = Place::root("the new ref");
@@ -102,10 +102,10 @@ struct Holder<'a> {
 impl Visitor for Holder<'_> {
     fn needs(&mut self, place: &Place, _: What, id: &ChunkId) -> Result<bool, RepositoryError> {
         let name = self.repository.inner.cipher.stored_name(id);
-        match self.index.mark(&mut self.marks, &name) {
+        match self.index.mark(&mut self.marks, &name)? {
             Some(true) => Ok(false),
             Some(false) => {
-                if let Some(location) = self.index.locations(&name).first() {
+                if let Some(location) = self.index.locations(&name)?.first() {
                     self.packs.insert(location.pack);
                 }
                 Ok(true)

@@ -68,16 +68,28 @@ fn checksum(key: &[u8; 32]) -> [u8; 4] {
     [digest[0], digest[1], digest[2], digest[3]]
 }
 
-/// Writes the key into the repository's folder, mode 0600, never over another one.
+/// Writes the key into the repository's folder, mode 0600, in one step.
+///
+/// Only for a folder without a configuration, or whose configuration this key made: a key that
+/// is there already was left by an `init` that died.
 pub(crate) fn write_key_file(folder: &Path, key: &MasterKey) -> Result<(), RepositoryError> {
     let path = folder.join(KEY);
+    let temporary = folder.join(format!("{KEY}-{}", hex(&ambient::random::<8>())));
     let error = local_error(&path);
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&path).map_err(&error)?;
-    let text = export_key(key);
-    file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(&error)?;
-    file.sync_all().map_err(&error)?;
-    fs::File::open(folder).and_then(|dir| dir.sync_all()).map_err(&error)
+    let write = || {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(export_key(key).as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        fs::File::open(folder)?.sync_all()
+    };
+    write().map_err(|e| {
+        // A part of a key must not stay behind.
+        let _ = fs::remove_file(&temporary);
+        error(e)
+    })
 }
 
 /// Reads the key from the repository's folder, if it is there.
@@ -119,15 +131,16 @@ mod tests {
     }
 
     #[test]
-    fn the_key_file_is_its_owners_and_never_overwritten() {
+    fn the_key_file_is_its_owners_alone() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         assert!(read_key_file(dir.path()).unwrap().is_none());
+        write_key_file(dir.path(), &new_key()).unwrap();
         let key = new_key();
         write_key_file(dir.path(), &key).unwrap();
-        assert!(write_key_file(dir.path(), &new_key()).is_err());
         assert_eq!(read_key_file(dir.path()).unwrap().unwrap().expose(), key.expose());
         let mode = fs::metadata(dir.path().join(KEY)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

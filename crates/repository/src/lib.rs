@@ -23,7 +23,11 @@ mod check;
 mod config;
 mod error;
 mod gc;
+#[cfg(test)]
+mod golden;
 mod hold;
+#[cfg(test)]
+mod hostile;
 mod index;
 mod key;
 mod layout;

@@ -26,6 +26,9 @@ use crate::layout::{INDEX_FORMAT, TABLE_FORMAT, index_key, table_key};
 use crate::pack::{PackEntry, put_frames, read_frames};
 use crate::wire::{Malformed, Reader};
 
+/// Fresh random bytes for each sealing.
+pub(crate) type Salt = [u8; chunk::crypt::SALT_BYTES];
+
 /// One object of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct IndexObject {
@@ -65,7 +68,7 @@ impl IndexObject {
             && self.snapshot.is_none()
     }
 
-    pub(crate) fn encode(&self, cipher: &Cipher, number: u64) -> Vec<u8> {
+    pub(crate) fn encode(&self, cipher: &Cipher, number: u64, salt: Salt) -> Vec<u8> {
         let mut out = vec![u8::from(self.snapshot.is_some()), 0, 0, 0, 0, 0, 0, 0];
         out.extend_from_slice(&self.latest_snapshot.to_le_bytes());
         put_packs(&mut out, &self.added);
@@ -84,7 +87,7 @@ impl IndexObject {
             out.extend_from_slice(&(snapshot.tables.len() as u32).to_le_bytes());
             snapshot.tables.iter().for_each(|table| out.extend_from_slice(table));
         }
-        seal(cipher, &INDEX_FORMAT, &index_key(number), &out)
+        seal(cipher, &INDEX_FORMAT, &index_key(number), salt, &out)
     }
 
     pub(crate) fn decode(
@@ -132,10 +135,15 @@ impl Snapshot {
     }
 }
 
-pub(crate) fn encode_table(cipher: &Cipher, table: &[u8; 16], packs: &[PackEntry]) -> Vec<u8> {
+pub(crate) fn encode_table(
+    cipher: &Cipher,
+    table: &[u8; 16],
+    salt: Salt,
+    packs: &[PackEntry],
+) -> Vec<u8> {
     let mut out = Vec::new();
     put_packs(&mut out, packs);
-    seal(cipher, &TABLE_FORMAT, &table_key(table), &out)
+    seal(cipher, &TABLE_FORMAT, &table_key(table), salt, &out)
 }
 
 pub(crate) fn decode_table(
@@ -176,9 +184,9 @@ fn read_ids(fields: &mut Reader<'_>) -> Result<Vec<PackId>, Malformed> {
     (0..fields.count(32)?).map(|_| fields.array().map(PackId)).collect()
 }
 
-fn seal(cipher: &Cipher, format: &Format, key: &str, plain: &[u8]) -> Vec<u8> {
+fn seal(cipher: &Cipher, format: &Format, key: &str, salt: Salt, plain: &[u8]) -> Vec<u8> {
     let mut out = format.header().encode().to_vec();
-    out.extend_from_slice(&cipher.seal_record(key, ambient::random(), plain));
+    out.extend_from_slice(&cipher.seal_record(key, salt, plain));
     out
 }
 

@@ -14,7 +14,7 @@ use chunk::header::Intent;
 use objects::{ObjectError, Objects, ProbeError, probe};
 
 use crate::config::{CONFIG_BYTES_MAX, Config};
-use crate::index::Index;
+use crate::index::{Index, LocalDir};
 use crate::key::{KeyPlace, read_key_file, write_key_file};
 use crate::layout::CONFIG;
 use crate::pack_ciphers::PackCiphers;
@@ -149,13 +149,17 @@ impl Repository {
         open: Open,
         writable: bool,
     ) -> Result<Self, RepositoryError> {
+        let local = match &open.local_dir {
+            Some(dir) => Some(Arc::new(LocalDir::open(dir, config.repository)?)),
+            None => None,
+        };
         let inner = Inner {
             objects,
             config,
             cipher,
             key: open.key,
             sources: open.sources,
-            index: RwLock::new(Index::default()),
+            index: RwLock::new(Index::open(local)),
             refreshing: Mutex::new(()),
             refreshes_begun: AtomicU64::new(0),
             refresh_succeeded: AtomicU64::new(0),

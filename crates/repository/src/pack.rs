@@ -98,9 +98,9 @@ pub(crate) struct PackBuilder {
 }
 
 impl PackBuilder {
-    /// Begins a pack with a fresh random id.
-    pub(crate) fn new(cipher: &Cipher) -> Self {
-        let id = PackId(ambient::random());
+    /// Begins a pack. The id must be fresh from the operating system's generator: the pack's key
+    /// follows from it.
+    pub(crate) fn new(cipher: &Cipher, id: PackId) -> Self {
         let mut bytes = Vec::with_capacity(PACK_BYTES + (PACK_BYTES >> 3));
         bytes.extend_from_slice(&PACK_FORMAT.header().encode());
         bytes.extend_from_slice(&cipher.repository().0);

@@ -46,12 +46,13 @@ impl ChunkSource for Repository {
 impl Repository {
     /// Whether the index, as last seen, has this chunk.
     pub fn contains(&self, id: &ChunkId) -> bool {
-        !self.index().locations(&self.inner.cipher.stored_name(id)).is_empty()
+        let name = self.inner.cipher.stored_name(id);
+        self.look_up(|index| index.locations(&name)).is_ok_and(|found| !found.is_empty())
     }
 
     fn fetch_here(&self, id: &ChunkId) -> Result<Vec<Verified>, FetchError> {
         let name = self.inner.cipher.stored_name(id);
-        let locations = self.index().locations(&name);
+        let locations = self.look_up(|index| index.locations(&name)).map_err(into_fetch)?;
         let mut worst = FetchError::Missing { id: *id };
         for location in locations.iter().chain(&locations) {
             match self.fetch_at(id, location) {

@@ -61,6 +61,14 @@ impl Repository {
                         return Err(RepositoryError::damaged(&key, detail));
                     }
                 }
+                // A full disk of the host's own is no reason to fail: go on in memory.
+                Err(RepositoryError::Local { .. }) if self.index().local.is_some() => {
+                    let mut index = self.index_mut();
+                    if let Some(local) = index.local.take() {
+                        local.clear();
+                    }
+                    index.reset();
+                }
                 other => return other,
             }
         }
@@ -78,8 +86,13 @@ impl Repository {
             Some(numbers) => numbers.last().copied().unwrap_or(0),
             None => self.last_by_probing(applied)?,
         };
-        if last <= applied {
+        if last == applied {
             return Ok(());
+        }
+        if last < applied {
+            // The store was put back to an earlier state: what we know beyond it is void.
+            self.index_mut().reset();
+            return self.follow();
         }
         // One after the other as long as the next one is there: a session that is under way
         // must see every removal. Otherwise from the latest snapshot on.
@@ -94,22 +107,87 @@ impl Repository {
             let snapshot = if newest.snapshot.is_some() { last } else { newest.latest_snapshot };
             (snapshot.max(1), true)
         };
+        // On a copy, so that readers never wait for a merge of segments.
+        let mut index = self.index().clone();
+        if jump && applied > 0 {
+            index.reset();
+        }
         for number in from..=last {
             let object = self.load_object(number)?;
             let jumped = jump && number == from;
-            let mut segments = Vec::new();
-            if let Some(snapshot) = object.snapshot.as_ref().filter(|_| jumped) {
-                for table in &snapshot.tables {
-                    segments.push(Segment::from_packs(&self.load_table(table)?));
-                }
-            }
-            let mut index = self.index_mut();
-            if jumped && applied > 0 {
-                index.reset();
-            }
-            index.apply(number, &object, segments);
+            let tables = match object.snapshot.as_ref().filter(|_| jumped) {
+                Some(snapshot) => self.load_segments(&snapshot.tables)?,
+                None => Vec::new(),
+            };
+            index.apply(number, &object, tables)?;
         }
+        index.save()?;
+        *self.index_mut() = index;
         Ok(())
+    }
+
+    fn load_segments(&self, tables: &[[u8; 16]]) -> Result<Vec<Segment>, RepositoryError> {
+        let local = self.index().local.clone();
+        tables
+            .iter()
+            .map(|table| Segment::from_packs(&self.load_table(table)?, local.as_deref()))
+            .collect()
+    }
+
+    /// The local copy of the index is damaged, or cannot be written: throw it away, go on in
+    /// memory, and take from the store again what was in it.
+    fn rebuild(&self) -> Result<(), RepositoryError> {
+        let _one_at_a_time = self.inner.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.index().verify().is_ok() {
+            return Ok(());
+        }
+        let (tables, first, last) = {
+            let mut index = self.index_mut();
+            if let Some(local) = &index.local {
+                local.clear();
+            }
+            index.local = None;
+            (index.tables.clone(), index.latest_snapshot.max(1), index.applied)
+        };
+        let mut segments = match self.load_segments(&tables) {
+            Err(RepositoryError::Object(ObjectError::NotFound { .. })) => return self.start_over(),
+            other => other?,
+        };
+        for number in first..=last {
+            match self.load_object(number) {
+                Err(RepositoryError::Object(ObjectError::NotFound { .. })) => {
+                    return self.start_over();
+                }
+                other => segments.push(Segment::from_packs(&other?.added, None)?),
+            }
+        }
+        self.index_mut().replace_segments(segments)
+    }
+
+    fn start_over(&self) -> Result<(), RepositoryError> {
+        self.index_mut().reset();
+        self.refresh_locked()
+    }
+
+    /// Looks something up in the index; mends the local copy when it is damaged.
+    pub(crate) fn look_up<T>(
+        &self,
+        look: impl Fn(&Index) -> Result<T, RepositoryError>,
+    ) -> Result<T, RepositoryError> {
+        let found = look(&self.index());
+        match found {
+            Err(RepositoryError::Local { .. }) => {
+                self.rebuild()?;
+                look(&self.index())
+            }
+            other => other,
+        }
+    }
+
+    /// The index as it is now, with every local file checked: for work that must not be
+    /// stopped half way by a damaged copy.
+    pub(crate) fn sound_index(&self) -> Result<Index, RepositoryError> {
+        self.look_up(|index| index.verify().map(|()| index.clone()))
     }
 
     fn has_object(&self, number: u64) -> Result<bool, RepositoryError> {
@@ -171,7 +249,7 @@ impl Repository {
             if object.is_empty() {
                 return Ok(number - 1);
             }
-            let bytes = object.encode(&self.inner.cipher, number);
+            let bytes = object.encode(&self.inner.cipher, number, ambient::random());
             match self.inner.objects.put_new(&index_key(number), Bytes::from(bytes)) {
                 Ok(()) => {
                     // Through the log, not around it: what we wrote is read back as everyone

@@ -19,6 +19,7 @@
 //! error; an older one is never taken in its place, because that would silently undo work.
 
 use bytes::Bytes;
+use chunk::crypt::Cipher;
 use chunk::header::Intent;
 use model::Generation;
 use objects::ObjectError;
@@ -26,6 +27,7 @@ use objects::ObjectError;
 use crate::Repository;
 use crate::error::{RefError, RepositoryError};
 use crate::layout::{REF_FORMAT, REFS, number_of, ref_dir, ref_hint_key, ref_key};
+use crate::log::Salt;
 use crate::record::Target;
 use crate::wire::{Malformed, Reader, put_text, unhex};
 
@@ -197,21 +199,7 @@ impl<'a> Refs<'a> {
     ) -> Result<Opened, RepositoryError> {
         let key = ref_key(stored, generation);
         let bytes = self.repository.inner.objects.get(&key, REF_BYTES_MAX)?;
-        let (_, sealed) = REF_FORMAT
-            .read(&bytes, Intent::Read)
-            .map_err(|error| RepositoryError::header(&key, error))?;
-        let cipher = &self.repository.inner.cipher;
-        let plain = cipher
-            .open_stored_ref(stored, generation.0, sealed)
-            .map_err(|error| RepositoryError::damaged(&key, error))?;
-        let opened = parse(&plain).map_err(RepositoryError::malformed(&key))?;
-        let belongs = opened.value.generation == generation
-            && cipher.stored_ref_name(&opened.kind, &opened.name) == *stored;
-        if belongs {
-            Ok(opened)
-        } else {
-            Err(RepositoryError::damaged(&key, "it belongs to another ref or generation"))
-        }
+        open(&self.repository.inner.cipher, stored, generation, &bytes)
     }
 
     fn stored(&self, kind: &str, name: &str) -> Result<[u8; 32], RepositoryError> {
@@ -274,10 +262,7 @@ impl<'a> Refs<'a> {
         let reliance = self.repository.hold(&payload.roots, from.0 == 0)?;
         let next = from.next();
         let plain = encode(kind, name, next, payload, flags);
-        let cipher = &self.repository.inner.cipher;
-        let sealed = cipher.seal_ref(kind, name, next.0, ambient::random(), &plain);
-        let mut bytes = REF_FORMAT.header().encode().to_vec();
-        bytes.extend_from_slice(&sealed);
+        let bytes = seal(&self.repository.inner.cipher, &stored, next, ambient::random(), &plain);
         match self.repository.inner.objects.put_new(&ref_key(&stored, next), Bytes::from(bytes)) {
             Err(ObjectError::AlreadyExists { .. }) => {
                 return Err(fenced(self.latest(&stored)?.max(next)));
@@ -293,7 +278,45 @@ impl<'a> Refs<'a> {
     }
 }
 
-fn encode(
+/// The object of one generation.
+pub(crate) fn seal(
+    cipher: &Cipher,
+    stored: &[u8; 32],
+    generation: Generation,
+    salt: Salt,
+    plain: &[u8],
+) -> Vec<u8> {
+    let mut bytes = REF_FORMAT.header().encode().to_vec();
+    // The place is the object's key, as in `Cipher::open_stored_ref`.
+    bytes.extend_from_slice(&cipher.seal_record(&ref_key(stored, generation), salt, plain));
+    bytes
+}
+
+/// Opens the object of one generation.
+pub(crate) fn open(
+    cipher: &Cipher,
+    stored: &[u8; 32],
+    generation: Generation,
+    bytes: &[u8],
+) -> Result<Opened, RepositoryError> {
+    let key = ref_key(stored, generation);
+    let (_, sealed) = REF_FORMAT
+        .read(bytes, Intent::Read)
+        .map_err(|error| RepositoryError::header(&key, error))?;
+    let plain = cipher
+        .open_stored_ref(stored, generation.0, sealed)
+        .map_err(|error| RepositoryError::damaged(&key, error))?;
+    let opened = parse(&plain).map_err(RepositoryError::malformed(&key))?;
+    let belongs = opened.value.generation == generation
+        && cipher.stored_ref_name(&opened.kind, &opened.name) == *stored;
+    if belongs {
+        Ok(opened)
+    } else {
+        Err(RepositoryError::damaged(&key, "it belongs to another ref or generation"))
+    }
+}
+
+pub(crate) fn encode(
     kind: &str,
     name: &str,
     generation: Generation,

@@ -186,7 +186,8 @@ impl ChunkSink for PackWriter {
             self.stats.reused_bytes += bytes.len() as u64;
             return Ok(Put::Reused);
         }
-        let known = self.repository.index().pack_in_use(&name);
+        let known = self.repository.look_up(|index| index.pack_in_use(&name));
+        let known = known.map_err(RepositoryError::into_sink)?;
         if let Some(pack) = known {
             self.relied.insert(pack);
             self.stats.reused_bytes += bytes.len() as u64;

@@ -91,7 +91,7 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
         forget(&local, instance)?;
         return Ok(None);
     }
-    let stored_bytes = session.stored_so_far().stored_bytes;
+    let stored_bytes = session.stored_bytes()?;
     let id = session.put_checkpoint(&Checkpoint {
         instance: head.instance,
         parent: head.checkpoint,

@@ -60,7 +60,7 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         disks.push(kept(plan, index, disk.manifest));
         sealed.push(disk);
     }
-    let stored = session.stored_so_far();
+    let stored_bytes = session.stored_bytes()?;
     let dirty_bytes = sealed.iter().map(|s| s.dirty_bytes).sum();
     let checkpoint = Checkpoint {
         instance: plan.head.instance,
@@ -72,7 +72,7 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         memory,
         disks,
         dirty_bytes,
-        stored_bytes: stored.stored_bytes,
+        stored_bytes,
     };
     let id = session.put_checkpoint(&checkpoint)?;
     let stored = session.finish()?;

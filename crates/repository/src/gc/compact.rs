@@ -131,7 +131,7 @@ impl Tables<'_> {
         }
         let table = ambient::random();
         let repository = self.run.repository;
-        let bytes = encode_table(&repository.inner.cipher, &table, &packs);
+        let bytes = encode_table(&repository.inner.cipher, &table, ambient::random(), &packs);
         repository.inner.objects.put_new(&table_key(&table), Bytes::from(bytes))?;
         self.written.push(table);
         Ok(())

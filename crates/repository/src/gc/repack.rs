@@ -60,7 +60,7 @@ impl Run<'_> {
                 let frame = pack.entry(location.frame).or_insert((*location, Vec::new()));
                 frame.1.push(location.slot);
             }
-        });
+        })?;
         let mut writer = self.repository.writer()?;
         let mut rewritten = HashSet::new();
         for (pack, frames) in frames {

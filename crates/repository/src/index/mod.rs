@@ -8,6 +8,8 @@
 //! * A pack that is condemned still serves reads, but nobody deduplicates against it.
 //! * A location is only ever a hint for reading: what it leads to is verified.
 
+mod file;
+mod local;
 mod segment;
 
 use std::collections::{HashMap, HashSet};
@@ -15,8 +17,10 @@ use std::sync::Arc;
 
 use chunk::crypt::{PackId, StoredName};
 
+pub(crate) use local::LocalDir;
 pub(crate) use segment::Segment;
 
+use crate::RepositoryError;
 use crate::log::{IndexObject, Snapshot};
 use crate::pack::PackEntry;
 
@@ -62,13 +66,42 @@ pub(crate) struct Index {
     /// Counts how often the log had been cut behind our back, so that a whole new state was
     /// loaded and `removed` may be incomplete.
     pub(crate) epoch: u64,
+    /// Oldest first, and each at least twice as large as the next.
     segments: Vec<Arc<Segment>>,
+    /// Where segments that are too large for memory go.
+    pub(crate) local: Option<Arc<LocalDir>>,
+    /// The object after which the state was last written to `local`.
+    saved: u64,
 }
 
+/// A state is written again after so many more objects of the log.
+const SAVE_EVERY: u64 = 16;
+
 impl Index {
+    /// Goes on from the newest state in a local directory, if there is a whole one.
+    pub(crate) fn open(local: Option<Arc<LocalDir>>) -> Self {
+        let kept = local.as_ref().and_then(|local| local.load()).unwrap_or_default();
+        Self { saved: kept.applied, local, ..kept }
+    }
+
     /// Applies object `number`, which must follow, or be the snapshot with which a new state
     /// begins; then `tables` are the segments of its tables.
-    pub(crate) fn apply(&mut self, number: u64, object: &IndexObject, tables: Vec<Segment>) {
+    pub(crate) fn apply(
+        &mut self,
+        number: u64,
+        object: &IndexObject,
+        tables: Vec<Segment>,
+    ) -> Result<(), RepositoryError> {
+        let added = (!object.added.is_empty())
+            .then(|| Segment::from_packs(&object.added, self.local.as_deref()))
+            .transpose()?;
+        self.apply_state(number, object);
+        self.segments.extend(tables.into_iter().chain(added).map(Arc::new));
+        self.merge()
+    }
+
+    /// What an object says about packs.
+    fn apply_state(&mut self, number: u64, object: &IndexObject) {
         if let Some(snapshot) = &object.snapshot {
             // Who comes from the object before has this state already.
             if self.applied + 1 != number || self.applied == 0 {
@@ -77,7 +110,6 @@ impl Index {
             self.latest_snapshot = number;
             self.tables.clone_from(&snapshot.tables);
         }
-        self.segments.extend(tables.into_iter().map(Arc::new));
         for pack in &object.added {
             let info =
                 PackInfo { bytes: pack.bytes, chunks: pack.chunks() as u32, condemned_at: 0 };
@@ -102,11 +134,39 @@ impl Index {
             self.condemned_orphans.remove(id);
             self.removed.insert(*id);
         }
-        if !object.added.is_empty() {
-            self.segments.push(Arc::new(Segment::from_packs(&object.added)));
-        }
-        self.merge();
         self.applied = number;
+    }
+
+    /// Puts other segments in the place of those we have: the state stays as it is.
+    pub(crate) fn replace_segments(
+        &mut self,
+        segments: Vec<Segment>,
+    ) -> Result<(), RepositoryError> {
+        self.segments = segments.into_iter().map(Arc::new).collect();
+        self.saved = 0;
+        self.merge()
+    }
+
+    /// Writes the state to the local directory when it has moved on far enough.
+    pub(crate) fn save(&mut self) -> Result<(), RepositoryError> {
+        let Some(local) = self.local.clone() else { return Ok(()) };
+        if self.applied < self.saved + SAVE_EVERY {
+            return Ok(());
+        }
+        for segment in &mut self.segments {
+            if segment.path().is_none() {
+                let alone = Segment::merge(segment, &Segment::empty(), None, |_| true)?;
+                *segment = Arc::new(alone.into_file(&local)?);
+            }
+        }
+        local.save(self)?;
+        self.saved = self.applied;
+        Ok(())
+    }
+
+    /// Reads every block of every local file.
+    pub(crate) fn verify(&self) -> Result<(), RepositoryError> {
+        self.segments.iter().try_for_each(|segment| segment.for_each(|_, _, _| ()))
     }
 
     fn load(&mut self, snapshot: &Snapshot) {
@@ -127,38 +187,38 @@ impl Index {
 
     /// Forgets everything: a whole new state follows.
     pub(crate) fn reset(&mut self) {
-        let epoch = self.epoch + 1;
-        *self = Self { epoch, ..Self::default() };
+        let (epoch, local) = (self.epoch + 1, self.local.take());
+        *self = Self { epoch, local, ..Self::default() };
     }
 
     /// All places where a chunk lies, those in packs in use first.
-    pub(crate) fn locations(&self, name: &StoredName) -> Vec<Location> {
+    pub(crate) fn locations(&self, name: &StoredName) -> Result<Vec<Location>, RepositoryError> {
         let mut found = Vec::new();
         for segment in self.segments.iter().rev() {
             segment.find(name, |_, location| {
                 if let Some(info) = self.packs.get(&location.pack) {
                     found.push((info.condemned_at != 0, location));
                 }
-            });
+            })?;
         }
         found.sort_by_key(|(condemned, _)| *condemned);
-        found.into_iter().map(|(_, location)| location).collect()
+        Ok(found.into_iter().map(|(_, location)| location).collect())
     }
 
     /// The pack in use that holds a chunk, if one does: what a writer may rely on.
-    pub(crate) fn pack_in_use(&self, name: &StoredName) -> Option<PackId> {
+    pub(crate) fn pack_in_use(&self, name: &StoredName) -> Result<Option<PackId>, RepositoryError> {
         let mut found = None;
         for segment in self.segments.iter().rev() {
             segment.find(name, |_, location| {
                 if self.packs.get(&location.pack).is_some_and(|info| info.condemned_at == 0) {
                     found = Some(location.pack);
                 }
-            });
+            })?;
             if found.is_some() {
                 break;
             }
         }
-        found
+        Ok(found)
     }
 
     /// No chunk is marked yet.
@@ -168,7 +228,11 @@ impl Index {
 
     /// Marks one copy of a chunk, the one that readers would take. `None` when the index does
     /// not have it, else whether it was marked already.
-    pub(crate) fn mark(&self, marks: &mut Marks, name: &StoredName) -> Option<bool> {
+    pub(crate) fn mark(
+        &self,
+        marks: &mut Marks,
+        name: &StoredName,
+    ) -> Result<Option<bool>, RepositoryError> {
         let mut best: Option<(bool, usize, usize)> = None;
         for (number, segment) in self.segments.iter().enumerate().rev() {
             segment.find(name, |at, location| {
@@ -178,13 +242,13 @@ impl Index {
                         best = Some(candidate);
                     }
                 }
-            });
+            })?;
         }
-        let (_, number, at) = best?;
+        let Some((_, number, at)) = best else { return Ok(None) };
         let word = &mut marks.0[number][at / 64];
         let before = *word >> (at % 64) & 1 == 1;
         *word |= 1 << (at % 64);
-        Some(before)
+        Ok(Some(before))
     }
 
     /// Calls `each` with every chunk of every pack that is still there, and whether it is
@@ -193,30 +257,30 @@ impl Index {
         &self,
         marks: &Marks,
         mut each: impl FnMut(&StoredName, &Location, bool),
-    ) {
+    ) -> Result<(), RepositoryError> {
         for (segment, bits) in self.segments.iter().zip(&marks.0) {
             segment.for_each(|at, name, location| {
                 if self.packs.contains_key(&location.pack) {
                     each(name, location, bits[at / 64] >> (at % 64) & 1 == 1);
                 }
-            });
+            })?;
         }
+        Ok(())
     }
 
     /// Keeps the segments few: neighbours of similar size become one.
-    fn merge(&mut self) {
+    fn merge(&mut self) -> Result<(), RepositoryError> {
         while let [.., older, newer] = self.segments.as_slice() {
             if older.len() > newer.len() * 2 {
                 break;
             }
-            let newer = self.segments.pop();
-            let older = self.segments.pop();
-            if let (Some(older), Some(newer)) = (older, newer) {
-                let packs = &self.packs;
-                let merged = Segment::merge(&older, &newer, |pack| packs.contains_key(pack));
-                self.segments.push(Arc::new(merged));
-            }
+            let packs = &self.packs;
+            let local = self.local.as_deref();
+            let merged = Segment::merge(older, newer, local, |pack| packs.contains_key(pack))?;
+            self.segments.truncate(self.segments.len() - 2);
+            self.segments.push(Arc::new(merged));
         }
+        Ok(())
     }
 }
 

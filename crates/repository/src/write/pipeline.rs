@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
+use chunk::crypt::PackId;
 use chunk::frame::{Frame, FrameBuilder, LEVEL};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use objects::ObjectError;
@@ -79,7 +80,13 @@ impl Pipeline {
         let (compressed, to_pack) = bounded::<Frame>(waiting);
         let (packed, to_upload) = bounded::<(PackEntry, Vec<u8>)>(1);
         let shared = Arc::new(Shared::default());
-        let mut this = Self { frames: Some(frames), empties, threads: Vec::new(), shared, sent: AtomicU64::new(0) };
+        let mut this = Self {
+            frames: Some(frames),
+            empties,
+            threads: Vec::new(),
+            shared,
+            sent: AtomicU64::new(0),
+        };
         for _ in 0..compressors {
             let (to_compress, compressed) = (to_compress.clone(), compressed.clone());
             let recycle = recycle.clone();
@@ -212,7 +219,8 @@ fn pack(
             shared.count_packed(0);
             continue;
         }
-        let builder = open.get_or_insert_with(|| PackBuilder::new(cipher));
+        let builder =
+            open.get_or_insert_with(|| PackBuilder::new(cipher, PackId(ambient::random())));
         let bytes = builder.push(cipher, frame);
         shared.count_packed(bytes);
         if builder.is_full()

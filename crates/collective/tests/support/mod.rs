@@ -1,0 +1,304 @@
+//! Hosts and a repository of a test's own, real guests in them, and nothing left afterwards.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_collective");
+
+/// A folder with a repository and as many hosts as are named.
+pub struct World {
+    root: PathBuf,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    /// Its JSON document; the command must have succeeded.
+    #[track_caller]
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.json()
+    }
+
+    /// The error in its JSON document; the command must have failed with code 1.
+    #[track_caller]
+    pub fn error(&self) -> (String, String, String) {
+        assert_eq!(self.code, 1, "{self:?}");
+        let error = &self.json()["error"];
+        let field = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+        (field("kind"), field("message"), field("hint"))
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+impl World {
+    /// An empty world.
+    pub fn empty(name: &str) -> Self {
+        let root = std::env::temp_dir().join(format!("collective-{name}-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        Self { root }
+    }
+
+    /// A world whose repository has `nano`, built in an instant.
+    pub fn with_nano(name: &str) -> Self {
+        let world = Self::empty(name);
+        world.run("A", &["repo", "init", &world.repository()]).ok();
+        world.run("A", &["build", &appliance("nano")]).ok();
+        world
+    }
+
+    /// A world whose repository has `tiny`, built once for all tests from Debian's packages.
+    pub fn with_tiny(name: &str) -> Self {
+        let world = Self::empty(name);
+        copy_tree(&tiny_fixture(), Path::new(&world.repository()));
+        world
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn repository(&self) -> String {
+        self.root.join("repository").to_string_lossy().into_owned()
+    }
+
+    pub fn host(&self, host: &str) -> PathBuf {
+        self.root.join(format!("host-{host}"))
+    }
+
+    pub fn instance(&self, host: &str, name: &str) -> PathBuf {
+        self.host(host).join("instances").join(name)
+    }
+
+    pub fn command(&self, host: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .env_remove("COLLECTIVE_REPO")
+            .env("COLLECTIVE_DIR", self.host(host))
+            .args(["--json", "--repo", &self.repository()])
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, host: &str, arguments: &[&str]) -> Said {
+        said(self.command(host, arguments).output().unwrap())
+    }
+
+    /// Starts a command without waiting for it.
+    pub fn spawn(&self, host: &str, arguments: &[&str]) -> Child {
+        let mut command = self.command(host, arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The row of `ps` about an instance.
+    #[track_caller]
+    pub fn row(&self, host: &str, name: &str) -> Value {
+        let rows = self.run(host, &["ps"]).ok();
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == name);
+        row.cloned().unwrap_or_else(|| panic!("{name} is not in {rows}"))
+    }
+
+    #[track_caller]
+    pub fn state(&self, host: &str, name: &str) -> String {
+        self.row(host, name)["state"].as_str().unwrap().to_owned()
+    }
+
+    /// The same, when the repository may be away or damaged.
+    #[track_caller]
+    pub fn row_without_repository(&self, host: &str, name: &str) -> Value {
+        let rows = self.run(host, &["ps", "--local"]).ok();
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == name);
+        row.cloned().unwrap_or_else(|| panic!("{name} is not in {rows}"))
+    }
+
+    /// What a command in the guest prints.
+    #[track_caller]
+    pub fn exec(&self, host: &str, name: &str, script: &str) -> String {
+        let done = self.run(host, &["exec", name, "--", "/bin/sh", "-c", script]).ok();
+        assert_eq!(done["exit_code"], 0, "{script}: {done}");
+        done["stdout"].as_str().unwrap().trim().to_owned()
+    }
+
+    pub fn console(&self, host: &str, name: &str) -> String {
+        let path = self.instance(host, name).join("run/console.log");
+        String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+    }
+
+    /// Types into the serial console.
+    pub fn type_in(&self, host: &str, name: &str, text: &str) {
+        use std::io::{Read, Write};
+        let mut child = self
+            .command(host, &["console", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+        drop(child.stdin.take());
+        let _ = child.stdout.take().map(|mut out| out.read_to_end(&mut Vec::new()));
+        assert!(child.wait().unwrap().success());
+    }
+
+    /// Kills the shim, or with `qemu` its QEMU, as by `kill -9`.
+    pub fn kill(&self, host: &str, name: &str, qemu: bool) {
+        let row = self.row(host, name);
+        let shim = row["pid"].as_u64().unwrap();
+        let pid = if qemu { child_of(shim).expect("the shim has a QEMU") } else { shim };
+        kill_9(pid);
+    }
+
+    /// Waits until `ps` says this state.
+    #[track_caller]
+    pub fn await_state(&self, host: &str, name: &str, state: &str) {
+        eventually(Duration::from_secs(60), &format!("{name} is {state}"), || {
+            self.state(host, name) == state
+        });
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // What runs may hang in the middle of whatever the test did to it: ended by force, by the
+        // ids that its own files tell.
+        for host in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            let instances = host.path().join("instances");
+            for instance in fs::read_dir(instances).into_iter().flatten().flatten() {
+                if std::thread::panicking() {
+                    let log = fs::read_to_string(instance.path().join("shim.log"));
+                    eprintln!("--- shim of {:?}:\n{}", instance.path(), log.unwrap_or_default());
+                }
+                for pid in shims_of(&instance.path()) {
+                    kill_9(pid);
+                }
+                for mount in ["memory", "disks"] {
+                    let mount = instance.path().join("run").join(mount);
+                    let _ = Command::new("umount").arg("-l").arg(mount).output();
+                }
+            }
+        }
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+pub fn said(output: Output) -> Said {
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub fn kill_9(pid: u64) {
+    let _ = Command::new("kill").args(["-9", &pid.to_string()]).output();
+}
+
+/// A folder of a recipe.
+pub fn appliance(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../appliances")
+        .join(name)
+        .canonicalize()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The first child of a process.
+fn child_of(parent: u64) -> Option<u64> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// Processes that run as the shim of the instance in this folder.
+fn shims_of(instance: &Path) -> Vec<u64> {
+    let (Some(name), Some(host)) = (instance.file_name(), instance.ancestors().nth(2)) else {
+        return Vec::new();
+    };
+    let name = format!("\"name\":\"{}\"", name.to_string_lossy());
+    let is_it = |pid: &u64| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<String> =
+            command.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        words.len() > 3
+            && words[1] == "__shim"
+            && Path::new(&words[2]) == host
+            && words[3].contains(&name)
+    };
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(is_it)
+        .collect()
+}
+
+/// The repository with `tiny`, for copying. Built by the first test that needs it; the others
+/// wait. Made anew for another program or another recipe.
+fn tiny_fixture() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixture");
+    fs::create_dir_all(&folder).unwrap();
+    let lock = fs::File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let program = fs::metadata(PROGRAM).unwrap();
+    let mut situation = format!("{} {:?}", program.len(), program.modified().unwrap());
+    let mut files: Vec<_> =
+        fs::read_dir(appliance("tiny")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        situation.push_str(&fs::read_to_string(file).unwrap());
+    }
+    let repository = folder.join("repository");
+    if fs::read_to_string(folder.join("situation")).is_ok_and(|known| known == situation) {
+        return repository;
+    }
+    let _ = fs::remove_file(folder.join("situation"));
+    let _ = fs::remove_dir_all(&repository);
+    let command = |arguments: &[&str]| {
+        let done = Command::new(PROGRAM)
+            .env_remove("COLLECTIVE_REPO")
+            .env("COLLECTIVE_DIR", folder.join("host"))
+            .args(["--json", "--repo", &repository.to_string_lossy()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        said(done).ok();
+    };
+    command(&["repo", "init", &repository.to_string_lossy()]);
+    command(&["build", &appliance("tiny")]);
+    fs::write(folder.join("situation"), situation).unwrap();
+    repository
+}
+
+pub fn copy_tree(source: &Path, target: &Path) {
+    let done = Command::new("cp").arg("-a").arg(source).arg(target).status().unwrap();
+    assert!(done.success());
+}
