@@ -24,8 +24,9 @@ use crate::{ExportFile, Options, PAGE, cleanup_stale};
 /// Files on one mount.
 const FILES_MAX: usize = 1024;
 
-/// What the kernel reads ahead on a mount that nobody tuned.
-const READ_AHEAD_DEFAULT: u32 = 128 * 1024;
+/// What the kernel reads at once when it is asked to, on a mount that nobody tuned, whatever its
+/// read-ahead (bdi.io_pages).
+const IO_BYTES_DEFAULT: u64 = 128 * 1024;
 
 /// How often a wait looks whether writes are held meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
@@ -103,7 +104,7 @@ impl Export {
         let tuned = bdi.set_read_ahead(REQUEST_BYTES_MAX);
         self.prefetch_piece = match tuned {
             Ok(()) => u64::from(REQUEST_BYTES_MAX),
-            Err(_) => u64::from(wanted.clamp(PAGE as u32, READ_AHEAD_DEFAULT)),
+            Err(_) => IO_BYTES_DEFAULT,
         };
         let files = self.shared.entries.iter();
         let files = files.map(|file| (self.dir.join(&file.name), file.only_write_back.clone()));
@@ -156,13 +157,16 @@ impl Export {
         let index = self.index(file)?;
         let failed = |source| ExportError::Sync { name: file.to_owned(), source };
         let answered = self.outside.sync(index, flush).map_err(failed)?;
+        let tried_before = self.shared.held_writes.rounds();
         loop {
             match answered.recv_timeout(LOOK) {
                 Ok(result) => return result.map_err(failed),
                 Err(RecvTimeoutError::Disconnected) => return Err(ExportError::Closed),
                 Err(RecvTimeoutError::Timeout) => {
+                    // Held, and tried again in vain since we came: the round that was going on
+                    // then does not count.
                     let count = self.shared.held_writes.count(index);
-                    if count > 0 {
+                    if count > 0 && self.shared.held_writes.rounds() >= tried_before + 2 {
                         return Err(ExportError::WritesHeld { name: file.to_owned(), count });
                     }
                 }

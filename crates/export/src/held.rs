@@ -82,6 +82,8 @@ struct Writes {
     queue: VecDeque<HeldWrite>,
     /// Writes held for each file, those being tried right now included.
     counts: BTreeMap<usize, usize>,
+    /// How often everything held was tried again.
+    rounds: u64,
     thread: bool,
     closed: bool,
 }
@@ -123,6 +125,11 @@ impl HeldWrites {
         lock(&self.state).counts.get(&entry).copied().unwrap_or(0)
     }
 
+    /// How often everything held was tried again, so far.
+    pub fn rounds(&self) -> u64 {
+        lock(&self.state).rounds
+    }
+
     /// Answers all of them with `EIO`, and from now on each new one.
     pub fn give_up(&self) {
         let mut state = lock(&self.state);
@@ -156,6 +163,7 @@ impl HeldWrites {
     /// Puts back what still does not go, ahead of what came meanwhile; says whether all went.
     fn end_round(&self, mut remaining: VecDeque<HeldWrite>) -> bool {
         let mut state = lock(&self.state);
+        state.rounds += 1;
         if state.closed {
             drop(state);
             remaining.into_iter().for_each(|write| write.reply.error(Errno::EIO));

@@ -226,6 +226,23 @@ fn prefetch_is_safe_at_any_time() {
     assert!(mounted.export.prefetch("disk0", vec![0..page, 0..size as u64 + 1]).is_err());
 }
 
+/// Why memory and disks are on mounts of their own: the kernel keeps read-ahead per mount.
+#[test]
+fn faults_of_memory_read_pages_and_faults_of_disks_read_runs() {
+    let pages = 4096;
+    let touch = |options| {
+        let mounted = Mounted::with(MemFile::new(PAGE * pages), options);
+        let file = mounted.open();
+        let mut mapping = Mapping::new(&file, PAGE * pages);
+        for page in (0..pages).step_by(256) {
+            assert_eq!(mapping.bytes()[page * PAGE], 0);
+        }
+        mounted.export.stats().read_bytes / PAGE as u64
+    };
+    assert_eq!(touch(Options::ram()), 16);
+    assert!(touch(Options::disk()) >= 16 * 16);
+}
+
 #[test]
 fn a_busy_mount_goes_away_and_its_client_gets_errors() {
     let mounted = Mounted::new(MemFile::patterned(PAGE * 64));
