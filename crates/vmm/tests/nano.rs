@@ -108,6 +108,27 @@ fn a_session_goes_on(profile: Profile) {
     );
 }
 
+/// Huge pages would make every fault of a memory file read 2 MiB.
+#[test]
+fn guest_memory_is_faulted_page_by_page() {
+    let dir = Dir::new("pages");
+    let launch = nano(&dir, Profile::Light);
+    let qemu = Qemu::spawn(&launch).unwrap();
+    assert!(qemu.console().wait_for("nano: boots=1", LONG));
+    let maps = fs::read_to_string(format!("/proc/{}/smaps", qemu.pid())).unwrap();
+    let ram = launch.ram_path.to_str().unwrap();
+    let flags: Vec<&str> = maps
+        .split("VmFlags:")
+        .zip(maps.split("VmFlags:").skip(1))
+        .filter(|(mapping, _)| mapping.contains(ram))
+        .map(|(_, after)| after.lines().next().unwrap())
+        .collect();
+    assert!(!flags.is_empty(), "{ram} is not mapped");
+    for flags in flags {
+        assert!(!flags.split_whitespace().any(|flag| flag == "hg"), "{flags}");
+    }
+}
+
 #[test]
 fn guest_death_is_noticed_at_once_and_explained() {
     let dir = Dir::new("death");
