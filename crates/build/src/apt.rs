@@ -10,19 +10,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
 use crate::BuildError;
 use crate::source::Archives;
+use crate::tree::{remove_unused, touch};
 use crate::workshop::{Outcome, Workshop, make_dir};
 
 /// Package lists older than this are fetched again.
 const LISTS_AGE_MS_MAX: u64 = 24 * 3600 * 1000;
-/// Package files that no build has used for this long are removed.
-pub(crate) const UNUSED_AGE: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
-
 /// One package file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Deb {
@@ -80,7 +78,7 @@ impl Apt {
         for folder in ["state/lists/partial", "cache", "archives/partial"] {
             make_dir(&dir.join(folder))?;
         }
-        make_dir(&debs.join("partial"))?;
+        make_dir(&debs)?;
         let write = |name: &str, text: &str| {
             let path = dir.join(name);
             fs::write(&path, text).map_err(BuildError::io("writing", path))
@@ -188,19 +186,17 @@ impl Apt {
     /// Fetches the files that are not there yet.
     pub fn fetch(&self, shop: &mut Workshop, debs: &[Deb]) -> Result<(), BuildError> {
         let missing: Vec<&Deb> = debs.iter().filter(|deb| !self.path(deb).exists()).collect();
-        let now = std::fs::FileTimes::new().set_modified(fresh_time());
         for deb in debs {
-            // So that unused ones can be told by their age. Best effort.
-            if let Ok(file) = fs::File::options().append(true).open(self.path(deb)) {
-                let _ = file.set_times(now);
-            }
+            touch(&self.path(deb));
         }
         if missing.is_empty() {
             return Ok(());
         }
         let what = format!("{} packages of {}", missing.len(), self.suite);
         shop.step(&*what, Outcome::Begun);
+        remove_unused(&self.debs);
         let arrivals = self.debs.join("partial");
+        make_dir(&arrivals)?;
         for chunk in missing.chunks(100) {
             let mut command = self.command(shop);
             command.current_dir(&arrivals).args(["-qq", "download"]);
@@ -230,9 +226,15 @@ impl Apt {
     }
 }
 
-/// The present, as files stamp it.
-pub(crate) fn fresh_time() -> std::time::SystemTime {
-    std::time::UNIX_EPOCH + std::time::Duration::from_millis(ambient::unix_ms())
+/// Makes the next build look for newer packages at once, not when its lists are a day old.
+pub fn forget_package_lists(tools_dir: &Path) -> Result<(), BuildError> {
+    for suite in fs::read_dir(tools_dir.join("apt")).into_iter().flatten().flatten() {
+        let stamp = suite.path().join("updated");
+        if stamp.exists() {
+            fs::remove_file(&stamp).map_err(BuildError::io("removing", stamp))?;
+        }
+    }
+    Ok(())
 }
 
 /// All packages of a build, each once.

@@ -36,6 +36,7 @@ mod source;
 mod tree;
 mod workshop;
 
+pub use apt::forget_package_lists;
 pub use assemble::{Built, BuiltDisk, build};
 pub use document::schema;
 pub use error::{BuildError, RecipeError};

@@ -6,10 +6,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::BuildError;
-use crate::apt::{Apt, Deb, UNUSED_AGE, fresh_time};
+use crate::apt::{Apt, Deb};
 use crate::workshop::{Outcome, Workshop, make_dir};
+
+/// Entries that no build has used for this long are removed.
+const UNUSED_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Changed whenever the same packages would be unpacked differently.
 const LAYOUT: &str = "collective tree 1";
@@ -67,6 +71,11 @@ fn name_of(debs: &[Deb]) -> String {
         hasher.update(deb.file.as_bytes()).update(b"\0");
     }
     hasher.finalize().to_hex()[..32].to_owned()
+}
+
+/// The present, as files stamp it.
+fn fresh_time() -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(ambient::unix_ms())
 }
 
 /// Marks an entry as used now. Best effort: it only decides what is removed first.

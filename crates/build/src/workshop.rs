@@ -56,30 +56,31 @@ pub(crate) struct Workshop<'a> {
 }
 
 impl<'a> Workshop<'a> {
-    /// Makes the folders, empties `temp` and takes the lock, waiting for another build if need be.
+    /// Makes the folders, takes the lock, waiting for another build if need be, and empties `temp`.
     pub fn open(
         work: &Path,
         tools: &Path,
         progress: &'a mut dyn FnMut(Step),
     ) -> Result<Self, BuildError> {
-        let temp = work.join("temp");
-        if temp.exists() {
-            fs::remove_dir_all(&temp).map_err(BuildError::io("emptying", &temp))?;
-        }
-        make_dir(&temp)?;
+        make_dir(work)?;
         make_dir(tools)?;
         // Programs get these paths after a chdir or chroot, so they must be absolute.
         let absolute =
             |path: &Path| fs::canonicalize(path).map_err(BuildError::io("finding", path));
-        let (work, temp, tools) = (absolute(work)?, absolute(&temp)?, absolute(tools)?);
-        let log = work.join("build.log");
-        File::create(&log).map_err(BuildError::io("creating", &log))?;
+        let (work, tools) = (absolute(work)?, absolute(tools)?);
         let lock_path = tools.join("lock");
         let lock = File::create(&lock_path).map_err(BuildError::io("creating", &lock_path))?;
         if lock.try_lock().is_err() {
             progress(Step { what: "waiting for another build".into(), outcome: Outcome::Begun });
             lock.lock().map_err(BuildError::io("locking", &lock_path))?;
         }
+        let temp = work.join("temp");
+        if temp.exists() {
+            fs::remove_dir_all(&temp).map_err(BuildError::io("emptying", &temp))?;
+        }
+        make_dir(&temp)?;
+        let log = work.join("build.log");
+        File::create(&log).map_err(BuildError::io("creating", &log))?;
         Ok(Self { work, temp, tools, log, progress, _lock: lock })
     }
 

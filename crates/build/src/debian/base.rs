@@ -29,6 +29,10 @@ const LEFT_OUT: [&str; 7] = [
     "force-unsafe-io",
 ];
 
+/// Gives mmdebstrap's new system, `$1`, the package lists and files.
+const FILL: &str = r#"mkdir -p "$1/var/lib/apt/lists" "$1/var/cache/apt/archives" &&
+cp -r "$LISTS/." "$1/var/lib/apt/lists/" && cp "$DEBS"/*.deb "$1/var/cache/apt/archives/""#;
+
 /// Gives mmdebstrap memory to work in, `$1` bytes or none. It makes and removes many small files,
 /// which takes twice as long on a busy disk. The mount ends with the namespace.
 const IN_ROOM: &str = r#"
@@ -84,9 +88,8 @@ pub(super) fn archive(
         "--aptopt=Acquire::Languages \"none\"",
     ]);
     command.args(LEFT_OUT.map(|option| format!("--dpkgopt={option}")));
-    command.arg(format!("--setup-hook=sync-in {} /var/lib/apt/lists/", apt.lists().display()));
-    command.arg("--setup-hook=mkdir -p \"$1\"/var/cache/apt/archives");
-    command.arg(format!("--setup-hook=sync-in {} /var/cache/apt/archives/", files.display()));
+    command.arg(format!("--setup-hook={FILL}"));
+    command.env("LISTS", apt.lists()).env("DEBS", &files);
     command.arg(&plan.suite).arg(&growing).arg(apt.sources_list());
     shop.run("mmdebstrap", &mut command)?;
     fs::remove_dir_all(&files).map_err(BuildError::io("removing", files))?;
