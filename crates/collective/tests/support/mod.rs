@@ -141,9 +141,15 @@ impl World {
         String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
     }
 
-    /// Types into the serial console.
+    /// Types into the serial console, and waits a moment for the answer.
+    #[track_caller]
     pub fn type_in(&self, host: &str, name: &str, text: &str) {
-        use std::io::{Read, Write};
+        assert!(self.try_type_in(host, name, text));
+    }
+
+    /// The same, when the instance may end meanwhile.
+    pub fn try_type_in(&self, host: &str, name: &str, text: &str) -> bool {
+        use std::io::Write;
         let mut child = self
             .command(host, &["console", name])
             .stdin(Stdio::piped())
@@ -151,10 +157,9 @@ impl World {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+        let _ = child.stdin.as_mut().unwrap().write_all(text.as_bytes());
         drop(child.stdin.take());
-        let _ = child.stdout.take().map(|mut out| out.read_to_end(&mut Vec::new()));
-        assert!(child.wait().unwrap().success());
+        child.wait().unwrap().success()
     }
 
     /// Kills the shim, or with `qemu` its QEMU, as by `kill -9`.
@@ -233,8 +238,15 @@ pub fn appliance(name: &str) -> String {
 
 /// The first child of a process.
 fn child_of(parent: u64) -> Option<u64> {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
+    let parent_of = |pid: &u64| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .find(|pid| parent_of(pid) == Some(parent))
 }
 
 /// Processes that run as the shim of the instance in this folder.

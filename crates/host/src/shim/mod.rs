@@ -131,7 +131,7 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
             eprintln!("not started: {failure}");
             shared.set_state("failed");
             shared.set_ready(Err(failure));
-            std::thread::sleep(LAST_WORDS);
+            shared.await_told(LAST_WORDS);
             Err(Failure::new("internal", "it did not start", ""))
         }
     };

@@ -70,8 +70,12 @@ fn connection(mut stream: UnixStream, door: &Door) {
             return;
         }
     };
+    let asked_how = matches!(request, Request::AwaitReady { .. } | Request::AwaitStarted { .. });
     let reply = answer(request, door);
     let _ = socket::send(&mut stream, &reply);
+    if asked_how {
+        door.shared.set_told();
+    }
 }
 
 fn answer(request: Request, door: &Door) -> Reply {

@@ -30,6 +30,8 @@ struct Inner {
     volumes: Option<VolumeReader>,
     started: Option<StartReport>,
     ready: Option<Result<StartReport>>,
+    /// Somebody has been told how the start went.
+    told: bool,
 }
 
 impl Default for Shared {
@@ -45,6 +47,7 @@ impl Default for Shared {
                 volumes: None,
                 started: None,
                 ready: None,
+                told: false,
             }),
             changed: Condvar::new(),
         }
@@ -156,6 +159,19 @@ impl Shared {
                 "`collective logs NAME` shows its console; it goes on starting",
             ))
         })
+    }
+
+    /// Notes that somebody was told how the start went.
+    pub fn set_told(&self) {
+        self.lock().told = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until somebody was told how the start went.
+    pub fn await_told(&self, timeout: Duration) {
+        let inner = self.lock();
+        let told = self.changed.wait_timeout_while(inner, timeout, |inner| !inner.told);
+        drop(told);
     }
 
     /// Everything, for `Status`.

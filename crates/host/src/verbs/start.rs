@@ -132,7 +132,13 @@ impl Host {
             Ok(other) => {
                 return Err(Failure::new("internal", format!("unexpected reply {other:?}"), ""));
             }
-            Err(failure) => return Err(with_log(failure, &local)),
+            Err(failure) => {
+                // A shim that could not start its guest ends: the next verb must not meet it.
+                if failure.kind != "not_ready" && failure.kind != "timeout" {
+                    let _ = self.await_end(name);
+                }
+                return Err(with_log(failure, &local));
+            }
         };
         Ok(print(name, report, before_ms))
     }
