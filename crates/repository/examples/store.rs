@@ -64,7 +64,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         stats.stored_chunks,
         stats.chunks
     );
-    println!("reading {reading:?}, hashing {hashing:?}, putting {putting:?}, finishing {finishing:?}");
+    println!(
+        "reading {reading:?}, hashing {hashing:?}, putting {putting:?}, finishing {finishing:?}"
+    );
     let begun = ambient::now();
     let mut at = 0;
     let mut fetched = 0u64;

@@ -21,9 +21,7 @@ fn cipher() -> Cipher {
 
 /// What an adversary can make of a public repository's seal, which anyone can compute.
 fn sealed(format: &chunk::header::Format, key: &str, plain: &[u8]) -> Vec<u8> {
-    let mut bytes = format.header().encode().to_vec();
-    bytes.extend_from_slice(&cipher().seal_record(key, [1; 32], plain));
-    bytes
+    crate::log::seal(&cipher(), format, key, [1; 32], plain)
 }
 
 fn name(number: u8) -> StoredName {

@@ -1,6 +1,7 @@
 //! The bytes of index objects: the log in which the repository's packs are listed.
 //!
-//! An index object is a header and one sealed record, bound to its key (so to its number):
+//! An index object is a header and one sealed record, bound to its key (so to its number) and
+//! its header:
 //!
 //! ```text
 //! 0  1   kind: 0 delta, 1 snapshot
@@ -19,12 +20,12 @@
 //! `count u32, then packs` as in `added`.
 
 use chunk::crypt::{Cipher, PackId};
-use chunk::header::{Format, Intent};
+use chunk::header::{Format, HEADER_BYTES, Intent};
 
 use crate::RepositoryError;
 use crate::layout::{INDEX_FORMAT, TABLE_FORMAT, index_key, table_key};
 use crate::pack::{PackEntry, put_frames, read_frames};
-use crate::wire::{Malformed, Reader};
+use crate::wire::{Malformed, Reader, hex};
 
 /// Fresh random bytes for each sealing.
 pub(crate) type Salt = [u8; chunk::crypt::SALT_BYTES];
@@ -184,13 +185,25 @@ fn read_ids(fields: &mut Reader<'_>) -> Result<Vec<PackId>, Malformed> {
     (0..fields.count(32)?).map(|_| fields.array().map(PackId)).collect()
 }
 
-fn seal(cipher: &Cipher, format: &Format, key: &str, salt: Salt, plain: &[u8]) -> Vec<u8> {
+/// Seals what is small: header, salt, bytes, tag.
+///
+/// The header is part of the place to which it is sealed, so that no bit of the object can
+/// change unnoticed, not even one that a reader would ignore.
+pub(crate) fn seal(
+    cipher: &Cipher,
+    format: &Format,
+    key: &str,
+    salt: Salt,
+    plain: &[u8],
+) -> Vec<u8> {
     let mut out = format.header().encode().to_vec();
-    out.extend_from_slice(&cipher.seal_record(key, salt, plain));
+    let place = place(key, &out);
+    out.extend_from_slice(&cipher.seal_record(&place, salt, plain));
     out
 }
 
-fn open(
+/// Opens what [`seal`] sealed.
+pub(crate) fn open(
     cipher: &Cipher,
     format: &Format,
     key: &str,
@@ -198,5 +211,10 @@ fn open(
 ) -> Result<Vec<u8>, RepositoryError> {
     let (_, sealed) =
         format.read(bytes, Intent::Read).map_err(|error| RepositoryError::header(key, error))?;
-    cipher.open_record(key, sealed).map_err(|error| RepositoryError::damaged(key, error))
+    let place = place(key, &bytes[..HEADER_BYTES]);
+    cipher.open_record(&place, sealed).map_err(|error| RepositoryError::damaged(key, error))
+}
+
+fn place(key: &str, header: &[u8]) -> String {
+    format!("{key} {}", hex(header))
 }

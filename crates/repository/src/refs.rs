@@ -20,14 +20,13 @@
 
 use bytes::Bytes;
 use chunk::crypt::Cipher;
-use chunk::header::Intent;
 use model::Generation;
 use objects::ObjectError;
 
 use crate::Repository;
 use crate::error::{RefError, RepositoryError};
 use crate::layout::{REF_FORMAT, REFS, number_of, ref_dir, ref_hint_key, ref_key};
-use crate::log::Salt;
+use crate::log::{self, Salt};
 use crate::record::Target;
 use crate::wire::{Malformed, Reader, put_text, unhex};
 
@@ -286,10 +285,7 @@ pub(crate) fn seal(
     salt: Salt,
     plain: &[u8],
 ) -> Vec<u8> {
-    let mut bytes = REF_FORMAT.header().encode().to_vec();
-    // The place is the object's key, as in `Cipher::open_stored_ref`.
-    bytes.extend_from_slice(&cipher.seal_record(&ref_key(stored, generation), salt, plain));
-    bytes
+    log::seal(cipher, &REF_FORMAT, &ref_key(stored, generation), salt, plain)
 }
 
 /// Opens the object of one generation.
@@ -300,12 +296,7 @@ pub(crate) fn open(
     bytes: &[u8],
 ) -> Result<Opened, RepositoryError> {
     let key = ref_key(stored, generation);
-    let (_, sealed) = REF_FORMAT
-        .read(bytes, Intent::Read)
-        .map_err(|error| RepositoryError::header(&key, error))?;
-    let plain = cipher
-        .open_stored_ref(stored, generation.0, sealed)
-        .map_err(|error| RepositoryError::damaged(&key, error))?;
+    let plain = log::open(cipher, &REF_FORMAT, &key, bytes)?;
     let opened = parse(&plain).map_err(RepositoryError::malformed(&key))?;
     let belongs = opened.value.generation == generation
         && cipher.stored_ref_name(&opened.kind, &opened.name) == *stored;
