@@ -50,7 +50,8 @@ impl Options {
         Options {
             owner: None,
             allow_other: None,
-            loop_threads: 2,
+            // More cost wake-ups on other cores: measured, see the crate's doc.
+            loop_threads: std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 4),
             fetch_threads_max: 32,
             read_ahead_bytes: 512 * 1024,
             max_background: 512,

@@ -26,11 +26,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
 
 use rustix::fs::Advice;
 
 use crate::fdtable;
 use crate::mount::{self, Gone};
+
+/// A mount may be busy for a moment only: a client that is still exiting, somebody who looks
+/// through all directories.
+const BUSY_TRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Answers come over a channel of capacity 1, so that nobody needs to be there to take them.
 type Answer<T> = SyncSender<io::Result<T>>;
@@ -180,11 +186,12 @@ fn unmount(dir: &Path, files: &mut Vec<Opened>) -> io::Result<Gone> {
         // What cannot be synced now cannot be helped: the owner was told by its own sync.
         let _ = file.sync(true);
     }
-    match mount::unmount(dir) {
-        Ok(()) => Ok(Gone::Cleanly),
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            mount::detach(dir).map(|()| Gone::Detached)
+    for _ in 0..BUSY_TRIES {
+        match mount::unmount(dir) {
+            Ok(()) => return Ok(Gone::Cleanly),
+            Err(error) if error.kind() != io::ErrorKind::ResourceBusy => return Err(error),
+            Err(_) => std::thread::sleep(BUSY_PAUSE),
         }
-        Err(error) => Err(error),
     }
+    mount::detach(dir).map(|()| Gone::Detached)
 }

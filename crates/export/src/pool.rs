@@ -23,6 +23,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
+    /// Jobs that nobody waits for yet: after all others, and never on more than half the threads.
+    background: VecDeque<Job>,
+    background_running: usize,
     threads: usize,
     idle: usize,
     closed: bool,
@@ -37,13 +40,24 @@ impl Pool {
     /// Runs a job on some thread of the pool, later. After [`close`](Self::close) the job is
     /// dropped unrun; what it owns answers for itself.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        self.push(Box::new(job), |state| &mut state.queue);
+    }
+
+    /// As [`run`](Self::run), when there is nothing else to do.
+    pub fn run_in_background(&self, job: impl FnOnce() + Send + 'static) {
+        self.push(Box::new(job), |state| &mut state.background);
+    }
+
+    fn push(&self, job: Job, queue: impl Fn(&mut State) -> &mut VecDeque<Job>) {
         let mut state = self.0.lock();
         if state.closed {
             return;
         }
-        state.queue.push_back(Box::new(job));
-        if state.idle >= state.queue.len() {
+        queue(&mut state).push_back(job);
+        if state.idle > 0 {
             self.0.wake.notify_one();
+        }
+        if state.idle >= state.queue.len() + state.background.len() {
             return;
         }
         if state.threads < self.0.threads_max {
@@ -56,7 +70,7 @@ impl Pool {
         }
         if state.threads == 0 {
             // No thread can be had at all: better slow on this one than never.
-            let job = state.queue.pop_back();
+            let job = queue(&mut state).pop_back();
             drop(state);
             if let Some(job) = job {
                 run(job);
@@ -68,7 +82,7 @@ impl Pool {
     pub fn close(&self) {
         let mut state = self.0.lock();
         state.closed = true;
-        let unrun = std::mem::take(&mut state.queue);
+        let unrun = (std::mem::take(&mut state.queue), std::mem::take(&mut state.background));
         drop(state);
         self.0.wake.notify_all();
         drop(unrun);
@@ -87,6 +101,11 @@ impl Shared {
                 drop(state);
                 run(job);
                 state = self.lock();
+            } else if let Some(job) = self.pop_background(&mut state) {
+                drop(state);
+                run(job);
+                state = self.lock();
+                state.background_running -= 1;
             } else if state.closed {
                 return;
             } else {
@@ -95,6 +114,13 @@ impl Shared {
                 state.idle -= 1;
             }
         }
+    }
+
+    fn pop_background(&self, state: &mut State) -> Option<Job> {
+        let most = self.threads_max.div_ceil(2);
+        let job = (state.background_running < most).then(|| state.background.pop_front())??;
+        state.background_running += 1;
+        Some(job)
     }
 }
 
@@ -132,6 +158,34 @@ mod tests {
         let (late, never) = channel::<()>();
         pool.run(move || late.send(()).unwrap());
         assert!(never.recv_timeout(Duration::from_secs(1)).is_err());
+    }
+
+    #[test]
+    fn background_leaves_half_the_threads_free() {
+        let pool = Pool::new("test", 4);
+        let gate = Arc::new(Barrier::new(3));
+        let (done, all) = channel();
+        for n in 0..10 {
+            let (gate, done) = (Arc::clone(&gate), done.clone());
+            pool.run_in_background(move || {
+                // The first two wait for the test.
+                if n < 2 {
+                    gate.wait();
+                }
+                done.send("background").unwrap();
+            });
+        }
+        // Until all threads are there and two of them have found that they may not help.
+        std::thread::sleep(Duration::from_millis(200));
+        let urgent = done.clone();
+        pool.run(move || urgent.send("urgent").unwrap());
+        assert_eq!(all.recv_timeout(Duration::from_secs(20)).unwrap(), "urgent");
+        assert!(all.recv_timeout(Duration::from_millis(100)).is_err());
+        gate.wait();
+        for _ in 0..10 {
+            assert_eq!(all.recv_timeout(Duration::from_secs(20)).unwrap(), "background");
+        }
+        pool.close();
     }
 
     #[test]

@@ -225,11 +225,12 @@ fn with_buffer<T>(len: usize, act: impl FnOnce(&mut [u8]) -> T) -> T {
 pub(crate) struct Server(pub Arc<Shared>);
 
 impl Server {
-    fn read_later(&self, entry: usize, offset: u64, len: usize, reply: ReplyData) {
+    fn read_later(&self, at: (usize, u64, usize), prefetched: bool, reply: ReplyData) {
+        let (entry, offset, len) = at;
         let Some(id) = self.0.held_reads.hold(reply) else { return };
         add(&self.0.counters.handed_over, 1);
         let shared = Arc::clone(&self.0);
-        self.0.fetch.run(move || {
+        let job = move || {
             with_buffer(len, |buffer| {
                 let result = shared.call(entry, |file| file.read_at(offset, buffer));
                 let Some(reply) = shared.held_reads.take(id) else { return };
@@ -238,7 +239,8 @@ impl Server {
                     Err(error) => reply.error(shared.read_lost(entry, offset, len, &error)),
                 }
             });
-        });
+        };
+        if prefetched { self.0.fetch.run_in_background(job) } else { self.0.fetch.run(job) }
     }
 }
 
@@ -366,7 +368,7 @@ impl Filesystem for Server {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -385,7 +387,9 @@ impl Filesystem for Server {
         with_buffer(len, |buffer| {
             match self.0.call(index, |file| file.try_read_local(offset, buffer)) {
                 Ok(true) => reply.data(buffer),
-                Ok(false) => self.read_later(index, offset, len, reply),
+                Ok(false) => {
+                    self.read_later((index, offset, len), self.0.is_outside(req), reply);
+                }
                 Err(error) => reply.error(self.0.read_lost(index, offset, len, &error)),
             }
         });

@@ -252,3 +252,23 @@ fn a_lost_page_is_an_error() {
     file.read_exact_at(&mut bytes, 0).unwrap();
     assert_eq!(bytes[..], pattern(PAGE)[..]);
 }
+
+/// Root lifts what would throttle a guest; a normal user lives with the kernel's defaults.
+#[test]
+fn the_mount_is_tuned() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for (options, read_ahead_kb) in [(Options::ram(), "4"), (Options::disk(), "512")] {
+        let mounted = Mounted::with(MemFile::new(PAGE), options);
+        let device = fs::metadata(mounted.export.mount_dir()).unwrap().dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let knob = |name: &str| {
+            let path = format!("/sys/class/bdi/{major}:{minor}/{name}");
+            fs::read_to_string(path).unwrap().trim().to_owned()
+        };
+        assert_eq!(knob("read_ahead_kb"), read_ahead_kb);
+        assert_eq!(knob("strict_limit"), "0");
+        assert_eq!(knob("max_ratio"), "100");
+    }
+}
