@@ -11,12 +11,14 @@
 //! request at a time holds the channel, so that a long program in the guest keeps nobody out.
 //! The guest is not trusted: what it sends is data, never a path or a command on this host.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+mod channel;
+
+use std::io;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+
+pub(crate) use channel::Channel;
 
 use crate::base64;
 use crate::qemu::Qemu;
@@ -127,23 +129,6 @@ pub struct ExecOutput {
     pub truncated: bool,
 }
 
-/// Our end of the channel, shared by all who ask.
-pub(crate) struct Channel(Mutex<State>);
-
-struct State {
-    stream: UnixStream,
-    /// Bytes that came after the last whole line.
-    rest: Vec<u8>,
-    /// The next bytes to come are the answer to the next request.
-    synchronized: bool,
-}
-
-impl Channel {
-    pub fn new(stream: UnixStream) -> Self {
-        Self(Mutex::new(State { stream, rest: Vec::new(), synchronized: false }))
-    }
-}
-
 /// The guest agent of one running QEMU.
 pub struct Agent<'a> {
     qemu: Option<&'a Qemu>,
@@ -248,17 +233,7 @@ impl Agent<'_> {
         {
             return Err(AgentError::Absent);
         }
-        let mut state = self.channel.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let deadline = ambient::now() + timeout;
-        let answer = state.request(command, arguments, deadline);
-        // A refusal is an answer too; after anything else nobody knows what comes next.
-        state.synchronized = matches!(answer, Ok(_) | Err(AgentError::Refused { .. }));
-        match answer {
-            Err(AgentError::Timeout { command, .. }) => {
-                Err(AgentError::Timeout { command, after: timeout })
-            }
-            other => other,
-        }
+        self.channel.request(command, arguments, timeout)
     }
 }
 
@@ -286,136 +261,6 @@ fn output(status: &Value) -> Option<ExecOutput> {
     })
 }
 
-impl State {
-    fn request(
-        &mut self,
-        command: &str,
-        arguments: Value,
-        deadline: Instant,
-    ) -> Result<Value, AgentError> {
-        if !self.synchronized {
-            self.synchronize(command, deadline)?;
-        }
-        self.send(b"", command, arguments, deadline)?;
-        let mut answer = self.line(command, deadline)?;
-        if let Some(value) = answer.get_mut("return") {
-            return Ok(value.take());
-        }
-        match answer["error"]["desc"].as_str() {
-            Some(detail) => Err(AgentError::Refused {
-                command: command.to_owned(),
-                detail: detail.chars().take(1000).collect(),
-            }),
-            None => Err(unexpected(command, "neither result nor error")),
-        }
-    }
-
-    fn synchronize(&mut self, command: &str, deadline: Instant) -> Result<(), AgentError> {
-        let number = u32::from_le_bytes(ambient::random::<4>());
-        // What came before is of no interest.
-        self.rest.clear();
-        self.send(b"\xff", "guest-sync-delimited", json!({ "id": number }), deadline)?;
-        loop {
-            self.skip_to_delimiter(command, deadline)?;
-            // The answer to an older attempt can come first.
-            match self.line(command, deadline) {
-                Ok(answer) if answer["return"] == number => return Ok(()),
-                Ok(_) | Err(AgentError::Unexpected { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn send(
-        &mut self,
-        before: &[u8],
-        command: &str,
-        arguments: Value,
-        deadline: Instant,
-    ) -> Result<(), AgentError> {
-        let mut request = json!({ "execute": command });
-        if !arguments.is_null() {
-            request["arguments"] = arguments;
-        }
-        let mut line = before.to_vec();
-        line.extend_from_slice(request.to_string().as_bytes());
-        line.push(b'\n');
-        self.stream.set_write_timeout(Some(left(deadline))).map_err(AgentError::Closed)?;
-        self.stream.write_all(&line).map_err(|error| broken(command, error))
-    }
-
-    fn skip_to_delimiter(&mut self, command: &str, deadline: Instant) -> Result<(), AgentError> {
-        let mut skipped = 0;
-        loop {
-            if let Some(at) = self.rest.iter().position(|&byte| byte == 0xff) {
-                self.rest.drain(..=at);
-                return Ok(());
-            }
-            skipped += self.rest.len();
-            if skipped > 2 * ANSWER_BYTES_MAX {
-                return Err(unexpected(command, "it talks without end"));
-            }
-            self.rest.clear();
-            self.read(command, deadline)?;
-        }
-    }
-
-    /// The next line, as JSON.
-    fn line(&mut self, command: &str, deadline: Instant) -> Result<Value, AgentError> {
-        let mut searched = 0;
-        loop {
-            if let Some(at) = self.rest[searched..].iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=searched + at).collect();
-                return serde_json::from_slice(&line)
-                    .map_err(|error| unexpected(command, &error.to_string()));
-            }
-            searched = self.rest.len();
-            if searched > ANSWER_BYTES_MAX {
-                self.rest = Vec::new();
-                return Err(unexpected(command, "an answer without end"));
-            }
-            self.read(command, deadline)?;
-        }
-    }
-
-    fn read(&mut self, command: &str, deadline: Instant) -> Result<(), AgentError> {
-        if ambient::now() >= deadline {
-            return Err(late(command));
-        }
-        self.stream.set_read_timeout(Some(left(deadline))).map_err(AgentError::Closed)?;
-        let mut buffer = [0; 64 << 10];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => Err(AgentError::Closed(io::ErrorKind::UnexpectedEof.into())),
-            Ok(count) => {
-                self.rest.extend_from_slice(&buffer[..count]);
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(broken(command, error)),
-        }
-    }
-}
-
-/// Time left, at least a millisecond: zero would mean no limit.
-fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(ambient::now()).max(Duration::from_millis(1))
-}
-
-fn late(command: &str) -> AgentError {
-    AgentError::Timeout { command: command.to_owned(), after: Duration::ZERO }
-}
-
-fn broken(command: &str, error: io::Error) -> AgentError {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => late(command),
-        _ => AgentError::Closed(error),
-    }
-}
-
-fn unexpected(command: &str, detail: &str) -> AgentError {
-    AgentError::Unexpected { command: command.to_owned(), detail: detail.to_owned() }
-}
-
 /// Short pauses that grow: an answer within milliseconds is seen within milliseconds, and a long
 /// wait costs little.
 struct Backoff(Duration);
@@ -434,7 +279,8 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::BufRead;
+    use std::io::{BufRead, Write};
+    use std::os::unix::net::UnixStream;
 
     const SHORT: Duration = Duration::from_millis(200);
 
