@@ -26,6 +26,13 @@ pub trait ChunkSource: Send + Sync {
     /// Fetches one chunk. The first element is the one asked for; after it there may be
     /// neighbours that came along for free (they were in the same frame). Never empty.
     fn fetch(&self, id: &ChunkId, urgency: Urgency) -> Result<Vec<Verified>, FetchError>;
+
+    /// A number that chunks have in common which one fetch brings together (they are in the same
+    /// frame), as far as is known here and now: a hint, so that nobody asks for them twice.
+    /// Cheap: never asks the network.
+    fn together(&self, _id: &ChunkId) -> Option<u64> {
+        None
+    }
 }
 
 /// Where chunks go. What was put is neither visible nor durable until the implementor's own
@@ -200,6 +207,10 @@ impl ChunkSink for Arc<Memory> {
 impl<S: ChunkSource + ?Sized> ChunkSource for Arc<S> {
     fn fetch(&self, id: &ChunkId, urgency: Urgency) -> Result<Vec<Verified>, FetchError> {
         (**self).fetch(id, urgency)
+    }
+
+    fn together(&self, id: &ChunkId) -> Option<u64> {
+        (**self).together(id)
     }
 }
 

@@ -66,10 +66,22 @@ impl Target for File {
     }
 }
 
-fn timed(act: impl FnOnce()) -> Duration {
-    let start: Instant = now();
+/// What an act took: by the clock, and of the processors by all threads of this process.
+#[derive(Clone, Copy)]
+struct Spent {
+    wall: Duration,
+    cpu: Duration,
+}
+
+fn timed(act: impl FnOnce()) -> Spent {
+    let (start, start_cpu): (Instant, Duration) = (now(), cpu());
     act();
-    now().duration_since(start)
+    Spent { wall: now().duration_since(start), cpu: cpu() - start_cpu }
+}
+
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -77,7 +89,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn random(target: &dyn Target, size: u64, write: bool, rng: &mut Rng) -> f64 {
+fn random(target: &dyn Target, size: u64, write: bool, rng: &mut Rng) -> PerPage {
     let mut page = vec![0; PAGE];
     rng.fill(&mut page);
     let spent = timed(|| {
@@ -91,11 +103,11 @@ fn random(target: &dyn Target, size: u64, write: bool, rng: &mut Rng) -> f64 {
             }
         }
     });
-    RANDOM_OPS as f64 / spent.as_secs_f64()
+    spent.each(RANDOM_OPS)
 }
 
 /// Random writes and one flush, as one operation.
-fn flushed(target: &dyn Target, size: u64, _: bool, rng: &mut Rng) -> f64 {
+fn flushed(target: &dyn Target, size: u64, _: bool, rng: &mut Rng) -> PerPage {
     let mut page = vec![0; PAGE];
     let spent = timed(|| {
         for _ in 0..1024 {
@@ -104,10 +116,10 @@ fn flushed(target: &dyn Target, size: u64, _: bool, rng: &mut Rng) -> f64 {
         }
         target.flush();
     });
-    1.0 / spent.as_secs_f64()
+    spent.each(1024)
 }
 
-fn sequential(target: &dyn Target, size: u64, write: bool, rng: &mut Rng) -> f64 {
+fn sequential(target: &dyn Target, size: u64, write: bool, rng: &mut Rng) -> PerPage {
     let mut piece = vec![0; MIB];
     rng.fill(&mut piece);
     let spent = timed(|| {
@@ -123,25 +135,45 @@ fn sequential(target: &dyn Target, size: u64, write: bool, rng: &mut Rng) -> f64
             }
         }
     });
-    size as f64 / 1e6 / spent.as_secs_f64()
+    spent.each(size as usize / PAGE)
 }
 
-fn row(what: &str, unit: &str, ours: Vec<f64>, raw: Option<Vec<f64>>) {
-    let ours = median(ours);
-    match raw.map(median) {
-        Some(raw) => println!("{what:<28} {ours:>10.0} {raw:>10.0} {unit:<6} {:.2}", ours / raw),
-        None => println!("{what:<28} {ours:>10.0} {:>10} {unit}", ""),
+/// Microseconds for one page.
+#[derive(Clone, Copy)]
+struct PerPage {
+    wall: f64,
+    cpu: f64,
+}
+
+impl Spent {
+    fn each(self, pages: usize) -> PerPage {
+        let each = |spent: Duration| spent.as_secs_f64() * 1e6 / pages as f64;
+        PerPage { wall: each(self.wall), cpu: each(self.cpu) }
     }
 }
 
-type Act = fn(&dyn Target, u64, bool, &mut Rng) -> f64;
+fn medians(figures: &[PerPage]) -> PerPage {
+    let of = |part: fn(&PerPage) -> f64| median(figures.iter().map(part).collect());
+    PerPage { wall: of(|figure| figure.wall), cpu: of(|figure| figure.cpu) }
+}
+
+fn row(what: &str, ours: &[PerPage], raw: &[PerPage]) {
+    let ours = medians(ours);
+    print!("{what:<28} {:>10.2} {:>10.2} {:>10.0}", ours.wall, ours.cpu, 1e6 / ours.wall);
+    if raw.is_empty() {
+        return println!();
+    }
+    let raw = medians(raw);
+    println!(" {:>10.2} {:>10.2} {:>8.2}", raw.wall, raw.cpu, raw.wall / ours.wall);
+}
+
+type Act = fn(&dyn Target, u64, bool, &mut Rng) -> PerPage;
 
 /// The same on the volume and on the raw file, in turns.
 fn compare(
     targets: &[&dyn Target; 2],
     rng: &mut Rng,
     what: &str,
-    unit: &str,
     size: u64,
     write: bool,
     act: Act,
@@ -154,7 +186,7 @@ fn compare(
         }
     }
     let [ours, raw] = figures;
-    row(what, unit, ours, Some(raw));
+    row(what, &ours, &raw);
 }
 
 fn main() {
@@ -173,32 +205,36 @@ fn main() {
     };
     let mut rng = Rng(0x5eed);
 
-    println!("{:<28} {:>10} {:>10}", "", "volume", "raw file");
+    println!("microseconds for a page of 4 KiB; ratio: times as fast as the raw file");
+    println!(
+        "{:<28} {:>10} {:>10} {:>10} {:>10} {:>10} {:>8}",
+        "", "volume", "its cpu", "pages/s", "raw file", "its cpu", "ratio"
+    );
     let volume = create("v", None);
     let path = dir.path().join("raw");
     let raw = File::options().read(true).write(true).create_new(true).open(path).expect("a file");
     let targets: [&dyn Target; 2] = [&volume, &raw];
-    compare(&targets, &mut rng, "overlay write 1M seq", "MB/s", size, true, sequential);
-    compare(&targets, &mut rng, "overlay read 1M seq", "MB/s", size, false, sequential);
-    compare(&targets, &mut rng, "overlay write 4k random", "op/s", size, true, random);
-    compare(&targets, &mut rng, "overlay read 4k random", "op/s", size, false, random);
-    compare(&targets, &mut rng, "1024 random pages + flush", "op/s", size, true, flushed);
+    compare(&targets, &mut rng, "overlay write 1M seq", size, true, sequential);
+    compare(&targets, &mut rng, "overlay read 1M seq", size, false, sequential);
+    compare(&targets, &mut rng, "overlay write 4k random", size, true, random);
+    compare(&targets, &mut rng, "overlay read 4k random", size, false, random);
+    compare(&targets, &mut rng, "1024 random pages + flush", size, true, flushed);
 
     let (mut freezes, mut sealed_pages, mut adopts) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         sequential(&volume, size, true, &mut rng);
-        freezes.push(timed(|| volume.freeze().expect("freezes")).as_secs_f64() * 1e6);
+        freezes.push(timed(|| volume.freeze().expect("freezes")).each(1));
         let mut sealed = None;
         let spent = timed(|| sealed = Some(volume.seal(&mut store.clone()).expect("seals")));
-        sealed_pages.push((size / PAGE as u64) as f64 / spent.as_secs_f64());
+        sealed_pages.push(spent.each(size as usize / PAGE));
         let sealed = sealed.expect("sealed");
-        adopts.push(timed(|| volume.adopt(&sealed).expect("adopts")).as_secs_f64() * 1e6);
+        adopts.push(timed(|| volume.adopt(&sealed).expect("adopts")).each(1));
     }
-    row("freeze", "us", freezes, None);
-    row("seal into memory", "page/s", sealed_pages, None);
-    row("adopt", "us", adopts, None);
+    row("freeze (one, not a page)", &freezes, &[]);
+    row("seal into memory", &sealed_pages, &[]);
+    row("adopt (one, not a page)", &adopts, &[]);
 
     let targets: [&dyn Target; 2] = [&volume, &raw];
-    compare(&targets, &mut rng, "cache read 1M seq", "MB/s", size, false, sequential);
-    compare(&targets, &mut rng, "cache read 4k random", "op/s", size, false, random);
+    compare(&targets, &mut rng, "cache read 1M seq", size, false, sequential);
+    compare(&targets, &mut rng, "cache read 4k random", size, false, random);
 }

@@ -34,11 +34,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chunk::{ChunkId, Verified, id_of};
 use model::PAGE_BYTES;
 
-use index::{Index, Place};
+use index::{Index, Known, Place};
 use segments::{Kind, Segments};
 
 /// Chunks larger than this are not kept: they are records, read once.
 const CHUNK_BYTES_KEPT_MAX: usize = 64 << 10;
+
+/// Pages that are read on the guess that they lie side by side.
+const GUESS_PAGES_MIN: usize = 2;
+const GUESS_PAGES_MAX: usize = 256;
 
 /// The host's cache. All methods may be called from many threads and processes.
 pub struct Cache {
@@ -85,35 +89,36 @@ impl Cache {
     /// Reads pages into their places in `buf`: `wanted` has the index of each page in `buf`,
     /// ascending, and its id. Gives those that are not here; their places hold nothing of use.
     pub fn read_pages(&self, wanted: &[(usize, ChunkId)], buf: &mut [u8]) -> Vec<(usize, ChunkId)> {
-        let places: Vec<Option<Place>> =
-            wanted.iter().map(|(_, id)| self.find(id, PAGE_BYTES)).collect();
         let mut missing = Vec::new();
         let mut start = 0;
+        let mut guess = GUESS_PAGES_MIN;
         while start < wanted.len() {
-            let Some(place) = places[start] else {
-                missing.push(wanted[start]);
+            let (at, id) = wanted[start];
+            let Some(place) = self.find(&id, PAGE_BYTES) else {
+                missing.push((at, id));
                 start += 1;
                 continue;
             };
-            // Pages that lie side by side, here and there, are one read.
-            let run = (start + 1..wanted.len())
-                .take_while(|&next| {
-                    let n = next - start;
-                    wanted[next].0 == wanted[start].0 + n
-                        && places[next] == Some(place.after(n * PAGE_BYTES))
-                })
-                .count()
-                + 1;
-            let (at, end) = (wanted[start].0 * PAGE_BYTES, (wanted[start].0 + run) * PAGE_BYTES);
-            let read = self.segments.read(place.segment, place.offset(), &mut buf[at..end]);
-            let pages = buf[at..end].chunks_exact(PAGE_BYTES);
-            for (page, &(at, id)) in pages.zip(&wanted[start..start + run]) {
-                if !matches!(read, Ok(true)) || id_of(page) != id {
-                    missing.push((at, id));
-                }
-            }
+            // Pages that are wanted side by side mostly lie side by side: guess so, in growing
+            // steps, and let their hashes tell. A right guess needs no look into the index.
+            let run = wanted[start..]
+                .iter()
+                .zip(at..)
+                .take(guess)
+                .take_while(|((wanted_at, _), expected)| wanted_at == expected)
+                .count();
+            let pages = &mut buf[at * PAGE_BYTES..(at + run) * PAGE_BYTES];
+            let read = self.segments.read(place.segment, place.offset(), pages);
             self.note_failure(&read);
-            start += run;
+            let read = pages[..read.unwrap_or(0)].chunks_exact(PAGE_BYTES);
+            let good =
+                read.zip(&wanted[start..]).take_while(|(page, (_, id))| id_of(page) == *id).count();
+            if good == 0 {
+                missing.push((at, id));
+            }
+            guess = if good == run { guess * 2 } else { good };
+            guess = guess.clamp(GUESS_PAGES_MIN, GUESS_PAGES_MAX);
+            start += good.max(1);
         }
         self.misses.fetch_add(missing.len() as u64, Ordering::Relaxed);
         self.hits.fetch_add((wanted.len() - missing.len()) as u64, Ordering::Relaxed);
@@ -127,7 +132,8 @@ impl Cache {
                 let mut bytes = vec![0; place.len()];
                 let read = self.segments.read(place.segment, place.offset(), &mut bytes);
                 self.note_failure(&read);
-                Verified::check(*id, matches!(read, Ok(true)).then_some(bytes)?).ok()
+                bytes.truncate(read.unwrap_or(0));
+                Verified::check(*id, bytes).ok()
             });
         let counter = if chunk.is_some() { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -162,10 +168,11 @@ impl Cache {
     }
 
     /// Tells where a page will be once the file that it lies in has been given to the cache as
-    /// `segment`. Before that, it is a miss.
+    /// `segment`; before that, it is a miss. A page that is here already stays where it is.
     pub(crate) fn announce(&self, id: &ChunkId, segment: u64, offset: u64) {
         if let Some(place) = Place::new(segment, offset, PAGE_BYTES) {
-            let done = self.index.set(id, place, |segment| self.segments.has(segment));
+            let done =
+                self.index.set(id, place, Known::Stays, |segment| self.segments.has(segment));
             self.note_failure(&done);
         }
     }
@@ -187,7 +194,7 @@ impl Cache {
         }
         let appended = self.segments.append(kind, chunks).and_then(|places| {
             for ((id, _), place) in chunks.iter().zip(places) {
-                self.index.set(id, place, |segment| self.segments.has(segment))?;
+                self.index.set(id, place, Known::Moves, |segment| self.segments.has(segment))?;
             }
             Ok(())
         });

@@ -6,7 +6,9 @@
 //!                                                   worker --> source.fetch --> cache, flights
 //! ```
 //! Invariants
-//! * One request in flight per chunk. Neighbours that come along are kept, and end their flights.
+//! * One request in flight per chunk, and as far as the source can tell one for chunks that come
+//!   together: the others wait for it, and are asked for only if it did not bring them.
+//! * Neighbours that come along are kept, and end their flights.
 //! * Urgent goes before background, and background never occupies the last worker.
 //! * Bounded: `threads` requests at once; the urgent queue holds what callers wait for; the
 //!   background queue takes [`PREFETCH_MAX`] hints and drops the rest.
@@ -53,6 +55,8 @@ struct Queues {
     urgent: VecDeque<ChunkId>,
     background: VecDeque<ChunkId>,
     background_running: usize,
+    /// What comes together and is being fetched, with those who wait for it to come along.
+    together: HashMap<u64, Vec<(ChunkId, Urgency)>>,
     flights: HashMap<ChunkId, Arc<Flight>>,
     stopped: bool,
 }
@@ -60,6 +64,8 @@ struct Queues {
 /// One chunk on its way.
 #[derive(Default)]
 struct Flight {
+    /// What it comes together with.
+    together: Option<u64>,
     /// A worker has it. Changed only under the lock of the queues.
     started: AtomicBool,
     outcome: Mutex<Option<Result<Verified, FetchError>>>,
@@ -126,9 +132,11 @@ impl Fetcher {
         urgency: Urgency,
         cancel: &Cancel,
     ) -> Option<Vec<Result<Verified, FetchError>>> {
+        let together: Vec<_> = ids.iter().map(|id| self.shared.source.together(id)).collect();
         let flights: Vec<Arc<Flight>> = {
             let mut queues = lock(&self.shared.queues);
-            ids.iter().map(|id| queues.enrol(id, urgency)).collect()
+            let ids = ids.iter().zip(together);
+            ids.map(|(id, together)| queues.enrol(id, together, urgency)).collect()
         };
         self.shared.work.notify_all();
         flights.iter().map(|flight| flight.wait(cancel)).collect()
@@ -137,14 +145,15 @@ impl Fetcher {
     /// Asks for chunks that will be wanted soon. A hint: it may be dropped, and errors are not
     /// told.
     pub fn prefetch(&self, ids: impl IntoIterator<Item = ChunkId>) {
-        let missing: Vec<ChunkId> =
-            ids.into_iter().filter(|id| !self.shared.cache.has(id)).collect();
+        let missing = ids.into_iter().filter(|id| !self.shared.cache.has(id));
+        let missing: Vec<_> =
+            missing.map(|id| (id, self.shared.source.together(&id))).take(PREFETCH_MAX).collect();
         let mut queues = lock(&self.shared.queues);
-        for id in missing {
+        for (id, together) in missing {
             if queues.background.len() >= PREFETCH_MAX {
                 break;
             }
-            queues.enrol(&id, Urgency::Background);
+            queues.enrol(&id, together, Urgency::Background);
         }
         drop(queues);
         self.shared.work.notify_all();
@@ -184,9 +193,10 @@ impl Drop for Fetcher {
 
 impl Queues {
     /// The flight of a chunk, queued if it is new, moved forward if it is more urgent now.
-    fn enrol(&mut self, id: &ChunkId, urgency: Urgency) -> Arc<Flight> {
+    fn enrol(&mut self, id: &ChunkId, together: Option<u64>, urgency: Urgency) -> Arc<Flight> {
         let known = self.flights.get(id).cloned();
-        let flight = known.clone().unwrap_or_default();
+        let new = || Arc::new(Flight { together, ..Flight::default() });
+        let flight = known.clone().unwrap_or_else(new);
         match (known.is_none(), urgency) {
             (true, _) => {
                 self.flights.insert(*id, flight.clone());
@@ -205,7 +215,7 @@ impl Queues {
     }
 
     /// The next chunk to fetch.
-    fn take(&mut self, background_max: usize) -> Option<(ChunkId, Urgency)> {
+    fn take(&mut self, background_max: usize) -> Option<(ChunkId, Urgency, Option<u64>)> {
         loop {
             let (id, urgency) = if let Some(id) = self.urgent.pop_front() {
                 (id, Urgency::Urgent)
@@ -214,13 +224,31 @@ impl Queues {
             } else {
                 return None;
             };
-            let waits = self
-                .flights
-                .get(&id)
-                .is_some_and(|flight| !flight.started.swap(true, Ordering::Relaxed));
-            if waits {
-                self.background_running += usize::from(urgency == Urgency::Background);
-                return Some((id, urgency));
+            let Some(flight) = self.flights.get(&id) else { continue };
+            if flight.started.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Some(together) = flight.together {
+                if let Some(waiting) = self.together.get_mut(&together) {
+                    waiting.push((id, urgency));
+                    continue;
+                }
+                self.together.insert(together, Vec::new());
+            }
+            flight.started.store(true, Ordering::Relaxed);
+            self.background_running += usize::from(urgency == Urgency::Background);
+            return Some((id, urgency, flight.together));
+        }
+    }
+
+    /// Queues again, in front, what was expected to come along and did not.
+    fn arrived(&mut self, together: u64) {
+        for (id, urgency) in self.together.remove(&together).into_iter().flatten().rev() {
+            if self.flights.contains_key(&id) {
+                match urgency {
+                    Urgency::Urgent => self.urgent.push_front(id),
+                    Urgency::Background => self.background.push_front(id),
+                }
             }
         }
     }
@@ -229,7 +257,7 @@ impl Queues {
 impl Shared {
     fn work(&self) {
         loop {
-            let (id, urgency) = {
+            let (id, urgency, together) = {
                 let mut queues = lock(&self.queues);
                 loop {
                     if queues.stopped {
@@ -246,12 +274,18 @@ impl Shared {
                 .unwrap_or_else(|_| {
                     Err(FetchError::Unavailable { detail: "the source panicked".to_owned() })
                 });
-            self.land(&id, urgency, fetched);
+            self.land(&id, urgency, together, fetched);
         }
     }
 
     /// Keeps what came and tells who waits.
-    fn land(&self, id: &ChunkId, urgency: Urgency, fetched: Result<Vec<Verified>, FetchError>) {
+    fn land(
+        &self,
+        id: &ChunkId,
+        urgency: Urgency,
+        together: Option<u64>,
+        fetched: Result<Vec<Verified>, FetchError>,
+    ) {
         let (chunks, mut failure) = match fetched {
             Ok(chunks) if chunks.iter().any(|chunk| chunk.id() == *id) => (chunks, None),
             Ok(chunks) => {
@@ -283,9 +317,12 @@ impl Shared {
             {
                 landed.push((flight, Err(error)));
             }
+            if let Some(together) = together {
+                queues.arrived(together);
+            }
         }
-        // One background place may have become free.
-        self.work.notify_one();
+        // What waited for this one, or for a place in the background, may go on.
+        self.work.notify_all();
         for (flight, outcome) in landed {
             *lock(&flight.outcome) = Some(outcome);
             flight.done.notify_all();

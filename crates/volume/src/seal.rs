@@ -198,9 +198,7 @@ impl Volume {
         let mut changed = Vec::with_capacity(pages.len());
         for (at, page) in bytes.chunks_exact(PAGE_BYTES).enumerate() {
             let id = id_of(page);
-            if !cache.has(&id)
-                && let Some((segment, offset)) = layers::locate(&layers.frozen, pages[at])
-            {
+            if let Some((segment, offset)) = layers::locate(&layers.frozen, pages[at]) {
                 cache.announce(&id, segment, offset);
             }
             if old[at] != Some(id) {

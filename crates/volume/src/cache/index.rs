@@ -11,11 +11,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Mutex;
 
 use model::ChunkId;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::header::{self, u32_at, u64_at};
+use crate::lock::lock;
 
 const HEADER_BYTES: usize = 4096;
 const ROW_BYTES: usize = 2048;
@@ -50,12 +52,6 @@ impl Place {
         self.len as usize
     }
 
-    /// The place of the same length that is `bytes` further on.
-    pub fn after(&self, bytes: usize) -> Self {
-        let units = self.units.wrapping_add((bytes as u64 / UNIT) as u32);
-        Self { units, ..*self }
-    }
-
     fn encode(&self, id: &ChunkId) -> [u8; ENTRY_BYTES] {
         let mut entry = [0; ENTRY_BYTES];
         entry[..32].copy_from_slice(id.as_bytes());
@@ -70,10 +66,22 @@ impl Place {
     }
 }
 
+/// What becomes of the entry that a chunk has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It leads to the new place.
+    Moves,
+    /// It stays as it is, if its segment is there.
+    Stays,
+}
+
 /// The open index.
 pub struct Index {
     file: File,
     rows: u64,
+    /// One of these is held while a row is changed, so that at least the threads of this process
+    /// do not choose the same free entry.
+    changing: [Mutex<()>; 64],
 }
 
 impl Index {
@@ -85,7 +93,7 @@ impl Index {
         if let Ok(file) = File::options().read(true).write(true).open(&path) {
             let mut found = [0; 64];
             if file.read_exact_at(&mut found, 0).is_ok() && is_same(&found, &header) {
-                return Ok(Self { file, rows });
+                return Ok(Self::new(file, rows));
             }
         }
         // Made under a name of its own and then renamed: nobody sees half a header.
@@ -95,11 +103,15 @@ impl Index {
             file.set_len(HEADER_BYTES as u64 + rows * ROW_BYTES as u64)?;
             file.write_all_at(&header, 0)?;
             std::fs::rename(&new_path, &path)?;
-            Ok(Self { file, rows })
+            Ok(Self::new(file, rows))
         };
         made().inspect_err(|_| {
             let _ = std::fs::remove_file(&new_path);
         })
+    }
+
+    fn new(file: File, rows: u64) -> Self {
+        Self { file, rows, changing: std::array::from_fn(|_| Mutex::default()) }
     }
 
     /// Where the chunk lies, if its entry is to be believed.
@@ -113,15 +125,26 @@ impl Index {
         &self,
         id: &ChunkId,
         place: Place,
+        known: Known,
         is_there: impl Fn(u64) -> bool,
     ) -> io::Result<()> {
+        let row_at = self.row_at(id);
+        let stripe = row_at / ROW_BYTES as u64 % self.changing.len() as u64;
+        let _changing = lock(&self.changing[stripe as usize]);
         let row = self.row(id)?;
         let position = |wanted: &[u8]| entries(&row).position(|entry| &entry[..32] == wanted);
-        let at = position(id.as_bytes())
+        let own = position(id.as_bytes());
+        if known == Known::Stays
+            && let Some(entry) = own.and_then(|own| entries(&row).nth(own))
+            && is_there(Place::decode(entry).segment)
+        {
+            return Ok(());
+        }
+        let at = own
             .or_else(|| position(&[0; 32]))
             .or_else(|| entries(&row).position(|entry| !is_there(Place::decode(entry).segment)))
             .unwrap_or_else(|| (random() % ENTRIES as u64) as usize);
-        let offset = self.row_at(id) + (at * ENTRY_BYTES) as u64;
+        let offset = row_at + (at * ENTRY_BYTES) as u64;
         self.file.write_all_at(&place.encode(id), offset)
     }
 

@@ -71,21 +71,26 @@ impl Segments {
         self.bytes_max
     }
 
-    /// Fills `buf`; `false` when the segment is gone or too short.
-    pub fn read(&self, number: u64, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
-        let Some(segment) = self.segment(number) else { return Ok(false) };
-        match segment.file.read_exact_at(buf, offset) {
-            Ok(()) => {
-                self.touch(&segment);
-                Ok(true)
+    /// Fills as much of `buf` as the segment has from `offset`: the number of bytes, 0 when the
+    /// segment is gone.
+    pub fn read(&self, number: u64, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let Some(segment) = self.segment(number) else { return Ok(0) };
+        let mut read = 0;
+        while read < buf.len() {
+            match segment.file.read_at(&mut buf[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                // Another process cut it to make room.
-                exclusive(&self.open).remove(&number);
-                Ok(false)
-            }
-            Err(error) => Err(error),
         }
+        if read == 0 {
+            // Another process cut it to make room.
+            exclusive(&self.open).remove(&number);
+        } else {
+            self.touch(&segment);
+        }
+        Ok(read)
     }
 
     /// Whether the segment is there.
