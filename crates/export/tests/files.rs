@@ -130,6 +130,57 @@ fn random_accesses_equal_a_model() {
     }
 }
 
+/// Each thread has pages of its own, of which it knows the content; all share the file.
+#[test]
+fn many_threads_and_syncs_at_once() {
+    const THREADS: usize = 6;
+    const EACH: usize = 64;
+    let size = PAGE * THREADS * EACH;
+    let mounted = Mounted::with(MemFile::new(size), Options::ram());
+    // A third of it is answered by the fetch pool.
+    mounted.file.remote_from.store(size as u64 * 2 / 3, Ordering::SeqCst);
+    mounted.file.gate.open();
+    let file = mounted.open();
+    let models: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let file = &file;
+                scope.spawn(move || {
+                    let mut chance = Chance(1000 + thread as u64);
+                    // Pages of all threads alternate.
+                    let at = |page: usize| ((page * THREADS + thread) * PAGE) as u64;
+                    let mut model = vec![0u8; EACH * PAGE];
+                    let mut bytes = vec![0; PAGE];
+                    for step in 0..1500 {
+                        let page = chance.below(EACH as u64) as usize;
+                        let own = page * PAGE..(page + 1) * PAGE;
+                        if chance.below(2) == 0 {
+                            bytes.fill(step as u8);
+                            file.write_all_at(&bytes, at(page)).unwrap();
+                            model[own].copy_from_slice(&bytes);
+                        } else {
+                            file.read_exact_at(&mut bytes, at(page)).unwrap();
+                            assert!(bytes == model[own], "thread {thread}, step {step}");
+                        }
+                    }
+                    model
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            mounted.export.sync("disk0").unwrap();
+            mounted.export.prefetch("disk0", vec![0..size as u64 / 2, 0..size as u64]).unwrap();
+        }
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    mounted.export.sync("disk0").unwrap();
+    let stored = mounted.file.bytes.read().unwrap();
+    for (at, bytes) in stored.chunks(PAGE).enumerate() {
+        let page = at / THREADS * PAGE;
+        assert!(*bytes == models[at % THREADS][page..page + PAGE]);
+    }
+}
+
 #[test]
 fn fsync_returns_after_writes_and_flush() {
     let mounted = Mounted::new(MemFile::new(PAGE * 64));
