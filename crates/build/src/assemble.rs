@@ -65,7 +65,8 @@ pub fn build(
             return Err(BuildError::NotRoot);
         }
         require(&[("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar")])?;
-        require(&[("unshare", "util-linux"), ("mount", "mount"), ("chroot", "coreutils")])?;
+        require(&[("unshare", "util-linux"), ("setpriv", "util-linux")])?;
+        require(&[("mount", "mount"), ("chroot", "coreutils")])?;
         if recipe.contents.iter().any(|content| matches!(content, DiskContent::Debian(_))) {
             require(&[("mmdebstrap", "mmdebstrap")])?;
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::BuildError;
 use crate::apt::{Apt, Deb};
-use crate::workshop::{Outcome, Workshop, make_dir};
+use crate::workshop::{Outcome, Workshop, growing, make_dir};
 
 /// Entries that no build has used for this long are removed.
 const UNUSED_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -39,10 +39,7 @@ pub(crate) fn unpacked(
     remove_unused(&trees);
     apt.fetch(shop, debs)?;
     shop.step(what, Outcome::Begun);
-    let growing = trees.join("growing");
-    if growing.exists() {
-        fs::remove_dir_all(&growing).map_err(BuildError::io("emptying", &growing))?;
-    }
+    let growing = growing(&trees)?;
     for folder in MERGED {
         make_dir(&growing.join("usr").join(folder))?;
         let link = growing.join(folder);

@@ -89,9 +89,11 @@ impl<'a> Workshop<'a> {
     }
 
     /// A command with an empty environment, but for what programs need and how the user reaches
-    /// the network.
+    /// the network. It is killed when the thread that started it ends, as when this process is
+    /// killed: nothing may go on writing where the next build will.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", program]);
         command.env_clear().current_dir(&self.temp).stdin(Stdio::null());
         command
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -208,6 +210,22 @@ impl Drop for Workshop<'_> {
         // A leftover is emptied by the next build; nothing else can be done here.
         let _ = fs::remove_dir_all(&self.temp);
     }
+}
+
+/// A name in a folder of the tools for an entry that is being made, to be renamed when it is
+/// whole. What earlier builds left unfinished there is removed.
+pub(crate) fn growing(folder: &Path) -> Result<PathBuf, BuildError> {
+    make_dir(folder)?;
+    for entry in fs::read_dir(folder).map_err(BuildError::io("reading", folder))? {
+        let path = entry.map_err(BuildError::io("reading", folder))?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("growing-")) {
+            let removed =
+                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(BuildError::io("removing", path))?;
+        }
+    }
+    let random = u64::from_le_bytes(ambient::random());
+    Ok(folder.join(format!("growing-{random:016x}")))
 }
 
 /// Makes a folder and its parents.

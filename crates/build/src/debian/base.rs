@@ -10,7 +10,7 @@ use crate::BuildError;
 use crate::apt::{Apt, Deb};
 use crate::recipe::DebianPlan;
 use crate::tree::{remove_unused, touch};
-use crate::workshop::{Outcome, Workshop, make_dir};
+use crate::workshop::{Outcome, Workshop, growing, make_dir};
 
 /// Changed whenever the same packages would be installed differently.
 const LAYOUT: &str = "collective debian 1";
@@ -70,11 +70,12 @@ pub(super) fn archive(
             .or_else(|_| fs::copy(&from, &to).map(|_| ()))
             .map_err(BuildError::io("copying", from))?;
     }
-    let growing = bases.join("growing.tar");
+    let growing = growing(&bases)?;
     let room = shop.temp.join("room");
     make_dir(&room)?;
     let mut command = shop.command("unshare");
-    command.args(["--mount", "--propagation", "private", "--", "/bin/sh", "-c", IN_ROOM, "room"]);
+    command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]);
+    command.args(["--mount-proc", "--", "/bin/sh", "-c", IN_ROOM, "room"]);
     command.arg(memory_room(&debs, apt)).arg("mmdebstrap").env("TMPDIR", &room);
     command.args(["--mode=root", "--variant=minbase", "--architectures=amd64", "--quiet"]);
     command.args(["--skip=update,download/empty,essential/unlink"]);
@@ -90,7 +91,7 @@ pub(super) fn archive(
     command.args(LEFT_OUT.map(|option| format!("--dpkgopt={option}")));
     command.arg(format!("--setup-hook={FILL}"));
     command.env("LISTS", apt.lists()).env("DEBS", &files);
-    command.arg(&plan.suite).arg(&growing).arg(apt.sources_list());
+    command.arg("--format=tar").arg(&plan.suite).arg(&growing).arg(apt.sources_list());
     shop.run("mmdebstrap", &mut command)?;
     fs::remove_dir_all(&files).map_err(BuildError::io("removing", files))?;
     fs::rename(&growing, &archive).map_err(BuildError::io("keeping", growing))?;
