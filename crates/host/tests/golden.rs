@@ -1,0 +1,136 @@
+//! Golden bytes of what versions, checkpoints and heads say: once written, read for ever.
+//!
+//! `COLLECTIVE_BLESS=1 cargo test -p host --test golden` makes files that are not there yet. It
+//! never overwrites one.
+
+use std::fs;
+use std::path::Path;
+
+use host::record::{
+    Blob, Checkpoint, Head, Machine, Memory, Version, Why, decode_checkpoint, decode_head,
+    decode_version, encode_checkpoint, encode_head, encode_version,
+};
+use model::{
+    Boot, BootKind, CheckpointId, ChunkId, DiskRole, DiskSpec, DisplaySpec, Hardware, HostId,
+    InstanceId, InstanceState, Lease, ManifestId, Name, NicSpec, Profile, Ready, ResetPolicy,
+    VersionId,
+};
+
+fn golden(name: &str, bytes: &[u8]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if !path.exists() && std::env::var_os("COLLECTIVE_BLESS").is_some() {
+        fs::write(&path, bytes).unwrap();
+    }
+    let golden = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(golden == bytes, "{name} is no longer written as it was");
+}
+
+fn blob(number: u8) -> Blob {
+    Blob { id: ChunkId::from_bytes([number; 32]), bytes: 4097, blake3: [number + 1; 32] }
+}
+
+fn disk(name: &str, role: DiskRole, reset: ResetPolicy) -> DiskSpec {
+    DiskSpec { name: name.to_owned(), role, reset, size_bytes: 64 << 20 }
+}
+
+#[test]
+fn a_version() {
+    let version = Version {
+        appliance: Name::appliance("maker/web").unwrap(),
+        version: "1.4.0".to_owned(),
+        description: "Notes & more".to_owned(),
+        hardware: Hardware {
+            profile: Profile::Q35,
+            cpus: 2,
+            memory_bytes: 512 << 20,
+            boot: Boot { kind: BootKind::Kernel, cmdline: "console=ttyS0".to_owned() },
+            disks: vec![
+                disk("system", DiskRole::System, ResetPolicy::Reset),
+                disk("data", DiskRole::Data, ResetPolicy::Keep),
+                disk("scratch", DiskRole::Scratch, ResetPolicy::Reset),
+            ],
+            nics: vec![NicSpec { network: "user".to_owned(), ports: vec![80] }],
+            display: Some(DisplaySpec { video_bytes: 16 << 20 }),
+        },
+        ready: Ready::Port(80),
+        kernel: Some(blob(1)),
+        initrd: Some(blob(3)),
+        disks: (5..8).map(|number| ManifestId::from_bytes([number; 32])).collect(),
+        packages: vec![("nginx-light".to_owned(), "1.22.1-9".to_owned())],
+    };
+    let bytes = encode_version(&version);
+    golden("version.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(version.clone()));
+    // As many manifests as disks, or it is none.
+    let broken = Version { disks: Vec::new(), ..version };
+    assert!(decode_version(&encode_version(&broken)).is_err());
+}
+
+#[test]
+fn a_checkpoint() {
+    let checkpoint = Checkpoint {
+        instance: InstanceId::from_bytes([1; 16]),
+        parent: Some(CheckpointId::from_bytes([2; 32])),
+        version: VersionId::from_bytes([3; 32]),
+        label: Some("before the mistake".to_owned()),
+        why: Why::Suspend,
+        taken_unix_ms: 1_763_836_304_000,
+        memory: Some(Memory {
+            ram: ManifestId::from_bytes([4; 32]),
+            device_state: blob(5),
+            machine: Machine {
+                machine_type: "pc-q35-10.0".to_owned(),
+                cpu_model: "Nehalem-v1".to_owned(),
+                accel: "tcg".to_owned(),
+                memory_bytes: 512 << 20,
+            },
+        }),
+        disks: vec![ManifestId::from_bytes([7; 32])],
+        dirty_bytes: 8192,
+        stored_bytes: 1234,
+    };
+    let bytes = encode_checkpoint(&checkpoint);
+    golden("checkpoint.json", &bytes);
+    assert_eq!(decode_checkpoint(&bytes), Ok(checkpoint.clone()));
+    let boots = Checkpoint { memory: None, parent: None, label: None, ..checkpoint };
+    let bytes = encode_checkpoint(&boots);
+    golden("checkpoint-boots.json", &bytes);
+    assert_eq!(decode_checkpoint(&bytes), Ok(boots));
+}
+
+#[test]
+fn a_head() {
+    let head = Head {
+        instance: InstanceId::from_bytes([1; 16]),
+        name: Name::new("t1").unwrap(),
+        appliance: Name::appliance("maker/web").unwrap(),
+        version: VersionId::from_bytes([2; 32]),
+        state: InstanceState::Running,
+        lease: Some(Lease {
+            holder: HostId::from_bytes([3; 16]),
+            holder_name: "desk".to_owned(),
+            granted_unix_ms: 1_763_836_304_000,
+        }),
+        checkpoint: Some(CheckpointId::from_bytes([4; 32])),
+        origin: Some(CheckpointId::from_bytes([5; 32])),
+        macs: vec![[0x0a, 0xc0, 1, 2, 3, 4]],
+        vmgenid: [6; 16],
+        fresh: true,
+    };
+    let bytes = encode_head(&head);
+    golden("head.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(head));
+}
+
+#[test]
+fn noise_never_panics() {
+    let whole = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/version.json"));
+    let whole = whole.unwrap();
+    for cut in 0..whole.len() {
+        assert!(decode_version(&whole[..cut]).is_err());
+        let mut damaged = whole.clone();
+        damaged[cut] ^= 0x15;
+        // It may still be a version, of other values; it must not panic.
+        let _ = decode_version(&damaged);
+    }
+}
