@@ -4,10 +4,11 @@
 //! in use, or is revived in the log. Which packs those are:
 //!
 //! * those that finished sessions of this process stored into or found chunks in;
-//! * what the ref's last generation keeps needs nothing: it is there until it is superseded;
-//! * what another ref keeps, and this process has read within half the grace age, needs nothing
-//!   either: it takes a collector longer to get rid of it;
-//! * in all other cases, everything that the roots need is walked and looked up.
+//! * while no pack at all is condemned, what else the roots need is safe for a grace age: it
+//!   takes a collector that long to remove what it condemns from now on;
+//! * while some pack is condemned, or a session may have been forgotten, or a ref begins with
+//!   what this process may have read long ago, everything that the roots need is walked and
+//!   looked up.
 
 use std::collections::HashSet;
 
@@ -28,7 +29,9 @@ impl Repository {
         let long_ago = |since: ambient::Instant| {
             ambient::now().duration_since(since).as_millis() as u64 > self.grace_ms() / 2
         };
-        let unsure = reliance.ambiguous.is_some_and(long_ago)
+        self.refresh()?;
+        let unsure = self.index().packs.values().any(|info| info.condemned_at != 0)
+            || reliance.ambiguous.is_some_and(long_ago)
             || first && reliance.packs.is_empty() && long_ago(self.inner.opened);
         if !unsure {
             match self.revive(&reliance.packs) {
@@ -63,7 +66,6 @@ impl Repository {
 
     /// The packs that hold everything that the roots need.
     fn packs_below(&self, roots: &[Target]) -> Result<HashSet<PackId>, RepositoryError> {
-        self.refresh()?;
         let index = self.sound_index()?;
         let mut holder =
             Holder { repository: self, marks: index.marks(), index: &index, packs: HashSet::new() };

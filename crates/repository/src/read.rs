@@ -23,11 +23,13 @@ impl ChunkSource for Repository {
         };
         // A chunk of the maker's, named by a user's manifest, is missing here for ever: so ask
         // those who have it by their own index before looking for news in ours.
+        let mut away = None;
         for source in &self.inner.sources {
             match source.fetch(id, urgency) {
                 Ok(chunks) if chunks.first().is_some_and(|chunk| chunk.id() == *id) => {
                     return Ok(chunks);
                 }
+                Err(error @ FetchError::Unavailable { .. }) => away = Some(error),
                 _ => {}
             }
         }
@@ -36,9 +38,24 @@ impl ChunkSource for Repository {
         }
         self.refresh_shared().map_err(into_fetch)?;
         match self.fetch_here(id) {
-            // The first error says more about damage than that the pack is gone by now.
-            Err(FetchError::Missing { .. }) => Err(first),
+            // A source that is away may have it: that is worth waiting for. And the first error
+            // says more about damage than that the pack is gone by now.
+            Err(FetchError::Missing { .. }) => Err(away.unwrap_or(first)),
             other => other,
+        }
+    }
+
+    fn together(&self, id: &ChunkId) -> Option<u64> {
+        let name = self.inner.cipher.stored_name(id);
+        let locations = self.look_up(|index| index.locations(&name)).ok()?;
+        match locations.first() {
+            // Packs have random ids, so the sum of the parts tells frames apart well enough for a
+            // hint.
+            Some(at) => {
+                let pack = u64::from_le_bytes(std::array::from_fn(|i| at.pack.0[i]));
+                Some(pack.wrapping_add(u64::from(at.frame)))
+            }
+            None => self.inner.sources.iter().find_map(|source| source.together(id)),
         }
     }
 }
@@ -54,15 +71,18 @@ impl Repository {
         let name = self.inner.cipher.stored_name(id);
         let locations = self.look_up(|index| index.locations(&name)).map_err(into_fetch)?;
         let mut worst = FetchError::Missing { id: *id };
-        for location in locations.iter().chain(&locations) {
-            match self.fetch_at(id, location) {
-                Ok(chunks) => return Ok(chunks),
-                Err(error @ FetchError::Unavailable { .. }) => worst = error,
-                Err(error) => {
-                    if !matches!(worst, FetchError::Unavailable { .. }) {
-                        worst = error;
-                    }
+        for _ in 0..2 {
+            for location in &locations {
+                match self.fetch_at(id, location) {
+                    Ok(chunks) => return Ok(chunks),
+                    Err(error @ FetchError::Unavailable { .. }) => worst = error,
+                    Err(_) if matches!(worst, FetchError::Unavailable { .. }) => {}
+                    Err(error) => worst = error,
                 }
+            }
+            // Damage may have happened on the way; a store that is away was asked often enough.
+            if !matches!(worst, FetchError::Damaged { .. }) {
+                break;
             }
         }
         Err(worst)

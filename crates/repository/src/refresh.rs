@@ -22,6 +22,8 @@ use crate::log::{IndexObject, decode_table};
 use crate::pack::PackEntry;
 use crate::{Repository, RepositoryError};
 
+/// Objects of the log that are read at the same time.
+const LOADED_AT_ONCE: u64 = 8;
 /// Attempts to extend the log before giving up; each failure means that another succeeded.
 const ATTEMPTS: u32 = 200;
 
@@ -112,8 +114,12 @@ impl Repository {
         if jump && applied > 0 {
             index.reset();
         }
+        let mut loaded = Vec::new().into_iter();
         for number in from..=last {
-            let object = self.load_object(number)?;
+            if loaded.len() == 0 {
+                loaded = self.load_objects(number, last)?.into_iter();
+            }
+            let Some(object) = loaded.next() else { break };
             let jumped = jump && number == from;
             let tables = match object.snapshot.as_ref().filter(|_| jumped) {
                 Some(snapshot) => self.load_segments(&snapshot.tables)?,
@@ -218,6 +224,22 @@ impl Repository {
             last += 1;
         }
         Ok(last)
+    }
+
+    /// The next few objects of the log from `first` on, read at the same time: each may take a
+    /// round trip to the other side of the world.
+    fn load_objects(&self, first: u64, last: u64) -> Result<Vec<IndexObject>, RepositoryError> {
+        let last = last.min(first + LOADED_AT_ONCE - 1);
+        if first == last {
+            return Ok(vec![self.load_object(first)?]);
+        }
+        std::thread::scope(|scope| {
+            let loads: Vec<_> = (first..=last)
+                .map(|number| scope.spawn(move || self.load_object(number)))
+                .collect();
+            let panicked = || RepositoryError::damaged(INDEX, "a reader of it panicked");
+            loads.into_iter().map(|load| load.join().unwrap_or_else(|_| Err(panicked()))).collect()
+        })
     }
 
     pub(crate) fn load_object(&self, number: u64) -> Result<IndexObject, RepositoryError> {

@@ -89,6 +89,42 @@ fn what_is_needed_again_is_revived() {
 }
 
 #[test]
+fn roots_that_are_only_remembered_are_held_too() {
+    let (memory, objects, repository) = memory();
+    let id = publish(&repository, "a", 0..300).unwrap();
+    publish(&repository, "b", 0..2).unwrap();
+    let gone = repository.refs().current("instance", "a").unwrap().unwrap();
+    repository.refs().remove("instance", "a", gone).unwrap();
+    memory.advance_ms(2 * GRACE_MS);
+    assert_eq!(repository.gc(options()).unwrap().condemned_packs, 1);
+    // No ref names it any more, and no session stored it: the caller knows it from elsewhere.
+    let here = again(&repository, &objects).unwrap();
+    let payload = RefPayload { roots: vec![Target::Manifest(id)], body: vec![] };
+    memory.advance_ms(2 * GRACE_MS);
+    for (name, from) in [("undone", Generation(0)), ("b", Generation(1))] {
+        here.refs().advance("instance", name, from, &payload).unwrap();
+    }
+    assert_eq!(repository.gc(options()).unwrap().removed_packs, 0);
+    verify(&again(&repository, &objects).unwrap(), id, 0..300);
+    // What is gone is refused.
+    for name in ["undone", "b"] {
+        let at = here.refs().current("instance", name).unwrap().unwrap();
+        here.refs().remove("instance", name, at).unwrap();
+    }
+    for _ in 0..2 {
+        memory.advance_ms(2 * GRACE_MS);
+        repository.gc(options()).unwrap();
+    }
+    publish(&repository, "c", 900..902).unwrap();
+    let at = here.refs().current("instance", "c").unwrap().unwrap();
+    here.refs().remove("instance", "c", at).unwrap();
+    memory.advance_ms(2 * GRACE_MS);
+    repository.gc(options()).unwrap();
+    let refused = here.refs().advance("instance", "d", Generation(0), &payload).unwrap_err();
+    assert!(refused.to_string().contains("store again"), "{refused}");
+}
+
+#[test]
 fn a_session_that_slept_too_long_is_told_and_can_store_again() {
     let (memory, objects, repository) = memory();
     let here = again(&repository, &objects).unwrap();

@@ -106,4 +106,8 @@ fn a_users_repository_over_a_makers() {
     let absent = id_of(&page(9999));
     let error = user.fetch(&absent, Urgency::Urgent).unwrap_err();
     assert_eq!(error, FetchError::Missing { id: absent });
+    // Who is away may have it: that is no reason to give up.
+    drop(server);
+    let error = user.fetch(&id_of(&page(3)), Urgency::Urgent).unwrap_err();
+    assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
 }
