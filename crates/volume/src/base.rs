@@ -9,7 +9,7 @@ use model::PAGE_BYTES;
 
 use crate::error::{Result, VolumeError};
 use crate::layers::Layers;
-use crate::volume::{PAGE, Volume};
+use crate::volume::Volume;
 
 impl Volume {
     /// Reads whole pages.
@@ -111,7 +111,7 @@ impl Volume {
         self.trace.touch((first..).zip(wanted).filter(|(_, wanted)| *wanted).map(|(page, _)| page));
     }
 
-    /// The chunks of pages of the base; `None` is a hole, and what lies beyond the base's end.
+    /// The chunks of pages of the base; `None` is a hole.
     pub(crate) fn base_ids(
         &self,
         layers: &Layers,
@@ -120,16 +120,7 @@ impl Volume {
         count: u64,
         ids: &mut Vec<Option<ChunkId>>,
     ) -> Result<()> {
-        let base_pages = layers.base.size_bytes().div_ceil(PAGE);
-        let inside = count.min(base_pages.saturating_sub(first));
-        if inside > 0 {
-            layers
-                .base
-                .lookup_range(nodes, first, inside, ids)
-                .map_err(|error| self.index_error(first, error))?;
-        }
-        ids.resize(count as usize, None);
-        Ok(())
+        layers.base_ids(nodes, first, count, ids).map_err(|error| self.index_error(first, error))
     }
 
     pub(crate) fn index_error(&self, page: u64, error: manifest::ManifestError) -> VolumeError {

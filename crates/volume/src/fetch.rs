@@ -11,7 +11,7 @@
 //! * Neighbours that come along are kept, and end their flights.
 //! * Urgent goes before background, and background never occupies the last worker.
 //! * Bounded: `threads` requests at once; the urgent queue holds what callers wait for; the
-//!   background queue takes [`PREFETCH_MAX`] hints and drops the rest.
+//!   background queue takes [`PREFETCH_MAX`] hints and [`TASKS_MAX`] tasks and drops the rest.
 //! * A failed flight is forgotten when its waiters have been told: the next ask tries again.
 //!
 //! Waiting ends when the flight does, or within 50 ms when its caller is cancelled; the request
@@ -31,6 +31,8 @@ use crate::lock::lock;
 
 /// Background hints that wait at most.
 const PREFETCH_MAX: usize = 8192;
+/// Background tasks that wait at most.
+const TASKS_MAX: usize = 64;
 /// How often a waiter looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
@@ -54,11 +56,21 @@ struct Shared {
 struct Queues {
     urgent: VecDeque<ChunkId>,
     background: VecDeque<ChunkId>,
+    tasks: VecDeque<Task>,
     background_running: usize,
     /// What comes together and is being fetched, with those who wait for it to come along.
     together: HashMap<u64, Vec<(ChunkId, Urgency)>>,
     flights: HashMap<ChunkId, Arc<Flight>>,
     stopped: bool,
+}
+
+/// Something that fetches, done in the background.
+type Task = Box<dyn FnOnce() + Send>;
+
+/// What a worker does next.
+enum Work {
+    Fetch { id: ChunkId, urgency: Urgency, together: Option<u64> },
+    Do(Task),
 }
 
 /// One chunk on its way.
@@ -159,6 +171,20 @@ impl Fetcher {
         self.shared.work.notify_all();
     }
 
+    /// Does something that itself fetches, in the background. A hint: `false` when there is no
+    /// worker for it, or too much waits already.
+    pub(crate) fn spawn(&self, task: impl FnOnce() + Send + 'static) -> bool {
+        let mut queues = lock(&self.shared.queues);
+        // Whoever waits for a chunk in a worker's place needs another worker to bring it.
+        let accepted = self.workers.len() > 1 && queues.tasks.len() < TASKS_MAX;
+        if accepted {
+            queues.tasks.push_back(Box::new(task));
+            drop(queues);
+            self.shared.work.notify_all();
+        }
+        accepted
+    }
+
     /// Counts.
     pub fn stats(&self) -> FetchStats {
         FetchStats {
@@ -184,7 +210,9 @@ impl Drop for Fetcher {
     fn drop(&mut self) {
         lock(&self.shared.queues).stopped = true;
         self.shared.work.notify_all();
-        for worker in self.workers.drain(..) {
+        let this = std::thread::current().id();
+        // A task may have been the last to hold this: then this is a worker, on its way out.
+        for worker in self.workers.drain(..).filter(|worker| worker.thread().id() != this) {
             // A worker does not panic; and if it did, there is nobody to tell.
             let _ = worker.join();
         }
@@ -215,11 +243,15 @@ impl Queues {
     }
 
     /// The next chunk to fetch.
-    fn take(&mut self, background_max: usize) -> Option<(ChunkId, Urgency, Option<u64>)> {
+    fn take(&mut self, background_max: usize) -> Option<Work> {
         loop {
             let (id, urgency) = if let Some(id) = self.urgent.pop_front() {
                 (id, Urgency::Urgent)
             } else if self.background_running < background_max {
+                if let Some(task) = self.tasks.pop_front() {
+                    self.background_running += 1;
+                    return Some(Work::Do(task));
+                }
                 (self.background.pop_front()?, Urgency::Background)
             } else {
                 return None;
@@ -237,7 +269,7 @@ impl Queues {
             }
             flight.started.store(true, Ordering::Relaxed);
             self.background_running += usize::from(urgency == Urgency::Background);
-            return Some((id, urgency, flight.together));
+            return Some(Work::Fetch { id, urgency, together: flight.together });
         }
     }
 
@@ -257,7 +289,7 @@ impl Queues {
 impl Shared {
     fn work(&self) {
         loop {
-            let (id, urgency, together) = {
+            let work = {
                 let mut queues = lock(&self.queues);
                 loop {
                     if queues.stopped {
@@ -269,12 +301,24 @@ impl Shared {
                     queues = self.work.wait(queues).unwrap_or_else(PoisonError::into_inner);
                 }
             };
-            // A source that panics must not leave a guest waiting for ever.
-            let fetched = catch_unwind(AssertUnwindSafe(|| self.source.fetch(&id, urgency)))
-                .unwrap_or_else(|_| {
-                    Err(FetchError::Unavailable { detail: "the source panicked".to_owned() })
-                });
-            self.land(&id, urgency, together, fetched);
+            match work {
+                Work::Fetch { id, urgency, together } => {
+                    // A source that panics must not leave a guest waiting for ever.
+                    let fetched =
+                        catch_unwind(AssertUnwindSafe(|| self.source.fetch(&id, urgency)))
+                            .unwrap_or_else(|_| {
+                                let detail = "the source panicked".to_owned();
+                                Err(FetchError::Unavailable { detail })
+                            });
+                    self.land(&id, urgency, together, fetched);
+                }
+                Work::Do(task) => {
+                    // It has nobody to tell.
+                    let _ = catch_unwind(AssertUnwindSafe(task));
+                    lock(&self.queues).background_running -= 1;
+                    self.work.notify_all();
+                }
+            }
         }
     }
 

@@ -10,7 +10,8 @@
 
 use std::sync::Arc;
 
-use manifest::Manifest;
+use chunk::ChunkId;
+use manifest::{Manifest, ManifestError, NodeCache};
 
 use crate::error::Result;
 use crate::overlay::{Overlay, PageState};
@@ -35,6 +36,22 @@ impl Layers {
     /// Fills what the overlays hold of the pages from `first` and marks it.
     pub fn read(&self, first: u64, buf: &mut [u8], found: &mut [bool]) -> Result<()> {
         read(self.overlays(), first, buf, found)
+    }
+
+    /// The chunks of pages of the base, appended to `ids`; `None` is a hole, and what lies beyond
+    /// the base's end.
+    pub fn base_ids(
+        &self,
+        nodes: &NodeCache,
+        first: u64,
+        count: u64,
+        ids: &mut Vec<Option<ChunkId>>,
+    ) -> Result<(), ManifestError> {
+        let inside = count.min(self.base.pages().saturating_sub(first));
+        let before = ids.len();
+        self.base.lookup_range(nodes, first, inside, ids)?;
+        ids.resize(before + count as usize, None);
+        Ok(())
     }
 
     /// Marks what the overlays hold of the pages from `first`.

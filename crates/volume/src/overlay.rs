@@ -25,6 +25,8 @@
 //! fresh), `stripes` (shared by readers of a page, exclusive for its writers; ascending), `map`
 //! (never held across I/O). None is ever held while the network is waited for.
 
+mod map;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -33,11 +35,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Result, VolumeError};
-use crate::journal::{Journal, OverlayId, Record, Records};
+use crate::journal::{Journal, OverlayId, Record};
 use crate::lock::{exclusive, lock, shared};
-use crate::pages::{PageMap, Slot};
 use crate::ranges::RangeSet;
-use crate::slots::Slots;
+use map::Map;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 const STRIPES: usize = 64;
@@ -63,18 +64,6 @@ pub struct Overlay {
     map: RwLock<Map>,
     /// False until the first write: lets reads pass an empty overlay without a lock.
     used: AtomicBool,
-}
-
-#[derive(Default)]
-struct Map {
-    pages: PageMap,
-    /// Pages that hide what is below. One that is also in `pages` has the bytes of its slot.
-    zeros: RangeSet,
-    /// What became zero since the last flush began.
-    fresh_zeros: RangeSet,
-    slots: Slots,
-    /// Slots that a durable batch may still name; free after the next one.
-    leaving: Vec<(u32, u32)>,
 }
 
 struct FlushState {
@@ -150,8 +139,7 @@ impl Overlay {
         let journal = Journal::open(disk, volume, &journal_name(id.number), id, |record| {
             map.replay(record);
         })?;
-        let used = map.used_runs();
-        map.slots = Slots::with_used(used.into_iter());
+        map.find_free_slots();
         // What lies after the last slot was never flushed.
         let end = u64::from(map.slots.high_water()) * PAGE;
         if data.len().map_err(fail)? > end {
@@ -542,101 +530,4 @@ fn stripes_of(first: u64, count: u64) -> impl Iterator<Item = usize> {
             stripe >= start || stripe <= end
         }
     })
-}
-
-impl Map {
-    /// A page has new bytes. Its old slot is free at once if no batch may name it.
-    fn set_slot(&mut self, page: u64, slot: u32, sum: u64) {
-        let new = Slot { slot, sum, fresh: true };
-        match self.pages.set(page, new) {
-            Some(old) if old.slot == slot => {}
-            Some(old) => self.free(old),
-            None => {}
-        }
-    }
-
-    fn set_zero(&mut self, first: u64, count: u64) {
-        let mut removed = Vec::new();
-        self.pages.remove_range(first, count, |slot| removed.push(slot));
-        if removed.is_empty() && self.zeros.overlaps(first, count).eq([(first, count)]) {
-            return;
-        }
-        for slot in removed {
-            self.free(slot);
-        }
-        self.zeros.insert(first, count);
-        self.fresh_zeros.insert(first, count);
-    }
-
-    fn free(&mut self, old: Slot) {
-        if old.fresh {
-            self.slots.give_back(old.slot, 1);
-            return;
-        }
-        match self.leaving.last_mut() {
-            Some((first, count)) if *first + *count == old.slot => *count += 1,
-            _ => self.leaving.push((old.slot, 1)),
-        }
-    }
-
-    /// Moves what changed since the last call into `records`: zeros first, because a page that is
-    /// both was written after it became zero.
-    fn take_fresh(&mut self, records: &mut Vec<Record>, leaving: &mut Vec<(u32, u32)>) {
-        let mut taken = Records(std::mem::take(records));
-        for (first, count) in std::mem::take(&mut self.fresh_zeros).iter() {
-            taken.zero(first, count);
-        }
-        for (page, slot) in self.pages.take_fresh() {
-            taken.slot(page, slot.slot, slot.sum);
-        }
-        *records = taken.0;
-        leaving.append(&mut self.leaving);
-    }
-
-    /// Everything, as records. Nothing may be fresh.
-    fn snapshot(&self) -> Vec<Record> {
-        let mut records = Records::default();
-        for (first, count) in self.zeros.iter() {
-            records.zero(first, count);
-        }
-        self.pages.for_range(0, u64::MAX, |page, slot| {
-            records.slot(page, slot.slot, slot.sum);
-        });
-        records.0
-    }
-
-    /// About as many bytes as [`Map::snapshot`] needs at most.
-    fn said_bytes(&self) -> u64 {
-        self.pages.len() * 16 + self.zeros.ranges() as u64 * 24
-    }
-
-    fn replay(&mut self, record: Record) {
-        match record {
-            Record::Zero { first, count } => {
-                self.pages.remove_range(first, count, |_| {});
-                self.zeros.insert(first, count);
-            }
-            Record::Slots { first, slot, sums } => {
-                for (i, sum) in sums.into_iter().enumerate() {
-                    let slot = Slot { slot: slot + i as u32, sum, fresh: false };
-                    self.pages.set(first + i as u64, slot);
-                }
-            }
-        }
-    }
-
-    /// The slots in use as ascending runs.
-    fn used_runs(&self) -> Vec<(u32, u32)> {
-        let mut slots = Vec::with_capacity(self.pages.len() as usize);
-        self.pages.for_range(0, u64::MAX, |_, slot| slots.push(slot.slot));
-        slots.sort_unstable();
-        let mut runs: Vec<(u32, u32)> = Vec::new();
-        for slot in slots {
-            match runs.last_mut() {
-                Some((first, count)) if *first + *count == slot => *count += 1,
-                _ => runs.push((slot, 1)),
-            }
-        }
-        runs
-    }
 }

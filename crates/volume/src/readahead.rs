@@ -1,7 +1,12 @@
 //! Fetching ahead of a sequential reader, and of a recorded trace. Only hints: errors are not told.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use manifest::NodeCache;
+
+use crate::fetch::Fetcher;
+use crate::layers::Layers;
 use crate::volume::{PAGE, Volume};
 
 /// Follows the reader.
@@ -40,26 +45,40 @@ impl Readahead {
 }
 
 impl Volume {
+    /// Asks for what a sequential reader will want next. Returns at once: even the index may have
+    /// to be fetched first, so that is done in the background too.
     pub(crate) fn read_ahead(&self, offset: u64, len: u64) {
-        if let Some((from, until)) = self.readahead.next(offset, offset + len, self.size_bytes) {
-            self.prefetch(from / PAGE, (until - from).div_ceil(PAGE));
-        }
+        let next = self.readahead.next(offset, offset + len, self.size_bytes);
+        let Some((from, until)) = next else { return };
+        let (first, count) = (from / PAGE, (until - from).div_ceil(PAGE));
+        // Weak: what waits in the queue of a fetcher must not keep it.
+        let (nodes, fetcher) = (Arc::downgrade(&self.nodes), Arc::downgrade(&self.fetcher));
+        let layers = self.layers();
+        self.fetcher.spawn(move || {
+            if let (Some(nodes), Some(fetcher)) = (nodes.upgrade(), fetcher.upgrade()) {
+                prefetch(&layers, &nodes, &fetcher, first, count);
+            }
+        });
     }
 
     /// Asks in the background for the pages `first..first + count` of the base that are not on
-    /// this host. A hint: the index must be at hand, and what the queue cannot take is dropped.
+    /// this host: for a recorded trace. May wait for the index; what the queue cannot take is
+    /// dropped.
     pub fn prefetch(&self, first: u64, count: u64) {
-        let layers = self.layers();
         let count = count.min(self.pages().saturating_sub(first));
-        let mut held = vec![false; count as usize];
-        layers.mark_held(first, &mut held);
-        if held.iter().all(|&held| held) {
-            return;
-        }
-        let mut ids = Vec::new();
-        if self.base_ids(&layers, &self.nodes, first, count, &mut ids).is_ok() {
-            let missing = std::iter::zip(held, ids).filter(|(held, _)| !held);
-            self.fetcher.prefetch(missing.filter_map(|(_, id)| id));
-        }
+        prefetch(&self.layers(), &self.nodes, &self.fetcher, first, count);
+    }
+}
+
+fn prefetch(layers: &Layers, nodes: &NodeCache, fetcher: &Fetcher, first: u64, count: u64) {
+    let mut held = vec![false; count as usize];
+    layers.mark_held(first, &mut held);
+    if held.iter().all(|&held| held) {
+        return;
+    }
+    let mut ids = Vec::new();
+    if layers.base_ids(nodes, first, count, &mut ids).is_ok() {
+        let missing = std::iter::zip(held, ids).filter(|(held, _)| !held);
+        fetcher.prefetch(missing.filter_map(|(_, id)| id));
     }
 }

@@ -73,7 +73,7 @@ pub struct Volume {
     pub(crate) name: String,
     pub(crate) size_bytes: u64,
     pub(crate) fetcher: Arc<Fetcher>,
-    pub(crate) nodes: NodeCache,
+    pub(crate) nodes: Arc<NodeCache>,
     /// Like `nodes`, but knows only what the host's cache has.
     pub(crate) local_nodes: NodeCache,
     /// Shared while something is written into the active overlay; exclusive to replace the layers.
@@ -159,7 +159,7 @@ impl Volume {
         Self {
             name: options.name,
             size_bytes,
-            nodes: NodeCache::new(source, NODES_MAX),
+            nodes: Arc::new(NodeCache::new(source, NODES_MAX)),
             local_nodes: NodeCache::new(local, LOCAL_NODES_MAX),
             fetcher,
             layers: RwLock::new(Arc::new(layers)),

@@ -3,7 +3,9 @@
 mod cache;
 mod concurrent;
 mod crash;
-mod failures;
+mod damage;
 mod fork;
+mod full;
 mod model;
+mod sources;
 mod support;

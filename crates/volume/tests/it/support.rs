@@ -281,6 +281,11 @@ impl Host {
     }
 }
 
+/// A host whose repository has nothing.
+pub fn offline() -> Host {
+    Host::new(Arc::new(Memory::new()))
+}
+
 pub fn options() -> VolumeOptions {
     VolumeOptions::named("t/disk")
 }
