@@ -17,7 +17,8 @@ use crate::bdi::Bdi;
 use crate::error::ExportError;
 use crate::mount::{self, Gone};
 use crate::outside::Outside;
-use crate::serve::{Entry, REQUEST_BYTES_MAX, Server, Shared};
+use crate::serve::{REQUEST_BYTES_MAX, Server};
+use crate::shared::{Entry, Shared};
 use crate::stale::{self, Stale};
 use crate::{ExportFile, Options, PAGE, cleanup_stale};
 

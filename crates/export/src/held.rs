@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fuser::{Errno, ReplyData, ReplyWrite};
 
-use crate::serve::Shared;
+use crate::shared::Shared;
 
 /// How long a held write waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(200);
