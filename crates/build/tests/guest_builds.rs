@@ -49,8 +49,11 @@ fn refused_without_root(text: &str, recipe_dir: &Path) -> bool {
     true
 }
 
-/// Forgets what was unpacked and installed, but not the package files.
+/// Forgets what was unpacked and installed, but not the package files. Waits for other tests'
+/// builds, as builds wait for each other.
 fn forget(names: &[&str]) {
+    let lock = fs::File::create(tools().join("lock")).expect("the lock can be opened");
+    lock.lock().expect("the lock can be had");
     for name in names {
         let _ = fs::remove_dir_all(tools().join(name));
     }
