@@ -246,9 +246,9 @@ impl Repository {
         let cipher = self.inner.cipher.pack(*pack);
         let mut good = HashSet::new();
         let mut complaint = None;
-        let entry = read_pack(&self.inner.cipher, *pack, &bytes)?;
+        let frames = read_pack(&self.inner.cipher, *pack, &bytes)?;
         let mut offset = crate::pack::PACK_HEAD_BYTES as usize;
-        for (number, frame) in entry.frames.iter().enumerate() {
+        for (number, frame) in frames.iter().enumerate() {
             let end = offset + frame.stored_bytes as usize;
             let mut sealed = bytes.get(offset..end).unwrap_or_default().to_vec();
             offset = end;
@@ -261,16 +261,12 @@ impl Repository {
                     complaint.get_or_insert(format!("frame {number} {error}"));
                 }
                 Ok(chunks) => {
-                    for (slot, chunk) in chunks.iter().enumerate() {
-                        let name = self.inner.cipher.stored_name(&id_of(chunk));
-                        if frame.names.get(slot) == Some(&name) {
-                            good.insert(name);
-                        } else {
-                            complaint.get_or_insert(format!(
-                                "chunk {slot} of frame {number} is not what the table says"
-                            ));
-                        }
+                    if chunks.len() != frame.chunks as usize {
+                        let detail = format!("frame {number} is not what the table says");
+                        complaint.get_or_insert(detail);
                     }
+                    let name = |chunk| self.inner.cipher.stored_name(&id_of(chunk));
+                    good.extend(chunks.iter().map(name));
                 }
             }
         }

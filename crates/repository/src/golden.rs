@@ -90,14 +90,16 @@ fn pack() {
         let (entry, bytes) = builder.finish();
         let bytes = golden(&format!("pack-{name}.bin"), &bytes);
         let read = read_pack(&cipher, PackId(counting(0x40)), &bytes).unwrap();
-        assert_eq!(read, entry);
-        assert_eq!(
-            read.frames[1].names,
-            [node.as_slice(), &node[..50]].map(|chunk| { cipher.stored_name(&id_of(chunk)) })
-        );
+        assert_eq!(entry.bytes, bytes.len() as u64);
+        for (listed, frame) in entry.frames.iter().zip(&read) {
+            assert_eq!(frame.stored_bytes, listed.stored_bytes);
+            assert_eq!(frame.chunks as usize, listed.names.len());
+        }
+        let names = [node.as_slice(), &node[..50]].map(|chunk| cipher.stored_name(&id_of(chunk)));
+        assert_eq!((entry.frames[1].names.as_slice(), read.len()), (names.as_slice(), 2));
         let start = PACK_HEAD_BYTES as usize;
-        let mut frame = bytes[start..start + read.frames[0].stored_bytes as usize].to_vec();
-        cipher.pack(read.id).open(FrameKind::Chunks, 0, &mut frame).unwrap();
+        let mut frame = bytes[start..start + read[0].stored_bytes as usize].to_vec();
+        cipher.pack(entry.id).open(FrameKind::Chunks, 0, &mut frame).unwrap();
         assert_eq!(decode(&frame, 4096).unwrap().get(0).unwrap(), page);
     }
 }

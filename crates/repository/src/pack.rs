@@ -11,8 +11,10 @@
 //! -8  8   "cltvpend"
 //! ```
 //!
-//! A reader goes from the index straight to a frame. The table at the end repeats what the
-//! index says, so that an index can be made again from the packs alone, and a cut pack shows.
+//! The table is a count (u32), then for each frame its sealed bytes (u32) and its count of chunks
+//! (u32). A reader goes from the index straight to a frame; the table is there so that a cut
+//! pack shows, and so that an index can be made again from the packs alone (by opening the
+//! frames: names follow from content).
 
 use chunk::crypt::{Cipher, FrameKind, PackCipher, PackId, RepositoryId, StoredName};
 use chunk::frame::Frame;
@@ -90,6 +92,13 @@ pub(crate) fn read_frames(
     Ok(frames)
 }
 
+/// A frame as the pack's own table lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TableFrame {
+    pub(crate) stored_bytes: u32,
+    pub(crate) chunks: u32,
+}
+
 /// Puts a pack together, frame by frame.
 pub(crate) struct PackBuilder {
     cipher: PackCipher,
@@ -125,8 +134,11 @@ impl PackBuilder {
 
     /// Closes the pack; gives its entry and bytes.
     pub(crate) fn finish(mut self) -> (PackEntry, Vec<u8>) {
-        let mut table = Vec::new();
-        put_frames(&mut table, &self.frames);
+        let mut table = (self.frames.len() as u32).to_le_bytes().to_vec();
+        for frame in &self.frames {
+            table.extend_from_slice(&frame.stored_bytes.to_le_bytes());
+            table.extend_from_slice(&(frame.names.len() as u32).to_le_bytes());
+        }
         self.cipher.seal(FrameKind::Table, 0, &mut table);
         self.bytes.extend_from_slice(&table);
         self.bytes.extend_from_slice(&(table.len() as u32).to_le_bytes());
@@ -137,12 +149,13 @@ impl PackBuilder {
     }
 }
 
-/// Checks a whole pack's head, tail and table; gives its entry. The frames are not opened.
+/// Checks a whole pack's head, tail and table; gives its frames, which lie one after another
+/// from [`PACK_HEAD_BYTES`] and are not opened.
 pub(crate) fn read_pack(
     cipher: &Cipher,
     id: PackId,
     bytes: &[u8],
-) -> Result<PackEntry, RepositoryError> {
+) -> Result<Vec<TableFrame>, RepositoryError> {
     let key = pack_key(&id);
     let damaged = |detail: &str| RepositoryError::damaged(&key, detail);
     check_head(cipher.repository(), id, bytes)?;
@@ -160,10 +173,22 @@ pub(crate) fn read_pack(
         .pack(id)
         .open(FrameKind::Table, 0, &mut table)
         .map_err(|error| damaged(&format!("its table {error}")))?;
-    let mut fields = Reader::new(&table);
-    let frames = read_frames(&mut fields, bytes.len() as u64).map_err(&malformed)?;
-    fields.end().map_err(&malformed)?;
-    Ok(PackEntry { id, bytes: bytes.len() as u64, frames })
+    read_table(&table, start as u64).map_err(&malformed)
+}
+
+/// `end` is where the frames end in the pack.
+fn read_table(table: &[u8], end: u64) -> Result<Vec<TableFrame>, Malformed> {
+    let mut fields = Reader::new(table);
+    let mut at = PACK_HEAD_BYTES;
+    let frames = (0..fields.count(8)?)
+        .map(|_| {
+            let frame = TableFrame { stored_bytes: fields.u32()?, chunks: fields.u32()? };
+            at += u64::from(frame.stored_bytes);
+            Ok(frame)
+        })
+        .collect::<Result<Vec<_>, Malformed>>()?;
+    fields.end()?;
+    if at == end { Ok(frames) } else { Err(Malformed("its frames do not fill it")) }
 }
 
 /// Checks a pack's head alone.

@@ -38,6 +38,8 @@ impl WebServer {
         runtime.spawn(async move {
             loop {
                 let Ok((socket, _)) = listener.accept().await else { continue };
+                // Else each answer of two packets waits 40 ms for a delayed acknowledgement.
+                let _ = socket.set_nodelay(true);
                 let (root, counter) = (root.clone(), Arc::clone(&counter));
                 tokio::spawn(async move {
                     let serve = service_fn(move |request: Request<Incoming>| {
