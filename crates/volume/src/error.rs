@@ -177,6 +177,11 @@ impl VolumeError {
         }
     }
 
+    /// Whether waiting cannot help: the caller asked for what cannot be, or has cancelled.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::OutOfRange { .. } | Self::Cancelled { .. })
+    }
+
     /// Whether the same act may succeed later without anything being repaired.
     pub fn is_passing(&self) -> bool {
         matches!(

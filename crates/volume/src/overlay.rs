@@ -27,7 +27,7 @@
 
 mod map;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::PAGE_BYTES;
@@ -64,6 +64,8 @@ pub struct Overlay {
     map: RwLock<Map>,
     /// False until the first write: lets reads pass an empty overlay without a lock.
     used: AtomicBool,
+    /// For the counts: those who ask do not wait for a flush.
+    journal_bytes: AtomicU64,
 }
 
 struct FlushState {
@@ -160,6 +162,7 @@ impl Overlay {
             volume: volume.to_owned(),
             number: id.number,
             segment: u64::from_le_bytes(ambient::random()),
+            journal_bytes: AtomicU64::new(journal.len()),
             data,
             flush: Mutex::new(FlushState {
                 journal,
@@ -427,7 +430,6 @@ impl Overlay {
 
     /// Counts.
     pub fn stats(&self) -> OverlayStats {
-        let journal_bytes = lock(&self.flush).journal.len();
         let map = shared(&self.map);
         let zero_pages = map.zeros.iter().map(|(first, count)| {
             let mut data = 0;
@@ -438,7 +440,7 @@ impl Overlay {
             data_pages: map.pages.len(),
             zero_pages: zero_pages.sum(),
             file_bytes: u64::from(map.slots.high_water()) * PAGE,
-            journal_bytes,
+            journal_bytes: self.journal_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -471,6 +473,7 @@ impl Overlay {
             Some(records) => flush.journal.rewrite(&records)?,
             None => flush.journal.append(&flush.records)?,
         }
+        self.journal_bytes.store(flush.journal.len(), Ordering::Relaxed);
         flush.records.clear();
         let leaving = std::mem::take(&mut flush.leaving);
         // Nobody can take these slots yet, so nothing is written into them meanwhile.

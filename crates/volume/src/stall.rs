@@ -38,9 +38,11 @@ pub trait StallObserver: Send + Sync {
 }
 
 impl Volume {
-    /// As [`Volume::read_at`], but what may pass (a repository that does not answer, a chunk that
-    /// is missing or damaged there, a full disk) is waited for and tried again until it succeeds or
-    /// the volume is cancelled. What cannot pass is an error at once.
+    /// As [`Volume::read_at`], but what goes wrong (a repository that does not answer, a chunk that
+    /// is missing or damaged there, a full disk, a page that is damaged on this host) is told to
+    /// the observer and tried again until it succeeds or the volume is cancelled. Damage may be
+    /// mended from elsewhere, and while it is not, a guest that waits loses less than one that is
+    /// told of an I/O error. Only what the caller did wrong is an error at once.
     pub fn read_at_until(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.until(|| self.read_at(offset, buf))
     }
@@ -60,7 +62,7 @@ impl Volume {
         let mut wait = WAIT_MIN;
         for attempts in 1.. {
             let error = match attempt() {
-                Err(error) if error.is_passing() => error,
+                Err(error) if !error.is_final() => error,
                 done => {
                     if let (Some(observer), Some(since), Ok(())) =
                         (&self.observer, first_seen, &done)

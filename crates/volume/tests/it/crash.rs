@@ -63,9 +63,14 @@ fn crashed(start: &Image, ops: &[Op], unsynced: Unsynced) -> Image {
         Unsynced::Lost => return durable,
         Unsynced::Torn(seed) => Chance(seed | 1),
     };
-    // A file system keeps the order of names.
-    let kept = chance.below(names.len() as u64 + 1) as usize;
-    names[..kept].iter().for_each(|op| durable.apply(op));
+    // Most file systems keep the order of names; nothing says that they must.
+    if chance.below(2) == 0 {
+        let kept = chance.below(names.len() as u64 + 1) as usize;
+        names[..kept].iter().for_each(|op| durable.apply(op));
+    } else {
+        names.retain(|_| chance.below(2) == 0);
+        names.iter().for_each(|op| durable.apply(op));
+    }
     for op in bytes {
         match op {
             Op::Write { inode, offset, bytes } => {

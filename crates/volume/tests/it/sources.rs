@@ -323,14 +323,35 @@ fn cancelling_ends_all_waiting() {
 }
 
 #[test]
-fn damage_on_this_host_is_not_waited_for() {
+fn damage_on_this_host_holds_the_guest_and_says_so() {
     let host = offline();
     let disk = MemDisk::new();
-    let volume = host.create(&disk, None, PAGES);
+    let watcher = Arc::new(Watcher::default());
+    let mut options = options();
+    options.observer = Some(watcher.clone());
+    let shared_disk = Arc::new(disk.clone());
+    let volume =
+        Volume::create_on(shared_disk, None, PAGES * P, host.fetcher.clone(), options).unwrap();
     volume.write_at(0, &page(1)).unwrap();
     disk.tamper("1.data", |bytes| bytes[0] ^= 1);
-    let error = volume.read_at_until(0, &mut [0; PAGE]);
-    assert!(matches!(error, Err(VolumeError::DamagedPage { page: 0, .. })));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut bytes = vec![0; PAGE];
+            volume.read_at_until(0, &mut bytes).map(|()| bytes)
+        });
+        while watcher.stalled.lock().unwrap().len() < 2 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!reader.is_finished());
+        // Mended from elsewhere, here by writing the page anew.
+        volume.write_at(0, &page(2)).unwrap();
+        assert!(reader.join().unwrap().unwrap() == page(2));
+    });
+    let stalled = watcher.stalled.lock().unwrap();
+    assert!(stalled[0].0 == Some(0) && stalled[0].1.contains("damaged"), "{stalled:?}");
+    // What the caller did wrong is not waited for.
+    let error = volume.read_at_until(PAGES * P, &mut [0; 1]);
+    assert!(matches!(error, Err(VolumeError::OutOfRange { .. })));
 }
 
 #[test]
