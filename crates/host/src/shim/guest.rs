@@ -55,6 +55,14 @@ impl Guest {
         Ok(path)
     }
 
+    /// Lets the guest tell its networks what its addresses are now: whoever remembers others
+    /// (user-mode networking does) would not reach it.
+    pub fn announce(&self) -> Result<()> {
+        let rounds = serde_json::json!({ "initial": 50, "max": 550, "rounds": 3, "step": 100 });
+        self.qemu.call("announce-self", rounds, Duration::from_secs(5))?;
+        Ok(())
+    }
+
     /// Writes a PNG of the screen into the run directory.
     pub fn screenshot(&self, file_name: &str) -> Result<()> {
         Ok(self.qemu.screendump(&self.run.join(file_name))?)

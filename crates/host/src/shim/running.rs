@@ -195,7 +195,7 @@ impl Running {
         for _ in 0..PRE_SYNCS_MAX {
             let began = ambient::now();
             self.volumes.sync_disks()?;
-            self.volumes.sync_ram()?;
+            self.volumes.write_back_ram()?;
             if began.elapsed() < PRE_SYNC_SHORT {
                 break;
             }
@@ -203,7 +203,7 @@ impl Running {
         let began = ambient::now();
         self.guest.pause()?;
         let frozen = self.guest.save(DEVICE_STATE).and_then(|device_state| {
-            self.volumes.sync_ram()?;
+            self.volumes.write_back_ram()?;
             self.volumes.sync_disks()?;
             self.volumes.freeze()?;
             Ok(device_state)

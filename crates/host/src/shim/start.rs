@@ -515,6 +515,11 @@ fn await_ready(wait: AwaitReady) {
             if let Err(failure) = guest.script(&script, IDENTITY_TIMEOUT) {
                 eprintln!("the guest's clock and identity were not refreshed: {failure}");
             }
+            if fresh.is_some()
+                && let Err(failure) = guest.announce()
+            {
+                eprintln!("the guest's new addresses were not announced: {failure}");
+            }
         }
         let result = wait.check.wait(wait.timeout).map(|()| StartReport {
             ready_ms: wait.began.elapsed().as_millis() as u64,

@@ -142,9 +142,10 @@ impl Volumes {
         std::iter::once(&self.ram).chain(&self.disks)
     }
 
-    /// Brings what the kernel holds of memory into its volume.
-    pub fn sync_ram(&self) -> Result<()> {
-        Ok(self.ram_export.sync(RAM)?)
+    /// Brings what the kernel holds of memory into its volume, without making it durable here: it
+    /// is frozen next, and stored in the repository.
+    pub fn write_back_ram(&self) -> Result<()> {
+        Ok(self.ram_export.write_back(RAM)?)
     }
 
     /// Brings what the kernel holds of the disks into their volumes, and makes it durable.
