@@ -3,9 +3,10 @@
 
 mod common;
 
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -89,6 +90,73 @@ fn a_static_web_server_is_read() {
     assert!(matches!(web.delete("a"), Err(ObjectError::ReadOnly { .. })));
     assert!(matches!(web.list(""), Err(ObjectError::Unsupported { .. })));
     assert!(matches!(web.list_names(""), Err(ObjectError::Unsupported { .. })));
+}
+
+/// Passes everything on, except the first answer to a PUT after `swallow` is set: then it hangs
+/// up instead.
+fn proxy(upstream: &str, swallow: &Arc<AtomicBool>) -> String {
+    let upstream = upstream.trim_start_matches("http://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let swallow = Arc::clone(swallow);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(&upstream).unwrap();
+            let put = Arc::new(AtomicBool::new(false));
+            let (mut from_client, mut to_server) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let seen = Arc::clone(&put);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1 << 16];
+                while let Ok(n @ 1..) = from_client.read(&mut buffer) {
+                    if buffer[..n].starts_with(b"PUT ") {
+                        seen.store(true, Ordering::SeqCst);
+                    }
+                    if to_server.write_all(&buffer[..n]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to_server.shutdown(Shutdown::Both);
+            });
+            let (mut from_server, mut to_client, swallow) = (server, client, Arc::clone(&swallow));
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1 << 16];
+                while let Ok(n @ 1..) = from_server.read(&mut buffer) {
+                    if put.load(Ordering::SeqCst) && swallow.swap(false, Ordering::SeqCst) {
+                        break;
+                    }
+                    if to_client.write_all(&buffer[..n]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to_client.shutdown(Shutdown::Both);
+                let _ = from_server.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_create_whose_answer_was_lost_is_known_as_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = S3Server::start(dir.path(), &["bucket"], "127.0.0.1:0").unwrap();
+    let swallow = Arc::new(AtomicBool::new(false));
+    let patience = Patience { attempts: 4, ..impatient() };
+    let store = s3(&proxy(&server.endpoint(), &swallow), "", patience);
+    let direct = s3(&server.endpoint(), "", patience);
+    swallow.store(true, Ordering::SeqCst);
+    store.put_new("mine", Bytes::from_static(b"mine")).expect("it was us");
+    assert!(!swallow.load(Ordering::SeqCst), "an answer was swallowed");
+    assert_eq!(direct.get("mine", 10).unwrap(), "mine");
+    // The same bytes without doubt are no excuse; another's are never ours.
+    let again = store.put_new("mine", Bytes::from_static(b"mine"));
+    assert!(matches!(again, Err(ObjectError::AlreadyExists { .. })), "{again:?}");
+    direct.put_new("theirs", Bytes::from_static(b"theirs")).unwrap();
+    swallow.store(true, Ordering::SeqCst);
+    let taken = store.put_new("theirs", Bytes::from_static(b"mine"));
+    assert!(matches!(taken, Err(ObjectError::AlreadyExists { .. })), "{taken:?}");
+    assert_eq!(direct.get("theirs", 10).unwrap(), "theirs");
 }
 
 #[test]

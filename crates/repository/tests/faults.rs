@@ -119,6 +119,42 @@ fn lost_answers_are_errors_that_can_be_repeated() {
     }
 }
 
+/// One request in ten fails, and half of the writes among them are done nevertheless.
+#[test]
+fn an_unreliable_store_loses_nothing_that_was_acknowledged() {
+    for seed in 1..=12u64 {
+        let memory = Arc::new(Memory::new());
+        let repository = init(&as_objects(&memory), GRACE_MS);
+        let faults = Arc::new(Faults::new(as_objects(&memory)));
+        let opened = again(&repository, &as_objects(&faults)).unwrap();
+        faults.unreliable(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), 100);
+        let mut acknowledged: Vec<(String, model::ManifestId, u64)> = Vec::new();
+        for round in 0..30u64 {
+            let name = format!("n{}", round % 3);
+            let first = round * 5;
+            if let Ok(id) = publish(&opened, &name, first..first + 20) {
+                acknowledged.retain(|(n, ..)| *n != name);
+                acknowledged.push((name, id, first));
+            }
+            if round % 7 == 6 {
+                memory.advance_ms(2 * GRACE_MS);
+                let _ = opened.gc(GcOptions { keep_generations: 1, ..GcOptions::default() });
+            }
+        }
+        assert!(!acknowledged.is_empty(), "seed {seed}");
+        let after = again(&repository, &as_objects(&memory)).unwrap();
+        for (name, id, first) in acknowledged {
+            let value = after.refs().read("instance", &name).unwrap().unwrap();
+            // One that was not acknowledged may have come after it, and be whole itself.
+            let newest = repository::read_record(&after, &value.roots[0].chunk()).unwrap();
+            if newest.child("disk0") == Some(&Target::Manifest(id)) {
+                verify(&after, id, first..first + 20);
+            }
+        }
+        assert_whole(&after);
+    }
+}
+
 #[test]
 fn a_full_store_is_said_and_loses_nothing() {
     let memory = Arc::new(Memory::new());
