@@ -22,7 +22,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use chunk::{ChunkId, ChunkSink, Put, SinkError, id_of};
-use manifest::{Manifest, ManifestError};
+use manifest::{Manifest, ManifestError, Visit};
 use model::{ManifestId, PAGE_BYTES};
 
 use crate::cache::Cache;
@@ -40,6 +40,8 @@ const BATCHES_PER_WORKER: usize = 3;
 const WORKERS_MAX: usize = 8;
 /// Pages of the base that are looked up together below zeros.
 const ZERO_WINDOW: u64 = 128 * 128;
+/// With more zero pages than this (64 GiB), the whole base is walked instead.
+const ZEROS_LOOKED_UP_MAX: u64 = 1 << 24;
 
 /// What a seal made. Nothing changes before it is adopted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,27 +248,29 @@ impl Volume {
             }
         }
         let mut holes = Vec::new();
-        if layers.base.root().is_none() {
+        if layers.base.root().is_none() || zeros.is_empty() {
             return Ok(holes);
+        }
+        let is_hole = |page| layers::state(layers.frozen.iter(), page) == PageState::Zero;
+        if zeros.iter().map(|(_, count)| count).sum::<u64>() > ZEROS_LOOKED_UP_MAX {
+            // Cheaper to see all that the base has than all that is zero now.
+            let descend = &mut |_: &ChunkId, _| Visit::Descend;
+            let walked = layers.base.walk(&self.nodes, descend, &mut |page, _| {
+                if zeros.contains(page) && is_hole(page) {
+                    holes.push(page);
+                }
+            });
+            return walked.map(|()| holes).map_err(|error| self.index_error(0, error));
         }
         let mut ids = Vec::new();
         for (first, count) in zeros.iter() {
             let end = first + count;
             for window in (first..end).step_by(ZERO_WINDOW as usize) {
                 ids.clear();
-                self.base_ids(
-                    layers,
-                    &self.nodes,
-                    window,
-                    ZERO_WINDOW.min(end - window),
-                    &mut ids,
-                )?;
+                let count = ZERO_WINDOW.min(end - window);
+                self.base_ids(layers, &self.nodes, window, count, &mut ids)?;
                 let present = ids.iter().zip(window..).filter(|(id, _)| id.is_some());
-                holes.extend(
-                    present.map(|(_, page)| page).filter(|&page| {
-                        layers::state(layers.frozen.iter(), page) == PageState::Zero
-                    }),
-                );
+                holes.extend(present.map(|(_, page)| page).filter(|&page| is_hole(page)));
             }
         }
         Ok(holes)

@@ -213,3 +213,37 @@ fn a_trace_is_what_was_touched_in_order() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
+
+#[test]
+fn a_huge_volume_costs_no_more_than_a_small_one() {
+    const TIB: u64 = 1 << 40;
+    let store = Arc::new(Memory::new());
+    let host = Host::new(store.clone());
+    let disk = MemDisk::new();
+    let volume = host.create(&disk, None, 64 * TIB / P);
+    let places = [0, 5 * TIB, 33 * TIB + 3 * P, 64 * TIB - P];
+    for (n, offset) in places.into_iter().enumerate() {
+        volume.write_at(offset, &page(n as u64)).unwrap();
+    }
+    let first = seal(&volume, &store);
+    assert_eq!(first.dirty_bytes, 4 * P);
+    // Everything but the ends goes: one record, and one look at what the base has.
+    volume.discard(P, 64 * TIB - 2 * P).unwrap();
+    volume.write_at(20 * TIB, &page(20)).unwrap();
+    volume.flush().unwrap();
+    assert!(volume.stats().active.journal_bytes < 8192);
+    drop(volume);
+    let volume = host.open(&disk).unwrap();
+    let second = seal(&volume, &store);
+    assert_eq!(second.dirty_bytes, P);
+    for (offset, expected) in [
+        (0, page(0)),
+        (5 * TIB, vec![0; PAGE]),
+        (20 * TIB, page(20)),
+        (33 * TIB + 3 * P, vec![0; PAGE]),
+        (64 * TIB - P, page(3)),
+    ] {
+        assert!(read(&volume, offset, PAGE).unwrap() == expected, "{offset}");
+    }
+    assert!(store.len() < 60, "{} chunks", store.len());
+}

@@ -406,3 +406,21 @@ fn reading_ahead_waits_for_nobody() {
     }
     moody.be(Mood::Well);
 }
+
+#[test]
+fn a_cache_that_cannot_be_written_fails_no_read() {
+    let (moody, _host, volume) = on_moody();
+    // So small that it soon needs a new segment, which it cannot make.
+    let host = Host::with_cache(moody.clone(), 1);
+    let volume = host.create(&MemDisk::new(), volume.base(), PAGES);
+    std::fs::remove_dir_all(host.dir.path()).unwrap();
+    let expected: Vec<u8> = (0..PAGES).flat_map(page).collect();
+    for _ in 0..2 {
+        assert!(read(&volume, 0, expected.len()).unwrap() == expected);
+    }
+    assert!(moody.asked().len() as u64 >= PAGES);
+    assert!(host.fetcher.cache().stats().failures > 0);
+    volume.write_at(3, b"part").unwrap();
+    assert_eq!(seal(&volume, &moody.store).dirty_bytes, P);
+    assert_eq!(read(&volume, 3, 4).unwrap(), b"part");
+}
