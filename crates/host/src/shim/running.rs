@@ -109,6 +109,9 @@ impl Running {
         let print =
             CheckpointPrint { total_ms: began.elapsed().as_millis() as u64, ..written.print };
         self.guest.kill();
+        // These volumes end here, but this way what they held stays in the host's cache: going on
+        // here needs nothing from the repository. What fails is only fetched again.
+        let _ = self.adopt(&written.sealed);
         match moved {
             Some(_) => Ok(Outcome::Advanced(print)),
             None => Ok(Outcome::Branched(print)),
@@ -177,7 +180,13 @@ impl Running {
         };
         let written = seal::write(&self.store, &plan, began)?;
         let state = InstanceState::Stopped;
-        match seal::publish(&self.store, &self.head, self.generation, written.id, state)? {
+        let published =
+            seal::publish(&self.store, &self.head, self.generation, written.id, state)?;
+        for (disk, sealed) in self.volumes.disks.iter().zip(&written.sealed) {
+            // As after a suspend: the next start finds its pages on this host.
+            let _ = disk.adopt(sealed);
+        }
+        match published {
             Some(_) => Ok(written.id.to_string()),
             None => Err(Failure::new(
                 "fenced",
