@@ -180,8 +180,7 @@ impl Running {
         };
         let written = seal::write(&self.store, &plan, began)?;
         let state = InstanceState::Stopped;
-        let published =
-            seal::publish(&self.store, &self.head, self.generation, written.id, state)?;
+        let published = seal::publish(&self.store, &self.head, self.generation, written.id, state)?;
         for (disk, sealed) in self.volumes.disks.iter().zip(&written.sealed) {
             // As after a suspend: the next start finds its pages on this host.
             let _ = disk.adopt(sealed);
