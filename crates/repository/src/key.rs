@@ -68,28 +68,30 @@ fn checksum(key: &[u8; 32]) -> [u8; 4] {
     [digest[0], digest[1], digest[2], digest[3]]
 }
 
-/// Writes the key into the repository's folder, mode 0600, in one step.
-///
-/// Only for a folder without a configuration, or whose configuration this key made: a key that
-/// is there already was left by an `init` that died.
-pub(crate) fn write_key_file(folder: &Path, key: &MasterKey) -> Result<(), RepositoryError> {
+/// Places a key in the folder of a repository that has no configuration yet, mode 0600, in one
+/// step. Gives the key that is there then: one that another `init` placed, which died or is
+/// racing us, stays, so that it fits whichever configuration is created.
+pub(crate) fn place_key_file(folder: &Path, key: &MasterKey) -> Result<MasterKey, RepositoryError> {
     let path = folder.join(KEY);
     let temporary = folder.join(format!("{KEY}-{}", hex(&ambient::random::<8>())));
     let error = local_error(&path);
-    let write = || {
+    let place = || {
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(export_key(key).as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        fs::rename(&temporary, &path)?;
+        fs::hard_link(&temporary, &path)?;
         fs::File::open(folder)?.sync_all()
     };
-    write().map_err(|e| {
-        // A part of a key must not stay behind.
-        let _ = fs::remove_file(&temporary);
-        error(e)
-    })
+    let placed = place();
+    // Its second name, or a part of it: neither must stay behind.
+    let _ = fs::remove_file(&temporary);
+    match placed {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+        other => other.map_err(&error)?,
+    }
+    read_key_file(folder)?.ok_or_else(|| error(ErrorKind::NotFound.into()))
 }
 
 /// Reads the key from the repository's folder, if it is there.
@@ -135,9 +137,10 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         assert!(read_key_file(dir.path()).unwrap().is_none());
-        write_key_file(dir.path(), &new_key()).unwrap();
         let key = new_key();
-        write_key_file(dir.path(), &key).unwrap();
+        assert_eq!(place_key_file(dir.path(), &key).unwrap().expose(), key.expose());
+        let second = place_key_file(dir.path(), &new_key()).unwrap();
+        assert_eq!(second.expose(), key.expose(), "the first stays");
         assert_eq!(read_key_file(dir.path()).unwrap().unwrap().expose(), key.expose());
         let mode = fs::metadata(dir.path().join(KEY)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -1,7 +1,7 @@
 //! Making a repository, and opening one.
 //!
 //! Opening goes: configuration (is it one, is it ours to read), key check (before anything is
-//! decrypted), probe (may this store be trusted), index.
+//! decrypted), probe (may this store be trusted; once for each host), index.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -15,7 +15,7 @@ use objects::{ObjectError, Objects, ProbeError, probe};
 
 use crate::config::{CONFIG_BYTES_MAX, Config};
 use crate::index::{Index, LocalDir};
-use crate::key::{KeyPlace, read_key_file, write_key_file};
+use crate::key::{KeyPlace, place_key_file, read_key_file};
 use crate::layout::CONFIG;
 use crate::pack_ciphers::PackCiphers;
 use crate::sessions::Sessions;
@@ -28,7 +28,9 @@ pub const GRACE_MS: u64 = 3_600_000;
 /// How a repository is to be made.
 #[derive(Debug, Clone)]
 pub struct Init {
-    /// The key of a private repository; none makes a public one.
+    /// The key of a private repository; none makes a public one. With
+    /// [`KeyPlace::InRepository`], a key that an `init` which died left in the folder is taken
+    /// instead: see [`Repository::key`].
     pub key: Option<MasterKey>,
     /// Where that key is kept.
     pub key_place: KeyPlace,
@@ -77,30 +79,36 @@ impl Repository {
             Err(error) => return Err(error.into()),
         }
         probe(&*objects).map_err(RepositoryError::Probe)?;
+        let key = match (&init.key, init.key_place) {
+            (Some(key), KeyPlace::InRepository) => {
+                let folder = objects.folder().ok_or_else(|| RepositoryError::Invalid {
+                    what: "a key inside the repository",
+                    detail: "only a repository in a folder can hold its key".to_owned(),
+                })?;
+                Some(place_key_file(folder, key)?)
+            }
+            (key, _) => key.clone(),
+        };
         let repository = RepositoryId(ambient::random());
-        let cipher = cipher_of(init.key.as_ref(), repository);
+        let cipher = cipher_of(key.as_ref(), repository);
         let config = Config {
             repository,
             cipher: cipher.kind(),
             key_check: cipher.key_check(),
             grace_ms: init.grace_ms,
         };
-        if let (Some(key), KeyPlace::InRepository) = (&init.key, init.key_place) {
-            let folder = objects.folder().ok_or_else(|| RepositoryError::Invalid {
-                what: "a key inside the repository",
-                detail: "only a repository in a folder can hold its key".to_owned(),
-            })?;
-            write_key_file(folder, key)?;
-        }
         match objects.put_new(CONFIG, Bytes::from(config.encode())) {
             Err(ObjectError::AlreadyExists { .. }) => {
                 return Err(RepositoryError::ExistsAlready { location });
             }
             other => other?,
         }
-        let open =
-            Open { key: init.key.clone(), local_dir: init.local_dir.clone(), sources: Vec::new() };
-        Self::assemble(objects, config, cipher, open, true)
+        let local = match &init.local_dir {
+            Some(dir) => Some(Arc::new(LocalDir::open(dir, repository)?)),
+            None => None,
+        };
+        let open = Open { key, ..Open::default() };
+        Self::assemble(objects, config, cipher, open, local, true)
     }
 
     /// Opens a repository.
@@ -129,17 +137,12 @@ impl Repository {
         }
         let cipher = cipher_of(open.key.as_ref(), config.repository);
         cipher.verify_key(&config.key_check).map_err(|_| RepositoryError::WrongKey { location })?;
-        let writable = match probe(&*objects) {
-            Ok(()) => objects.features().write && !newer_to_writers,
-            // Who may only read can still read.
-            Err(ProbeError::Object(ObjectError::ReadOnly { .. } | ObjectError::Denied { .. })) => {
-                false
-            }
-            // A full store can still be read, and be emptied.
-            Err(ProbeError::Object(ObjectError::NoSpace { .. })) => !newer_to_writers,
-            Err(error) => return Err(RepositoryError::Probe(error)),
+        let local = match &open.local_dir {
+            Some(dir) => Some(Arc::new(LocalDir::open(dir, config.repository)?)),
+            None => None,
         };
-        Self::assemble(objects, config, cipher, open, writable)
+        let writable = may_be_written(&*objects, local.as_deref())? && !newer_to_writers;
+        Self::assemble(objects, config, cipher, open, local, writable)
     }
 
     fn assemble(
@@ -147,12 +150,9 @@ impl Repository {
         config: Config,
         cipher: Cipher,
         open: Open,
+        local: Option<Arc<LocalDir>>,
         writable: bool,
     ) -> Result<Self, RepositoryError> {
-        let local = match &open.local_dir {
-            Some(dir) => Some(Arc::new(LocalDir::open(dir, config.repository)?)),
-            None => None,
-        };
         let inner = Inner {
             objects,
             config,
@@ -180,6 +180,43 @@ impl Repository {
         } else {
             Err(ObjectError::ReadOnly { location: self.location() }.into())
         }
+    }
+}
+
+/// Whether the store can be written; an error when it must not be. A host that has proven it
+/// once does not again, as long as the configuration lies there with the same date: then it is
+/// the same store.
+fn may_be_written(
+    objects: &dyn Objects,
+    local: Option<&LocalDir>,
+) -> Result<bool, RepositoryError> {
+    if !objects.features().write {
+        return Ok(false);
+    }
+    let store = match local {
+        Some(_) => {
+            let meta = objects.head(CONFIG)?;
+            format!("{} {}", objects.location(), meta.modified_unix_ms)
+        }
+        None => String::new(),
+    };
+    if local.is_some_and(|local| local.was_probed(&store)) {
+        return Ok(true);
+    }
+    match probe(objects) {
+        Ok(()) => {
+            if let Some(local) = local {
+                local.remember_probe(&store);
+            }
+            Ok(true)
+        }
+        // Who may only read can still read.
+        Err(ProbeError::Object(ObjectError::ReadOnly { .. } | ObjectError::Denied { .. })) => {
+            Ok(false)
+        }
+        // A full store can still be read, and be emptied.
+        Err(ProbeError::Object(ObjectError::NoSpace { .. })) => Ok(true),
+        Err(error) => Err(RepositoryError::Probe(error)),
     }
 }
 

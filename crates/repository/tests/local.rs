@@ -59,6 +59,26 @@ fn a_second_open_reads_only_what_is_new() {
 }
 
 #[test]
+fn a_store_is_probed_once_and_again_when_it_is_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = Arc::new(Memory::new());
+    let counted = Arc::new(Counted::new(Arc::clone(&memory)));
+    let objects: Arc<dyn Objects> = Arc::clone(&counted) as _;
+    let repository = init(&objects, dir.path());
+    let writes = || {
+        let before = counted.counts().writes;
+        open(&objects, &repository, dir.path());
+        counted.counts().writes - before
+    };
+    assert_eq!([writes(), writes(), writes()], [2, 0, 0]);
+    // Everything was copied to another store behind the same address.
+    let config = memory.get("config", 4096).unwrap();
+    memory.delete("config").unwrap();
+    memory.put_new("config", config).unwrap();
+    assert_eq!([writes(), writes()], [2, 0]);
+}
+
+#[test]
 fn large_segments_live_in_files_and_merge() {
     let dir = tempfile::tempdir().unwrap();
     let objects: Arc<dyn Objects> = Arc::new(Memory::new());

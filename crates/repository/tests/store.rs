@@ -91,6 +91,25 @@ fn keys_are_told_apart() {
 }
 
 #[test]
+fn a_folder_may_hold_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = objects::create(dir.path().to_str().unwrap()).unwrap();
+    // An `init` that died left its key.
+    let left = dir.path().join("key");
+    std::fs::write(&left, repository::export_key(&new_key()).as_bytes()).unwrap();
+    let key_place = repository::KeyPlace::InRepository;
+    let init = Init { key: Some(new_key()), key_place, ..Init::default() };
+    let made = Repository::init(Arc::clone(&folder), &init).unwrap();
+    let opened = Repository::open(Arc::clone(&folder), Open::default()).unwrap();
+    assert_eq!(opened.key().unwrap().expose(), made.key().unwrap().expose());
+    std::fs::remove_file(&left).unwrap();
+    let without = Repository::open(Arc::clone(&folder), Open::default());
+    assert!(matches!(without, Err(RepositoryError::NeedsKey { .. })));
+    let memory: Arc<dyn Objects> = Arc::new(Memory::new());
+    assert!(matches!(Repository::init(memory, &init), Err(RepositoryError::Invalid { .. })));
+}
+
+#[test]
 fn a_ref_is_advanced_by_one_and_fences_the_other() {
     let objects: Arc<dyn Objects> = Arc::new(Memory::new());
     let here = private(&objects);

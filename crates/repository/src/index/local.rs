@@ -4,6 +4,7 @@
 //! ```text
 //! <local_dir>/<repository id>/seg-<random>       entries (see `file`)
 //! <local_dir>/<repository id>/state-<number>     packs and segments after object <number>
+//! <local_dir>/<repository id>/probed             the store that passed the probe
 //! ```
 //!
 //! Every file is written under another name, renamed, and never changed, so any number of
@@ -30,6 +31,7 @@ use crate::wire::{Malformed, Reader, hex, unhex};
 const MAGIC: &[u8; 8] = b"cltvlst1";
 const SEGMENT: &str = "seg-";
 const STATE: &str = "state-";
+const PROBED: &str = "probed";
 /// The largest state that is read: four million packs.
 const STATE_BYTES_MAX: u64 = 256 << 20;
 /// Segments that no state names are removed when they are older than this: another process may
@@ -71,6 +73,16 @@ impl LocalDir {
             .map_err(|error| failed(&path, &error))?;
         self.tidy(index);
         Ok(())
+    }
+
+    /// Whether this store passed the probe.
+    pub(crate) fn was_probed(&self, store: &str) -> bool {
+        fs::read(self.dir.join(PROBED)).is_ok_and(|kept| kept == store.as_bytes())
+    }
+
+    /// Remembers that this store passed the probe. If that fails, it is only asked again.
+    pub(crate) fn remember_probe(&self, store: &str) {
+        let _ = fs::write(self.dir.join(PROBED), store);
     }
 
     /// Throws everything away.
@@ -124,8 +136,10 @@ impl LocalDir {
                 .strip_prefix(STATE)
                 .and_then(number_of)
                 .is_some_and(|number| number < index.applied);
-            let unnamed =
-                !name.starts_with(STATE) && !named.contains(&name.as_str()) && self.is_old(&name);
+            let unnamed = name != PROBED
+                && !name.starts_with(STATE)
+                && !named.contains(&name.as_str())
+                && self.is_old(&name);
             if older || unnamed {
                 let _ = fs::remove_file(self.dir.join(name));
             }
