@@ -272,7 +272,7 @@ impl Store {
             let current = refs.read(APPLIANCE, name.as_str())?;
             let generation = refs.current(APPLIANCE, name.as_str())?.unwrap_or_default();
             if let Some(value) = &current
-                && first_root(&value).is_ok_and(|root| VersionId::from(root) == version)
+                && first_root(value).is_ok_and(|root| VersionId::from(root) == version)
             {
                 return Ok(());
             }

@@ -95,7 +95,7 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
         return Err(RecordError::field("cpus", wire.cpus));
     }
     let memory = wire.memory_bytes;
-    if memory == 0 || memory % (1 << 20) != 0 || memory > BYTES_MAX {
+    if memory == 0 || !memory.is_multiple_of(1 << 20) || memory > BYTES_MAX {
         return Err(RecordError::field("memory_bytes", memory));
     }
     if wire.disks.len() > DEVICES_MAX || wire.nics.len() > DEVICES_MAX {
@@ -104,7 +104,7 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
     let mut disks = Vec::with_capacity(wire.disks.len());
     for disk in wire.disks {
         let size = disk.size_bytes;
-        if size == 0 || size % page != 0 || size > BYTES_MAX {
+        if size == 0 || !size.is_multiple_of(page) || size > BYTES_MAX {
             return Err(RecordError::field("size_bytes", size));
         }
         let name = model::Name::new(&disk.name)

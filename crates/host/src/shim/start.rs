@@ -275,7 +275,6 @@ impl BootFiles {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the whole situation of a start")]
 fn open_volumes(
     local: &LocalDir,
     claim: &Claim,

@@ -202,7 +202,7 @@ pub fn print(volume: &Volume) -> VolumePrint {
         name: volume.name().to_owned(),
         manifest: volume.base().map(|id| id.to_string()),
         size_bytes: volume.size_bytes(),
-        dirty_bytes: Some((stats.active.data_pages + stats.frozen.data_pages) as u64 * page),
+        dirty_bytes: Some((stats.active.data_pages + stats.frozen.data_pages) * page),
         fetched_bytes: Some(stats.fetched_bytes),
         cached_bytes: Some(stats.cache_hits * page),
     }
