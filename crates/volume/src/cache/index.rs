@@ -90,24 +90,34 @@ impl Index {
         let rows = (chunks * 2 / ENTRIES as u64).max(1);
         let header = header_bytes(rows);
         let path = dir.join("index");
-        if let Ok(file) = File::options().read(true).write(true).open(&path) {
+        let existing = || -> io::Result<Option<File>> {
+            let file = File::options().read(true).write(true).open(&path)?;
             let mut found = [0; 64];
-            if file.read_exact_at(&mut found, 0).is_ok() && is_same(&found, &header) {
-                return Ok(Self::new(file, rows));
-            }
-        }
-        // Made under a name of its own and then renamed: nobody sees half a header.
+            let fits = file.read_exact_at(&mut found, 0).is_ok() && is_same(&found, &header);
+            Ok(fits.then_some(file))
+        };
+        let is_other = match existing() {
+            Ok(Some(file)) => return Ok(Self::new(file, rows)),
+            found => found.is_ok(),
+        };
+        // Made under a name of its own: nobody sees half a header.
         let new_path = dir.join(format!("index.new-{:016x}", random()));
-        let made = || {
+        let make = || {
             let file = File::options().read(true).write(true).create_new(true).open(&new_path)?;
             file.set_len(HEADER_BYTES as u64 + rows * ROW_BYTES as u64)?;
             file.write_all_at(&header, 0)?;
-            std::fs::rename(&new_path, &path)?;
-            Ok(Self::new(file, rows))
+            if is_other || std::fs::hard_link(&new_path, &path).is_err() {
+                // Another process was first: then there shall be one index, not two.
+                if !is_other && let Ok(Some(theirs)) = existing() {
+                    return Ok(theirs);
+                }
+                std::fs::rename(&new_path, &path)?;
+            }
+            Ok(file)
         };
-        made().inspect_err(|_| {
-            let _ = std::fs::remove_file(&new_path);
-        })
+        let made = make();
+        let _ = std::fs::remove_file(&new_path);
+        made.map(|file| Self::new(file, rows))
     }
 
     fn new(file: File, rows: u64) -> Self {

@@ -176,3 +176,19 @@ fn many_threads_share_it() {
     assert_eq!(cache.stats().failures, 0);
     assert!(cache.stats().hits > 1000);
 }
+
+#[test]
+fn processes_that_start_at_once_share_one_index() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let caches: Vec<Cache> = std::thread::scope(|scope| {
+            let open = || Cache::open(dir.path(), 1 << 20).unwrap();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        keep(&caches[0], &[chunk(1)]);
+        assert!(caches.iter().all(|cache| there(cache, &[chunk(1)]) == [true]));
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.filter(|name| name.to_string_lossy().contains("new")).count(), 0);
+    }
+}
