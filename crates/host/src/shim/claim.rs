@@ -59,7 +59,10 @@ pub fn claim(store: &Store, host: &HostDir, name: &Name, start: &Start) -> Resul
             (generation, head)
         }
     };
-    let head = Head { state: InstanceState::Running, lease: Some(lease(host)), ..head };
+    // After a crash or a take-over a memory may go on that has gone on before.
+    let vmgenid =
+        if head.state == InstanceState::Running { ambient::random() } else { head.vmgenid };
+    let head = Head { state: InstanceState::Running, lease: Some(lease(host)), vmgenid, ..head };
     let version = store.version(head.version)?;
     let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
     match store.advance(generation, &head)? {

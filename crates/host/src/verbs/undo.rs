@@ -67,7 +67,14 @@ impl Host {
         } else {
             InstanceState::Stopped
         };
-        let moved = Head { checkpoint: Some(target), state: resumed, lease: None, ..current };
+        let moved = Head {
+            checkpoint: Some(target),
+            state: resumed,
+            lease: None,
+            // Its memory goes on a second time from there: it must not draw the same randomness.
+            vmgenid: ambient::random(),
+            ..current
+        };
         if store.advance(generation, &moved)? == Advance::Fenced {
             return Err(Failure::new(
                 "fenced",
