@@ -108,3 +108,20 @@ impl ObjectError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errno_keeps_its_meaning() {
+        // ENOSPC, EDQUOT, EROFS, EACCES, EIO, ESTALE.
+        let of = |errno| ObjectError::from_io("r", "k", &io::Error::from_raw_os_error(errno));
+        assert!(matches!(of(28), ObjectError::NoSpace { .. }));
+        assert!(matches!(of(122), ObjectError::NoSpace { .. }));
+        assert!(matches!(of(30), ObjectError::ReadOnly { .. }));
+        assert!(matches!(of(13), ObjectError::Denied { .. }));
+        assert!(of(5).is_transient());
+        assert!(of(116).is_transient());
+    }
+}

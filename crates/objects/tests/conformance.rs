@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::check;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use objects::{Features, Folder, Memory, ObjectError, Objects, Patience, Remote, probe};
+use objects::{Features, Memory, ObjectError, Objects, Patience, Remote, probe};
 
 const BOTH: Features = Features { list: true, write: true };
 
@@ -78,15 +78,4 @@ fn a_store_that_ignores_conditions_is_refused() {
     let error = probe(&store).unwrap_err();
     assert!(error.to_string().contains("ignores conditional puts"), "{error}");
     assert_eq!(store.list("").unwrap(), [], "the probe cleans up");
-}
-
-#[test]
-fn a_full_folder_says_so() {
-    // /dev/full cannot hold a folder; a file system of one page can.
-    let dir = tempfile::tempdir().unwrap();
-    let folder = Folder::create(dir.path()).unwrap();
-    let faults = objects::Faults::new(Arc::new(folder));
-    faults.full_at_write(0);
-    let error = faults.put_new("a", Bytes::new()).unwrap_err();
-    assert!(matches!(error, ObjectError::NoSpace { .. }), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Stores files into a new private repository in a folder and says how fast:
 //! `cargo run --release -p repository --example store -- FOLDER FILE...`
 //!
-//! Reads the last repository back afterwards, and compares.
+//! Reads a chunk of each frame back afterwards; what is fetched is verified against its id.
 
 use std::fs::File;
 use std::io::Read;
