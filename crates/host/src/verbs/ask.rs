@@ -31,10 +31,24 @@ impl Host {
         Err(shim::claim::not_found(name))
     }
 
+    /// Whether an instance runs here. A shim that is about to end is waited for.
+    pub(super) fn runs_here(&self, name: &Name) -> Result<bool> {
+        if !socket::is_alive(self.local(name).path()) {
+            return Ok(false);
+        }
+        let ending = self.status(name).is_some_and(|status| {
+            matches!(status.state.as_str(), "failed" | "suspended" | "stopped")
+        });
+        if ending {
+            self.await_end(name)?;
+        }
+        Ok(!ending)
+    }
+
     /// Asks the shim of an instance that runs here; says what it is doing when it does not.
     fn ask(&self, name: &Name, request: &Request, timeout: Duration) -> Result<Reply> {
         let local = self.local(name);
-        if socket::is_alive(local.path()) {
+        if self.runs_here(name)? {
             return socket::ask(local.path(), request, timeout).map_err(|f| named(f, name));
         }
         let store = self.store()?;
@@ -129,9 +143,7 @@ impl Host {
     /// Powers it off.
     pub fn stop(&self, name: &Name, force: bool, timeout: Duration) -> Result<StatePrint> {
         let store = self.store()?;
-        if !socket::is_alive(self.local(name).path())
-            && self.state_of(&store, name)? == InstanceState::Suspended
-        {
+        if !self.runs_here(name)? && self.state_of(&store, name)? == InstanceState::Suspended {
             return Err(Failure::new(
                 "state",
                 format!("{name} is suspended: its memory is kept"),
@@ -172,7 +184,7 @@ impl Host {
         if current.head.is_none() && local.read()?.is_none() && !local.path().exists() {
             return Err(shim::claim::not_found(name));
         }
-        if socket::is_alive(local.path()) {
+        if self.runs_here(name)? {
             if !force {
                 return Err(Failure::new(
                     "state",

@@ -9,7 +9,7 @@ use crate::record::{Head, Why};
 use crate::shim::claim;
 use crate::shim::order::Start;
 use crate::store::{Advance, Store};
-use crate::{Host, ports, socket};
+use crate::{Host, ports};
 
 impl Host {
     /// Forks an instance: as it is now, or from a checkpoint or branch of it.
@@ -81,7 +81,7 @@ impl Host {
         if let Some(wanted) = &options.at {
             return Ok((store.find_checkpoint(parent, wanted)?, 0.0));
         }
-        if socket::is_alive(self.local(name).path()) {
+        if self.runs_here(name)? {
             let taken = self.checkpoint_for(name, None, Why::Fork)?;
             let id = taken
                 .checkpoint

@@ -110,7 +110,7 @@ impl Host {
     }
 
     /// What the shim of an instance says, if one answers.
-    fn status(&self, name: &Name) -> Option<Status> {
+    pub(super) fn status(&self, name: &Name) -> Option<Status> {
         let local = self.local(name);
         match socket::ask(local.path(), &Request::Status, STATUS_TIMEOUT) {
             Ok(Reply::Status(status)) => Some(*status),

@@ -38,8 +38,7 @@ impl Host {
             Some(name) => name.clone(),
             None => self.free_name(&store, &options.appliance)?,
         };
-        let local = self.local(&name);
-        if socket::is_alive(local.path()) {
+        if self.runs_here(&name)? {
             return Err(Failure::new(
                 "exists",
                 format!("there is an instance {name} already (running)"),
@@ -60,7 +59,7 @@ impl Host {
         let name = &options.name;
         let store = self.store()?;
         let local = self.local(name);
-        if socket::is_alive(local.path()) {
+        if self.runs_here(name)? {
             let paused = matches!(
                 socket::ask(local.path(), &Request::Status, Duration::from_secs(5)),
                 Ok(Reply::Status(status)) if status.state == "paused"

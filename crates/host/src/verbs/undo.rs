@@ -9,7 +9,7 @@ use crate::record::Head;
 use crate::shim::claim;
 use crate::shim::order::Start;
 use crate::store::{Advance, Store};
-use crate::{Host, ports, socket};
+use crate::{Host, ports};
 
 impl Host {
     /// Goes back to checkpoint `to` (default: the last one; when nothing has happened since, the
@@ -20,8 +20,8 @@ impl Host {
         let Some((_, head)) = store.head(name)?.head else {
             return Err(claim::not_found(name));
         };
+        let runs_here = self.runs_here(name)?;
         let state = self.state_of(&store, name)?;
-        let runs_here = socket::is_alive(self.local(name).path());
         if state == InstanceState::Running && !runs_here {
             let host = head.lease.map_or_else(String::new, |lease| lease.holder_name);
             return Err(Failure::new(
