@@ -28,7 +28,7 @@ impl<T> Placed<T> {
 }
 
 /// A path that is relative and never climbs: it can only mean something below a folder, as long
-/// as no symbolic link on the way says otherwise (see [`RelativePath::open`]).
+/// as no symbolic link on the way says otherwise.
 #[derive(Debug, Clone)]
 pub(crate) struct RelativePath(String);
 

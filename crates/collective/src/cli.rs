@@ -119,7 +119,7 @@ pub struct Run {
 /// How an instance is started.
 #[derive(Args, Clone)]
 pub struct Start {
-    /// Publish a port: [ADDRESS:]HOST:GUEST; host port 0 takes a free one
+    /// Publish a port: HOST:GUEST or ADDRESS:HOST:GUEST; host port 0 takes a free one
     #[arg(short = 'p', long = "publish", value_name = "PORTS")]
     pub publish: Vec<String>,
     /// What runs the CPUs: auto, kvm or tcg

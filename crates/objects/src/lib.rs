@@ -12,7 +12,7 @@
 //!
 //! Invariants
 //! * **`put_new` is the only way in which anything that matters is written.** It creates, never
-//!   overwrites, and when it returns the object is durable. [`probe`] refuses stores that
+//!   overwrites, and when it returns the object is durable. [`probe()`] refuses stores that
 //!   ignore the condition.
 //! * A reader sees an object whole or not at all.
 //! * Nothing here knows what a pack, an index or a ref is.
