@@ -27,17 +27,35 @@ use crate::CHUNK_BYTES_MAX;
 
 /// The most chunks in one frame.
 pub const FRAME_CHUNKS_MAX: usize = 1024;
-/// How many pages a writer puts together: chosen by measurement, see `docs/format/chunk.md`.
-pub const FRAME_CHUNKS: usize = 32;
-/// After how many bytes a writer closes a frame although it has fewer chunks.
-pub const FRAME_BYTES: usize = FRAME_CHUNKS * 4096 + 4096;
 /// The most plaintext in one frame that any reader has to accept, bytes: a table and one chunk
 /// of the largest size beside a full frame.
 pub const FRAME_BYTES_MAX: usize = 2 * CHUNK_BYTES_MAX;
-/// The zstd level that writers use: chosen by measurement, see `docs/format/chunk.md`.
-pub const LEVEL: i32 = 3;
+
+/// How much a writer does to make frames small. Both were chosen by measurement, see
+/// `docs/format/chunk.md`; readers do not care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effort {
+    /// Pages that are put together.
+    pub pages: usize,
+    /// zstd's level.
+    pub level: i32,
+}
+
+impl Effort {
+    /// Somebody waits for it: checkpoints.
+    pub const QUICK: Self = Self { pages: 32, level: 2 };
+    /// It is stored once and fetched by many: what a build makes.
+    pub const THOROUGH: Self = Self { pages: 64, level: 6 };
+
+    /// After how many bytes a frame is closed although it has fewer chunks.
+    fn bytes(self) -> usize {
+        self.pages * 4096 + 4096
+    }
+}
 
 const HEAD_BYTES: usize = 8;
+/// What [`crate::crypt`] appends to a frame.
+const SEAL_BYTES: usize = 16;
 const CODEC_STORED: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
 
@@ -68,11 +86,13 @@ pub enum FrameError {
 
 /// Collects chunks and makes frames of them, one after another.
 pub struct FrameBuilder {
+    effort: Effort,
     ids: Vec<ChunkId>,
     lengths: Vec<u32>,
+    /// The chunks, behind room for the largest table of lengths: so a body needs no copy.
     bytes: Vec<u8>,
-    body: Vec<u8>,
-    compressor: Option<(i32, Compressor<'static>)>,
+    packed: Vec<u8>,
+    compressor: Option<Compressor<'static>>,
 }
 
 /// A finished frame.
@@ -86,16 +106,20 @@ pub struct Frame {
     pub bytes: Vec<u8>,
 }
 
-impl Default for FrameBuilder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl FrameBuilder {
     /// Without any chunk.
-    pub fn new() -> Self {
-        Self { ids: vec![], lengths: vec![], bytes: vec![], body: vec![], compressor: None }
+    ///
+    /// # Panics
+    /// When the effort puts more than [`FRAME_CHUNKS_MAX`] pages together, or none.
+    pub fn new(effort: Effort) -> Self {
+        assert!((1..=FRAME_CHUNKS_MAX).contains(&effort.pages), "{effort:?}");
+        let bytes = vec![0; effort.pages * 4];
+        Self { effort, ids: vec![], lengths: vec![], bytes, packed: vec![], compressor: None }
+    }
+
+    /// What it was made for.
+    pub fn effort(&self) -> Effort {
+        self.effort
     }
 
     /// Takes one chunk.
@@ -115,12 +139,13 @@ impl FrameBuilder {
     /// any chunk.
     pub fn fits(&self, chunk_bytes: usize) -> bool {
         self.ids.is_empty()
-            || self.ids.len() < FRAME_CHUNKS && self.bytes.len() + chunk_bytes <= FRAME_BYTES
+            || self.ids.len() < self.effort.pages
+                && self.plain_bytes() + chunk_bytes <= self.effort.bytes()
     }
 
     /// Whether it has as many chunks as a writer puts together.
     pub fn is_full(&self) -> bool {
-        self.ids.len() >= FRAME_CHUNKS || self.bytes.len() >= FRAME_BYTES
+        self.ids.len() >= self.effort.pages || self.plain_bytes() >= self.effort.bytes()
     }
 
     /// How many chunks it has.
@@ -135,7 +160,12 @@ impl FrameBuilder {
 
     /// Bytes of its chunks together.
     pub fn plain_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.table_room()
+    }
+
+    /// Bytes before the first chunk.
+    fn table_room(&self) -> usize {
+        self.effort.pages * 4
     }
 
     /// The chunks in it, in order.
@@ -146,48 +176,56 @@ impl FrameBuilder {
     /// The bytes of a chunk that is still in it.
     pub fn chunk(&self, slot: usize) -> Option<&[u8]> {
         let length = *self.lengths.get(slot)? as usize;
-        let start: usize = self.lengths[..slot].iter().map(|length| *length as usize).sum();
+        let before: usize = self.lengths[..slot].iter().map(|length| *length as usize).sum();
+        let start = self.table_room() + before;
         Some(&self.bytes[start..start + length])
     }
 
-    /// Makes a frame of the chunks, and is empty again. `level` is zstd's ([`LEVEL`]).
+    /// Makes a frame of the chunks, and is empty again. The frame's bytes have room for what
+    /// sealing adds.
     ///
     /// Bytes that do not compress are stored as they are.
     ///
     /// # Panics
     /// When it is empty.
-    pub fn finish(&mut self, level: i32) -> Frame {
+    pub fn finish(&mut self) -> Frame {
         assert!(!self.is_empty(), "a frame without chunks");
-        self.body.clear();
-        for length in &self.lengths {
-            self.body.extend_from_slice(&length.to_le_bytes());
+        let start = self.table_room() - self.lengths.len() * 4;
+        for (at, length) in self.bytes[start..].chunks_exact_mut(4).zip(&self.lengths) {
+            at.copy_from_slice(&length.to_le_bytes());
         }
-        self.body.extend_from_slice(&self.bytes);
+        let plain_bytes = self.plain_bytes();
+        let is_smaller = self.compress(start);
+        let body = &self.bytes[start..];
 
         let mut head = [0; HEAD_BYTES];
+        head[0] = if is_smaller { CODEC_ZSTD } else { CODEC_STORED };
         head[2..4].copy_from_slice(&(self.ids.len() as u16).to_le_bytes());
-        head[4..8].copy_from_slice(&(self.body.len() as u32).to_le_bytes());
-        let packed = self.compress(level);
-        let mut bytes =
-            Vec::with_capacity(HEAD_BYTES + packed.as_ref().map_or(self.body.len(), Vec::len));
-        head[0] = if packed.is_some() { CODEC_ZSTD } else { CODEC_STORED };
+        head[4..8].copy_from_slice(&(body.len() as u32).to_le_bytes());
+        let encoded = if is_smaller { &self.packed } else { body };
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + encoded.len() + SEAL_BYTES);
         bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(packed.as_deref().unwrap_or(&self.body));
+        bytes.extend_from_slice(encoded);
 
         self.lengths.clear();
-        let plain_bytes = self.bytes.len();
-        self.bytes.clear();
+        self.bytes.truncate(self.effort.pages * 4);
         Frame { ids: std::mem::take(&mut self.ids), plain_bytes, bytes }
     }
 
-    /// The compressed body, or nothing when that would not be smaller.
-    fn compress(&mut self, level: i32) -> Option<Vec<u8>> {
+    /// Compresses the body, which begins at `start`, into `packed`; whether that is smaller.
+    fn compress(&mut self, start: usize) -> bool {
         // Making a context costs more than compressing a frame: it is kept between frames.
-        if self.compressor.as_ref().is_none_or(|(made_for, _)| *made_for != level) {
-            self.compressor = Some((level, Compressor::new(level).ok()?));
+        if self.compressor.is_none() {
+            self.compressor = Compressor::new(self.effort.level).ok();
         }
-        let (_, compressor) = self.compressor.as_mut()?;
-        compressor.compress(&self.body).ok().filter(|packed| packed.len() < self.body.len())
+        let Some(compressor) = &mut self.compressor else { return false };
+        let body = &self.bytes[start..];
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(body.len()));
+        match compressor.compress_to_buffer(body, &mut self.packed) {
+            Ok(packed_bytes) => packed_bytes < body.len(),
+            Err(_) => false,
+        }
     }
 }
 
@@ -291,12 +329,14 @@ mod tests {
     use super::*;
     use crate::id_of;
 
+    const FRAME_CHUNKS: usize = Effort::QUICK.pages;
+
     fn frame_of(chunks: &[&[u8]]) -> Frame {
-        let mut builder = FrameBuilder::new();
+        let mut builder = FrameBuilder::new(Effort::QUICK);
         for chunk in chunks {
             builder.push(id_of(chunk), chunk);
         }
-        builder.finish(LEVEL)
+        builder.finish()
     }
 
     #[test]
@@ -322,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_builder_is_empty_again_and_knows_its_bounds() {
-        let mut builder = FrameBuilder::new();
+        let mut builder = FrameBuilder::new(Effort::QUICK);
         assert!(builder.fits(CHUNK_BYTES_MAX));
         while builder.fits(4096) {
             builder.push(id_of(b""), &[builder.len() as u8; 4096]);
@@ -330,10 +370,10 @@ mod tests {
         assert!(builder.is_full());
         assert_eq!(builder.chunk(3), Some([3; 4096].as_slice()));
         assert_eq!(builder.chunk(FRAME_CHUNKS), None);
-        builder.finish(1);
+        builder.finish();
         assert!(builder.is_empty() && builder.plain_bytes() == 0);
         builder.push(id_of(b"a"), b"a");
-        assert_eq!(decode(&builder.finish(1).bytes, 1).unwrap().len(), 1);
+        assert_eq!(decode(&builder.finish().bytes, 1).unwrap().len(), 1);
     }
 
     #[test]

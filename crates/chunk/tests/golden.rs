@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use chunk::crypt::{Cipher, FrameKind, MasterKey, PackId, RepositoryId};
-use chunk::frame::{Frame, FrameBuilder, LEVEL, decode};
+use chunk::frame::{Effort, Frame, FrameBuilder, decode};
 use chunk::header::{Format, Intent};
 use chunk::{PAGE_BYTES, id_of};
 
@@ -38,10 +38,13 @@ fn page(noise: bool) -> Vec<u8> {
     bytes
 }
 
+/// The writers of the day that the files were made.
+const EFFORT: Effort = Effort { pages: 32, level: 3 };
+
 fn frame(chunks: &[&[u8]]) -> Frame {
-    let mut builder = FrameBuilder::new();
+    let mut builder = FrameBuilder::new(EFFORT);
     chunks.iter().for_each(|chunk| builder.push(id_of(chunk), chunk));
-    builder.finish(LEVEL)
+    builder.finish()
 }
 
 fn ciphers() -> [(&'static str, Cipher); 2] {

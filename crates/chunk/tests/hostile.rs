@@ -1,7 +1,7 @@
 //! Bytes from an adversary: refused, never a panic, never more memory than allowed.
 
 use chunk::crypt::{Cipher, FrameKind, PackId, RepositoryId};
-use chunk::frame::{FRAME_BYTES_MAX, FrameBuilder, LEVEL, decode};
+use chunk::frame::{Effort, FRAME_BYTES_MAX, FrameBuilder, decode};
 use chunk::header::{Format, Intent};
 use chunk::{Verified, id_of};
 use proptest::prelude::*;
@@ -20,9 +20,9 @@ fn chunks() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 fn frame_of(chunks: &[Vec<u8>]) -> Vec<u8> {
-    let mut builder = FrameBuilder::new();
+    let mut builder = FrameBuilder::new(Effort::QUICK);
     chunks.iter().for_each(|chunk| builder.push(id_of(chunk), chunk));
-    builder.finish(LEVEL).bytes
+    builder.finish().bytes
 }
 
 proptest! {

@@ -171,9 +171,14 @@ impl Store {
         Arc::new(self.repository.clone())
     }
 
-    /// A session that writes.
+    /// A session that writes while somebody waits.
     pub fn session(&self) -> Result<Session> {
         Ok(Session { writer: self.repository.writer()?, source: self.source() })
+    }
+
+    /// A session that writes what many will fetch.
+    pub fn thorough_session(&self) -> Result<Session> {
+        Ok(Session { writer: self.repository.thorough_writer()?, source: self.source() })
     }
 
     /// The head of an instance.

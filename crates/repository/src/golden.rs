@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use chunk::crypt::{Cipher, CipherKind, FrameKind, MasterKey, PackId, RepositoryId};
-use chunk::frame::{FrameBuilder, LEVEL, decode};
+use chunk::frame::{Effort, FrameBuilder, decode};
 use chunk::header::Intent;
 use chunk::id_of;
 use model::{ChunkId, Generation};
@@ -77,15 +77,18 @@ fn key() {
     assert_eq!(import_key(&text).unwrap().expose(), key.expose());
 }
 
+/// The writers of the day that the files were made.
+const EFFORT: Effort = Effort { pages: 32, level: 3 };
+
 #[test]
 fn pack() {
     for (name, cipher) in ciphers() {
         let (page, node) = (noise(4096), noise(100));
         let mut builder = PackBuilder::new(&cipher, PackId(counting(0x40)));
         for chunks in [vec![page.as_slice()], vec![&node, &node[..50]]] {
-            let mut frame = FrameBuilder::new();
+            let mut frame = FrameBuilder::new(EFFORT);
             chunks.iter().for_each(|chunk| frame.push(id_of(chunk), chunk));
-            builder.push(&cipher, frame.finish(LEVEL));
+            builder.push(&cipher, frame.finish());
         }
         let (entry, bytes) = builder.finish();
         let bytes = golden(&format!("pack-{name}.bin"), &bytes);

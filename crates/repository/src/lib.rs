@@ -50,6 +50,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use chunk::ChunkSource;
 use chunk::crypt::{Cipher, MasterKey};
+use chunk::frame::Effort;
 use objects::Objects;
 
 pub use check::{CheckProgress, CheckReport, Problem};
@@ -124,9 +125,14 @@ impl Repository {
         Refs::new(self)
     }
 
-    /// A session that stores chunks.
+    /// A session that stores chunks while somebody waits for it.
     pub fn writer(&self) -> Result<PackWriter, RepositoryError> {
-        PackWriter::new(self)
+        PackWriter::new(self, Effort::QUICK)
+    }
+
+    /// A session that takes its time to store chunks in fewer bytes: for what many will fetch.
+    pub fn thorough_writer(&self) -> Result<PackWriter, RepositoryError> {
+        PackWriter::new(self, Effort::THOROUGH)
     }
 
     pub(crate) fn index(&self) -> RwLockReadGuard<'_, index::Index> {

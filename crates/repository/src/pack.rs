@@ -117,8 +117,7 @@ impl PackBuilder {
         Self { cipher: cipher.pack(id), bytes, frames: Vec::new() }
     }
 
-    /// Seals and appends one frame.
-    /// Adds a frame; gives the bytes that it takes.
+    /// Seals and appends one frame; gives the bytes that it takes.
     pub(crate) fn push(&mut self, cipher: &Cipher, frame: Frame) -> u64 {
         let names = frame.ids.iter().map(|id| cipher.stored_name(id)).collect();
         let mut sealed = frame.bytes;

@@ -23,7 +23,7 @@ mod pipeline;
 use std::collections::HashSet;
 
 use chunk::crypt::{PackId, StoredName};
-use chunk::frame::FrameBuilder;
+use chunk::frame::{Effort, FrameBuilder};
 use chunk::{CHUNK_BYTES_MAX, ChunkId, ChunkSink, PAGE_BYTES, Put, SinkError};
 
 use crate::pack::PackEntry;
@@ -69,7 +69,7 @@ pub struct PackWriter {
 }
 
 impl PackWriter {
-    pub(crate) fn new(repository: &Repository) -> Result<Self, RepositoryError> {
+    pub(crate) fn new(repository: &Repository, effort: Effort) -> Result<Self, RepositoryError> {
         repository.must_be_writable()?;
         // What others condemned must be known before anything is deduplicated.
         repository.refresh()?;
@@ -77,8 +77,8 @@ impl PackWriter {
         Ok(Self {
             repository: repository.clone(),
             pipeline: None,
-            pages: FrameBuilder::new(),
-            others: FrameBuilder::new(),
+            pages: FrameBuilder::new(effort),
+            others: FrameBuilder::new(effort),
             unlisted: HashSet::new(),
             relied: HashSet::new(),
             epoch,
@@ -146,7 +146,8 @@ impl PackWriter {
             Some(pipeline) => pipeline,
             none => none.insert(Pipeline::start(&self.repository)?),
         };
-        let full = std::mem::replace(builder, pipeline.empty_builder());
+        let empty = pipeline.empty_builder().unwrap_or_else(|| FrameBuilder::new(builder.effort()));
+        let full = std::mem::replace(builder, empty);
         pipeline.send(full)?;
         let quarter = self.repository.grace_ms() / 4;
         let silent = ambient::now().duration_since(self.listed).as_millis() as u64 >= quarter;

@@ -136,17 +136,22 @@ impl Volume {
         let permits_max = workers * BATCHES_PER_WORKER;
         let cursor = Mutex::new(Cursor { frozen: &layers.frozen, next_page: 0, next_batch: 0 });
         let stopped = AtomicBool::new(false);
-        let (permit, permits) = sync_channel::<()>(permits_max);
+        // A permit is a buffer that was used before.
+        let (permit, permits) = sync_channel::<Vec<u8>>(permits_max);
         let permits = Mutex::new(permits);
         let (done, batches) = sync_channel::<(u64, Result<Batch>)>(permits_max);
         for _ in 0..permits_max {
-            let _ = permit.try_send(());
+            let _ = permit.try_send(Vec::new());
         }
         std::thread::scope(|scope| {
             for _ in 0..workers {
                 let done = done.clone();
                 let (cursor, permits, stopped) = (&cursor, &permits, &stopped);
-                scope.spawn(move || self.hash_batches(layers, cursor, permits, stopped, &done));
+                let work = move || self.hash_batches(layers, cursor, permits, stopped, &done);
+                let thread = std::thread::Builder::new().name("seal-hash".to_owned());
+                if let Err(error) = thread.spawn_scoped(scope, work) {
+                    return Err(VolumeError::io(&self.name, "starting a thread", error));
+                }
             }
             drop(done);
             let put = self.put_batches(&batches, &permit, sink);
@@ -164,29 +169,37 @@ impl Volume {
         &self,
         layers: &Layers,
         cursor: &Mutex<Cursor<'_>>,
-        permits: &Mutex<Receiver<()>>,
+        permits: &Mutex<Receiver<Vec<u8>>>,
         stopped: &AtomicBool,
         done: &SyncSender<(u64, Result<Batch>)>,
     ) {
         while !stopped.load(Ordering::Relaxed) {
             // The others wait at the lock; when the channel is closed, all see it in turn.
-            if lock(permits).recv().is_err() {
+            let Ok(buffer) = lock(permits).recv() else { return };
+            let (batch, pages) = lock(cursor).take();
+            if pages.is_empty() {
                 return;
             }
-            let (batch, pages) = lock(cursor).take();
-            if pages.is_empty() || done.send((batch, self.hash_batch(layers, pages))).is_err() {
+            if done.send((batch, self.hash_batch(layers, pages, buffer))).is_err() {
                 return;
             }
         }
     }
 
-    fn hash_batch(&self, layers: &Layers, pages: Vec<u64>) -> Result<Batch> {
-        let mut bytes = vec![0; pages.len() * PAGE_BYTES];
+    /// Reads pages into `bytes`, whose content does not matter, and finds those that changed.
+    fn hash_batch(&self, layers: &Layers, pages: Vec<u64>, mut bytes: Vec<u8>) -> Result<Batch> {
+        bytes.resize(pages.len() * PAGE_BYTES, 0);
         let mut found = vec![false; pages.len()];
         let mut old = Vec::with_capacity(pages.len());
         for run in runs(&pages, |a, b| b == a + 1) {
             let part = &mut bytes[run.start * PAGE_BYTES..run.end * PAGE_BYTES];
             layers::read(layers.frozen.iter(), pages[run.start], part, &mut found[run])?;
+        }
+        // What is frozen does not change, so there is none; but never bytes of another page.
+        for (page, _) in
+            bytes.chunks_exact_mut(PAGE_BYTES).zip(&found).filter(|(_, found)| !**found)
+        {
+            page.fill(0);
         }
         // One lookup for pages under the same leaf.
         let mut ids = Vec::new();
@@ -214,7 +227,7 @@ impl Volume {
     fn put_batches(
         &self,
         batches: &Receiver<(u64, Result<Batch>)>,
-        permit: &SyncSender<()>,
+        permit: &SyncSender<Vec<u8>>,
         sink: &mut Counting<'_>,
     ) -> Result<(Vec<(u64, ChunkId)>, u64)> {
         let mut changes = Vec::new();
@@ -227,13 +240,13 @@ impl Volume {
                 next_batch += 1;
                 dirty_pages += batch.pages.len() as u64;
                 sink.reused_bytes += (batch.pages.len() - batch.changed.len()) as u64 * PAGE;
-                for (at, id) in batch.changed {
+                for &(at, id) in &batch.changed {
                     let page = &batch.bytes[at * PAGE_BYTES..][..PAGE_BYTES];
                     sink.put(id, page).map_err(|error| self.seal_error(error))?;
                     changes.push((batch.pages[at], id));
                 }
                 // All workers may have ended already.
-                let _ = permit.try_send(());
+                let _ = permit.try_send(batch.bytes);
             }
         }
         Ok((changes, dirty_pages))

@@ -33,7 +33,7 @@ impl Host {
             .map_err(build_failure)?;
 
         progress("storing it in the repository");
-        let mut session = store.session()?;
+        let mut session = store.thorough_session()?;
         let mut volumes = Vec::new();
         let mut blob = |session: &mut crate::store::Session, name: &str, file: &Option<PathBuf>| {
             let Some(file) = file else { return Ok(None) };

@@ -61,7 +61,7 @@ impl Run<'_> {
                 frame.1.push(location.slot);
             }
         })?;
-        let mut writer = self.repository.writer()?;
+        let mut writer = self.repository.thorough_writer()?;
         let mut rewritten = HashSet::new();
         for (pack, frames) in frames {
             let mut frames: Vec<NeededFrame> = frames.into_values().collect();

@@ -10,7 +10,7 @@ use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
 use chunk::crypt::PackId;
-use chunk::frame::{Frame, FrameBuilder, LEVEL};
+use chunk::frame::{Frame, FrameBuilder};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use objects::ObjectError;
 
@@ -117,8 +117,8 @@ impl Pipeline {
     }
 
     /// A builder whose buffers were used before, if one is back.
-    pub(super) fn empty_builder(&self) -> FrameBuilder {
-        self.empties.try_recv().unwrap_or_default()
+    pub(super) fn empty_builder(&self) -> Option<FrameBuilder> {
+        self.empties.try_recv().ok()
     }
 
     /// Hands a frame over; waits while too many are under way.
@@ -197,7 +197,7 @@ fn compress(
     recycle: &Sender<FrameBuilder>,
 ) {
     for mut builder in frames {
-        let frame = builder.finish(LEVEL);
+        let frame = builder.finish();
         // When there are enough empty ones, this one is simply dropped.
         let _ = recycle.try_send(builder);
         if compressed.send(frame).is_err() {

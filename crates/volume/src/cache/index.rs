@@ -71,7 +71,7 @@ impl Place {
 pub enum Known {
     /// It leads to the new place.
     Moves,
-    /// It stays as it is, if its segment is there.
+    /// It stays as it is, if its segment is there, or is the one that the new place is in.
     Stays,
 }
 
@@ -146,7 +146,8 @@ impl Index {
         let own = position(id.as_bytes());
         if known == Known::Stays
             && let Some(entry) = own.and_then(|own| entries(&row).nth(own))
-            && is_there(Place::decode(entry).segment)
+            && let segment = Place::decode(entry).segment
+            && (segment == place.segment || is_there(segment))
         {
             return Ok(());
         }
