@@ -119,6 +119,32 @@ pub struct HistoryPrint {
     pub branch: Option<String>,
 }
 
+/// `cp`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyPrint {
+    /// None: the instance had no checkpoint yet, and it came from its version.
+    pub checkpoint: Option<String>,
+    /// The disk that it was on.
+    pub disk: String,
+    /// Where it is now.
+    pub path: String,
+    pub files: u64,
+    /// Bytes in those files, holes included.
+    pub bytes: u64,
+    /// Devices, pipes and sockets, which are not copied.
+    pub left_out: u64,
+}
+
+/// `mount`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPrint {
+    pub checkpoint: Option<String>,
+    /// When it was taken, RFC 3339, UTC.
+    pub taken: Option<String>,
+    pub dir: String,
+    pub disks: Vec<String>,
+}
+
 /// A verb that only changes the state: `pause`, `unpause`, `stop`, `rm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatePrint {

@@ -67,6 +67,10 @@ pub enum Verb {
     History(One),
     /// Go back to a checkpoint; what is undone is kept as a branch
     Undo(Undo),
+    /// Copy a file or a directory out of a checkpoint
+    Cp(Cp),
+    /// Show a checkpoint's disks and files in a directory, read-only, without running it
+    Mount(Mount),
     /// Start new instances from the same point, each with an identity of its own
     Fork(Fork),
     /// Run a command in the guest; its exit code is passed on
@@ -223,6 +227,32 @@ pub struct Fork {
     pub no_start: bool,
     #[command(flatten)]
     pub start: Start,
+}
+
+#[derive(Args)]
+pub struct Cp {
+    /// What to copy: NAME:/PATH or NAME@CHECKPOINT:/PATH; with NAME:DISK:/PATH on that disk
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// Where to: a directory, or the name of the copy
+    #[arg(value_name = "DESTINATION")]
+    pub destination: PathBuf,
+    /// Replace files that exist
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
+pub struct Mount {
+    /// NAME (its last checkpoint) or NAME@CHECKPOINT
+    #[arg(value_name = "CHECKPOINT")]
+    pub subject: String,
+    /// Where: an empty directory; made if it is not there
+    #[arg(value_name = "DIR")]
+    pub onto: PathBuf,
+    /// Serve it from this process, until it is unmounted
+    #[arg(long)]
+    pub foreground: bool,
 }
 
 #[derive(Args)]

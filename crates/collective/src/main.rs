@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     // The hidden entries: what this program runs itself as.
     match arguments.get(1).and_then(|word| word.to_str()) {
         Some("__shim") => return host::shim::main(&arguments[2..]),
+        Some("__mount") => return host::mount_main(&arguments[2..]),
         Some("__jail") => vmm::jail_main(arguments.into_iter().skip(2)),
         _ => {}
     }

@@ -15,7 +15,7 @@ use fuser::{BackgroundSession, Config, INodeNo, Session, SessionACL};
 
 use crate::bdi::Bdi;
 use crate::error::ExportError;
-use crate::mount::{self, Gone};
+use crate::mount::{self, Access, Gone};
 use crate::outside::Outside;
 use crate::serve::{REQUEST_BYTES_MAX, Server};
 use crate::shared::{Entry, Shared};
@@ -88,7 +88,7 @@ impl Export {
         // Before the mount: see the module doc of `outside`.
         let outside = Outside::start().map_err(failed)?;
         shared.outside_tid.store(outside.tid, Ordering::Relaxed);
-        let device = mount::mount(&dir, allow_other).map_err(failed)?;
+        let device = mount::mount(&dir, Access::Checked { allow_other }).map_err(failed)?;
         let mut export =
             Export { dir, shared, outside, session: None, prefetch_piece: 0, mounted: true };
         export.serve(device, allow_other).map_err(failed)?;

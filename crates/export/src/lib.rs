@@ -83,6 +83,7 @@ mod pool;
 mod serve;
 mod shared;
 mod stale;
+mod tree;
 mod volume;
 
 use std::io;
@@ -91,6 +92,7 @@ pub use error::ExportError;
 pub use export::{Export, Stats};
 pub use options::{Options, Trouble};
 pub use stale::{Stale, cleanup_stale};
+pub use tree::{Node, NodeKind, Tree, TreeMount};
 pub use volume::VolumeFile;
 
 /// Bytes in a page: reads and writes by the kernel are whole pages except at the end of a file.

@@ -18,27 +18,51 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 const NAME: &str = "collective";
 
+/// Who may do what on a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// The kernel checks owners and modes.
+    Checked { allow_other: bool },
+    /// Whoever mounted it may read everything, nobody else anything.
+    ReadOnly,
+}
+
+impl Access {
+    /// Mount options, each after a comma.
+    fn options(self) -> &'static str {
+        match self {
+            Self::Checked { allow_other: false } => ",default_permissions",
+            Self::Checked { allow_other: true } => ",default_permissions,allow_other",
+            Self::ReadOnly => "",
+        }
+    }
+}
+
 /// Mounts a FUSE file system and returns its connection.
-pub(crate) fn mount(dir: &Path, allow_other: bool) -> io::Result<OwnedFd> {
-    match mount_direct(dir, allow_other) {
+pub(crate) fn mount(dir: &Path, access: Access) -> io::Result<OwnedFd> {
+    match mount_direct(dir, access) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            mount_by_helper(dir, allow_other)
+            mount_by_helper(dir, access)
         }
         result => result,
     }
 }
 
-fn mount_direct(dir: &Path, allow_other: bool) -> io::Result<OwnedFd> {
+fn mount_direct(dir: &Path, access: Access) -> io::Result<OwnedFd> {
     let device = File::options().read(true).write(true).open("/dev/fuse")?;
-    let other = if allow_other { ",allow_other" } else { "" };
     let data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions{other}",
+        "fd={},rootmode=40000,user_id={},group_id={}{}",
         device.as_raw_fd(),
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),
+        access.options(),
     );
     let data = CString::new(data)?;
-    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NOATIME;
+    let mut flags =
+        MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NOATIME;
+    if access == Access::ReadOnly {
+        flags |= MountFlags::RDONLY;
+    }
     rustix::mount::mount(NAME, dir, "fuse.collective", flags, data.as_c_str())?;
     Ok(device.into())
 }
@@ -46,12 +70,12 @@ fn mount_direct(dir: &Path, allow_other: bool) -> io::Result<OwnedFd> {
 /// `fusermount3` is setuid root: it opens the device, mounts, and sends the descriptor over the
 /// socket named in its environment. The socket is its standard input, so that nothing else needs
 /// to be inherited.
-fn mount_by_helper(dir: &Path, allow_other: bool) -> io::Result<OwnedFd> {
+fn mount_by_helper(dir: &Path, access: Access) -> io::Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair()?;
-    let mut options =
-        format!("fsname={NAME},subtype={NAME},nodev,nosuid,noexec,noatime,default_permissions");
-    if allow_other {
-        options.push_str(",allow_other");
+    let mut options = format!("fsname={NAME},subtype={NAME},nodev,nosuid,noexec,noatime");
+    options.push_str(access.options());
+    if access == Access::ReadOnly {
+        options.push_str(",ro");
     }
     let mut helper = Command::new("fusermount3")
         .arg("-o")

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`shim`] | the process that owns one running instance: its states, its volumes, its QEMU |
 //! | [`verbs`](self) | what a command does: mostly asking a shim, or starting one |
+//! | [`inside`] | a checkpoint's disks and files, to look at |
 //! | [`record`] | what versions, checkpoints and heads say |
 //! | [`store`] | reading and moving heads in the repository |
 //! | [`local`], [`dir`] | what is kept on this host |
@@ -22,6 +23,7 @@ mod blob;
 pub mod dir;
 mod failure;
 mod ingest;
+mod inside;
 pub mod local;
 mod ports;
 pub mod record;
@@ -38,7 +40,7 @@ pub use failure::{Failure, KINDS, Result};
 pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use verbs::{
-    Accelerator, ForkOptions, ResumeOptions, RunOptions, StartOptions, validate_recipe,
+    Accelerator, ForkOptions, ResumeOptions, RunOptions, StartOptions, mount_main, validate_recipe,
 };
 
 use model::Name;

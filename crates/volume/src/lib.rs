@@ -27,6 +27,7 @@
 //! | `fetch` | [`Fetcher`]: one request per chunk, urgent before background |
 //! | `stall` | waiting for a repository that is away |
 //! | `seal`, `scrub` | overlay -> manifest; repository -> cache |
+//! | `view` | [`View`]: a base alone, to read |
 //! | `disk` | [`Disk`]: the door to the volume's own files |
 //!
 //! # Invariants (absences)
@@ -62,6 +63,7 @@ mod stall;
 mod state;
 mod stats;
 mod trace;
+mod view;
 mod volume;
 
 pub use cache::{Cache, CacheStats};
@@ -74,4 +76,5 @@ pub use scrub::{Scrub, ScrubProgress};
 pub use seal::Sealed;
 pub use stall::{Stall, StallObserver};
 pub use stats::VolumeStats;
+pub use view::View;
 pub use volume::{Volume, VolumeOptions};

@@ -2,6 +2,7 @@
 
 mod appliance;
 mod attach;
+mod files;
 mod instance;
 mod list;
 mod repo;
@@ -35,6 +36,8 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Checkpoint(verb) => done(instance::checkpoint(&global, &verb)),
         Verb::Stop(verb) => done(instance::stop(&global, &verb)),
         Verb::Rm(verb) => done(instance::rm(&global, &verb)),
+        Verb::Cp(verb) => done(files::cp(&global, &verb)),
+        Verb::Mount(verb) => done(files::mount(&global, &verb)),
         Verb::Exec(verb) => attach::exec(&global, &verb),
         Verb::Console(verb) => done(attach::console(&global, &verb)),
         Verb::Screenshot(verb) => done(attach::screenshot(&global, &verb)),

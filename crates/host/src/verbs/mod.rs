@@ -5,6 +5,7 @@
 mod ask;
 mod build;
 mod doctor;
+mod files;
 mod fork;
 mod look;
 mod repo;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use model::{Name, PortMap};
 
 pub use build::validate_recipe;
+pub use files::mount_main;
 
 /// What runs the CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -184,7 +184,7 @@ fn print(name: &Name, report: StartReport, before_ms: u64) -> StartPrint {
 }
 
 /// The program that is started as a shim: this one.
-fn program() -> Result<PathBuf> {
+pub(super) fn program() -> Result<PathBuf> {
     std::env::current_exe()
         .map_err(|e| Failure::from(e).during("cannot find the collective program itself"))
 }
