@@ -148,6 +148,25 @@ pub struct BuildPrint {
     pub volumes: Vec<VolumePrint>,
 }
 
+/// `import`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportPrint {
+    pub appliance: String,
+    pub version: String,
+    pub version_id: String,
+    /// What the file was: `qcow2`, `ova` ...
+    pub format: String,
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    pub logical_bytes: u64,
+    pub stored_bytes: u64,
+    pub reused_bytes: u64,
+    pub total_ms: u64,
+    pub volumes: Vec<VolumePrint>,
+    /// What differs from what the file asked for, and what could not be checked.
+    pub notes: Vec<String>,
+}
+
 /// One volume, as `build` and `inspect` show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumePrint {

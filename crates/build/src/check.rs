@@ -6,7 +6,7 @@ mod disk;
 
 use std::collections::BTreeSet;
 
-use model::{Boot, DiskSpec, DisplaySpec, Hardware, NicSpec, Profile, Ready};
+use model::{Boot, DiskSpec, DisplaySpec, Hardware, NicModel, NicSpec, Profile, Ready};
 use serde_saphyr::{Location, Spanned};
 
 use crate::RecipeError;
@@ -161,7 +161,8 @@ impl Check<'_> {
                 return Err(self.wrong(port, message, "name each port from 1 to 65535 once"));
             }
         }
-        Ok(NicSpec { network, ports: nic.value.ports.iter().map(|port| port.value).collect() })
+        let ports = nic.value.ports.iter().map(|port| port.value).collect();
+        Ok(NicSpec { network, ports, model: NicModel::Virtio })
     }
 
     fn ready(&self, ready: &Spanned<ReadyDoc>, nics: &[NicSpec]) -> Checked<Ready> {

@@ -41,6 +41,8 @@ pub enum Verb {
     Doctor,
     /// Build an appliance from a folder with an appliance.yaml, into the repository
     Build(Build),
+    /// Make an appliance of another program's file: a disk, a CD, an OVA, a Vagrant box
+    Import(Import),
     /// List the appliances of the repository
     Appliances,
     /// Start a new instance of an appliance, and wait until it is ready
@@ -103,6 +105,40 @@ pub struct Build {
     /// Only check the recipe
     #[arg(long)]
     pub validate: bool,
+}
+
+#[derive(Args)]
+pub struct Import {
+    /// The file
+    pub file: PathBuf,
+    /// Name the appliance: NAME or MAKER/NAME
+    #[arg(long)]
+    pub name: String,
+    /// What the file is [default: what its first bytes say; never raw]
+    #[arg(long, value_parser = ["raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso", "ova", "ovf", "box"])]
+    pub format: Option<String>,
+    /// Give the version this number
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub as_version: String,
+    /// How many CPUs [default: as the file says, else 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: Option<u32>,
+    /// How much memory [default: as the file says, else 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// What starts it
+    #[arg(long, default_value = "bios", value_parser = ["bios"])]
+    pub firmware: String,
+    /// What its disks are plugged into: virtio is quicker, sata needs no special driver
+    /// [default: as the file says, else virtio]
+    #[arg(long, value_parser = ["virtio", "sata"])]
+    pub disk_bus: Option<String>,
+    /// What its network cards are [default: as the file says, else virtio]
+    #[arg(long, value_parser = ["virtio", "e1000"])]
+    pub nic: Option<String>,
+    /// With a CD: the size of the empty disk beside it [default: 16GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_size: Option<String>,
 }
 
 #[derive(Args)]

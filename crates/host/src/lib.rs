@@ -21,6 +21,7 @@ mod accel;
 mod blob;
 pub mod dir;
 mod failure;
+mod foreign;
 mod ingest;
 pub mod local;
 mod ports;
@@ -30,6 +31,7 @@ mod socket;
 pub mod store;
 mod time;
 mod verbs;
+mod work;
 
 use std::path::Path;
 
@@ -38,7 +40,8 @@ pub use failure::{Failure, KINDS, Result};
 pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use verbs::{
-    Accelerator, ForkOptions, ResumeOptions, RunOptions, StartOptions, validate_recipe,
+    Accelerator, ForkOptions, ImportOptions, ResumeOptions, RunOptions, StartOptions,
+    validate_recipe,
 };
 
 use model::Name;

@@ -2,6 +2,7 @@
 
 mod appliance;
 mod attach;
+mod foreign;
 mod instance;
 mod list;
 mod repo;
@@ -20,6 +21,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.verb {
         Verb::Doctor => list::doctor(&global),
         Verb::Build(verb) => done(appliance::build(&global, &verb)),
+        Verb::Import(verb) => done(foreign::import(&global, &verb)),
         Verb::Appliances => done(appliance::appliances(&global)),
         Verb::Schema => done(appliance::schema(&global)),
         Verb::Run(verb) => done(start::run(&global, &verb)),

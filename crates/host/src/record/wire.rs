@@ -26,6 +26,8 @@ impl RecordError {
 }
 
 const FORMAT: u32 = 1;
+/// What a version has that needs more than format 1: foreign hardware, a form, configuration.
+const VERSION_FORMAT: u32 = 2;
 /// Longest body, bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -122,8 +124,9 @@ fn decode<T: for<'de> Deserialize<'de>>(noun: &'static str, body: &[u8]) -> Resu
     if preface.kind != noun {
         return Err(malformed(format!("it is a {:?}", preface.kind)));
     }
-    if preface.format > FORMAT {
-        return Err(RecordError::Newer { noun, found: preface.format, known: FORMAT });
+    let known = if noun == "version" { VERSION_FORMAT } else { FORMAT };
+    if preface.format > known {
+        return Err(RecordError::Newer { noun, found: preface.format, known });
     }
     serde_json::from_slice(body).map_err(|e| malformed(e.to_string()))
 }
@@ -161,7 +164,8 @@ fn manifests(field: &'static str, texts: &[String]) -> Result<Vec<ManifestId>, R
 pub fn encode_version(version: &Version) -> Vec<u8> {
     encode(&VersionWire {
         kind: "version".to_owned(),
-        format: FORMAT,
+        // As low as it can be, so that older programs run what they can.
+        format: if hardware::needs_format_2(&version.hardware) { VERSION_FORMAT } else { FORMAT },
         appliance: version.appliance.to_string(),
         version: version.version.clone(),
         description: version.description.clone(),

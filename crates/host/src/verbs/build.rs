@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use api::{BuildPrint, VolumePrint};
+use api::BuildPrint;
 use build::{BuildError, Recipe, RecipeError};
-use model::{ChunkId, ManifestId};
+use model::ChunkId;
 
+use super::volume_print;
 use crate::failure::{Failure, Result};
 use crate::record::{Blob, Version};
+use crate::work::Work;
 use crate::{Host, ingest};
 
 /// The recipe's name in its folder.
@@ -108,37 +110,4 @@ fn recipe_failure(error: RecipeError) -> Failure {
 fn build_failure(error: BuildError) -> Failure {
     let hint = error.hint().to_owned();
     Failure::new("build", error.to_string(), hint)
-}
-
-fn volume_print(name: &str, manifest: Option<ManifestId>, size_bytes: u64) -> VolumePrint {
-    VolumePrint {
-        name: name.to_owned(),
-        manifest: manifest.map(|id| id.to_string()),
-        size_bytes,
-        dirty_bytes: None,
-        fetched_bytes: None,
-        cached_bytes: None,
-    }
-}
-
-/// A folder of one build, removed however it ends.
-struct Work(PathBuf);
-
-impl Work {
-    fn new(folder: &Path) -> Result<Self> {
-        let tag = u64::from_le_bytes(ambient::random());
-        let path = folder.join(format!("{tag:016x}"));
-        crate::dir::make_private_dir(&path)?;
-        Ok(Self(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -6,6 +6,7 @@ mod ask;
 mod build;
 mod doctor;
 mod fork;
+mod import;
 mod look;
 mod repo;
 mod start;
@@ -13,9 +14,11 @@ mod undo;
 
 use std::time::Duration;
 
-use model::{Name, PortMap};
+use api::VolumePrint;
+use model::{ManifestId, Name, PortMap};
 
 pub use build::validate_recipe;
+pub use import::ImportOptions;
 
 /// What runs the CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,4 +82,16 @@ pub struct ForkOptions {
     pub at: Option<String>,
     pub start_them: bool,
     pub start: StartOptions,
+}
+
+/// A volume at rest, as verbs print it.
+fn volume_print(name: &str, manifest: Option<ManifestId>, size_bytes: u64) -> VolumePrint {
+    VolumePrint {
+        name: name.to_owned(),
+        manifest: manifest.map(|id| id.to_string()),
+        size_bytes,
+        dirty_bytes: None,
+        fetched_bytes: None,
+        cached_bytes: None,
+    }
 }

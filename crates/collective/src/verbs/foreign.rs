@@ -1,0 +1,54 @@
+//! `import`: what other programs made.
+
+use host::{Failure, ImportOptions};
+use model::{DiskBus, Name, NicModel, format_bytes, parse_bytes};
+
+use super::open;
+use crate::cli::{Global, Import};
+use crate::print::{self, duration};
+
+pub fn import(global: &Global, verb: &Import) -> Result<(), Failure> {
+    let name = Name::appliance(&verb.name)
+        .map_err(|e| Failure::new("usage", e.to_string(), "choose another --name"))?;
+    let options = ImportOptions {
+        file: verb.file.clone(),
+        name,
+        version: verb.as_version.clone(),
+        format: verb.format.as_deref().and_then(import::Format::parse),
+        cpus: verb.cpus,
+        memory_bytes: verb.memory.as_deref().map(size).transpose()?,
+        disk_bus: verb.disk_bus.as_deref().map(|bus| match bus {
+            "sata" => DiskBus::Sata,
+            _ => DiskBus::Virtio,
+        }),
+        nic: verb.nic.as_deref().map(|nic| match nic {
+            "e1000" => NicModel::E1000,
+            _ => NicModel::Virtio,
+        }),
+        disk_bytes: verb.disk_size.as_deref().map(size).transpose()?,
+    };
+    let mut progress = |text: &str| print::note(global, text);
+    let imported = open(global)?.import(&options, &mut progress)?;
+    print::result(global, &imported, || {
+        let mut text = format!(
+            "imported {} {} ({}) from {} in {}: {} of content, {} stored, {} reused",
+            imported.appliance,
+            imported.version,
+            &imported.version_id[..12],
+            imported.format,
+            duration(imported.total_ms),
+            format_bytes(imported.logical_bytes),
+            format_bytes(imported.stored_bytes),
+            format_bytes(imported.reused_bytes),
+        );
+        for note in &imported.notes {
+            text.push_str(&format!("\n  {note}"));
+        }
+        text
+    });
+    Ok(())
+}
+
+fn size(text: &str) -> Result<u64, Failure> {
+    parse_bytes(text).map_err(|e| Failure::new("usage", e.to_string(), ""))
+}
