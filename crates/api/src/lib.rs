@@ -9,7 +9,8 @@ mod shim;
 
 pub use output::{
     AppliancePrint, BuildPrint, CheckPrint, CheckpointPrint, DoctorPrint, ErrorBody, ErrorPrint,
-    ExecPrint, ForkPrint, GcPrint, HistoryPrint, ImportPrint, InspectPrint, InstancePrint,
-    PortPrint, RepoInitPrint, RepoStatsPrint, StartPrint, StatePrint, UndoPrint, VolumePrint,
+    ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint, GcPrint, HistoryPrint, ImportPrint,
+    InspectPrint, InstancePrint, PortPrint, RepoInitPrint, RepoStatsPrint, StartPrint, StatePrint,
+    UndoPrint, VolumePrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

@@ -167,6 +167,36 @@ pub struct ImportPrint {
     pub notes: Vec<String>,
 }
 
+/// `export`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportPrint {
+    pub name: String,
+    /// `instance` or `appliance`.
+    pub what: String,
+    pub version: String,
+    /// None: as its maker made it.
+    pub checkpoint: Option<String>,
+    pub file: String,
+    /// `raw`, `qcow2` or `ova`.
+    pub format: String,
+    /// The file's length.
+    pub file_bytes: u64,
+    pub disks: Vec<ExportDiskPrint>,
+    pub total_ms: u64,
+    /// What the file does not hold.
+    pub notes: Vec<String>,
+}
+
+/// One disk of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportDiskPrint {
+    pub name: String,
+    pub manifest: String,
+    pub size_bytes: u64,
+    /// What of it was not a hole.
+    pub data_bytes: u64,
+}
+
 /// One volume, as `build` and `inspect` show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumePrint {

@@ -43,6 +43,8 @@ pub enum Verb {
     Build(Build),
     /// Make an appliance of another program's file: a disk, a CD, an OVA, a Vagrant box
     Import(Import),
+    /// Write the disks of an appliance, or of an instance at rest, into a file for other programs
+    Export(Export),
     /// List the appliances of the repository
     Appliances,
     /// Start a new instance of an appliance, and wait until it is ready
@@ -139,6 +141,27 @@ pub struct Import {
     /// With a CD: the size of the empty disk beside it [default: 16GiB]
     #[arg(long, value_name = "SIZE")]
     pub disk_size: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Export {
+    /// An instance (with @CHECKPOINT: as it was then), or an appliance
+    #[arg(value_name = "NAME[@CHECKPOINT]")]
+    pub name: String,
+    /// The file to write
+    pub file: PathBuf,
+    /// What to write
+    #[arg(long, value_parser = ["raw", "qcow2"])]
+    pub format: String,
+    /// Which disk [default: the only one]
+    #[arg(long, value_name = "DISK")]
+    pub disk: Option<String>,
+    /// The appliance, also when an instance has the same name
+    #[arg(long)]
+    pub appliance: bool,
+    /// Replace the file when it is there
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Args)]

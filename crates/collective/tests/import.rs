@@ -93,6 +93,50 @@ fn every_format_brings_the_same_disk() {
 }
 
 #[test]
+fn what_is_exported_is_imported_as_the_same_disk() {
+    let world = world("round");
+    let original = manifest(&world, "disk.raw", &["--format", "raw"]);
+    let check = |format: &str| {
+        let file = path(&world, format);
+        let words = ["export", "it", &file, "--format", format];
+        let print = world.run("A", &words).ok();
+        assert_eq!(print["what"], "appliance");
+        assert_eq!(print["disks"][0]["manifest"], original.as_str());
+        if format != "raw" {
+            qemu_img(&world, &format!("check {file}"));
+        }
+        assert_eq!(world.run("A", &words).error().0, "exists");
+        assert_eq!(manifest(&world, format, &["--format", format]), original, "{format}");
+        file
+    };
+    check("qcow2");
+    let raw = check("raw");
+    assert_eq!(fs::read(&raw).unwrap(), fs::read(path(&world, "disk.raw")).unwrap());
+    // What was a hole is one, and what is large and empty is small.
+    use std::os::unix::fs::MetadataExt;
+    let blocks = fs::metadata(&raw).unwrap().blocks() * 512;
+    assert!(blocks < DISK_BYTES as u64 / 2, "{blocks} bytes are in use");
+    fs::File::create(path(&world, "large")).unwrap().set_len(1 << 40).unwrap();
+    manifest(&world, "large", &["--format", "raw"]);
+    for format in ["raw", "qcow2"] {
+        let file = path(&world, format);
+        world.run("A", &["export", "it", &file, "--format", format, "--force"]).ok();
+        assert!(fs::metadata(&file).unwrap().blocks() * 512 < 64 << 20);
+    }
+
+    let file = path(&world, "new");
+    let nothing = world.run("A", &["export", "nobody", &file, "--format", "raw"]).error();
+    assert_eq!(nothing.0, "not_found");
+    let wrong = world.run("A", &["export", "it", &file, "--format", "raw", "--disk", "x"]).error();
+    assert!(wrong.2.contains("disk1"), "{wrong:?}");
+    assert!(
+        fs::read_dir(world.root())
+            .unwrap()
+            .all(|entry| { !entry.unwrap().file_name().to_string_lossy().starts_with('.') })
+    );
+}
+
+#[test]
 fn raw_is_never_guessed() {
     let world = world("raw");
     assert!(refused(&world, "disk.raw", &[], "not recognised").contains("--format raw"));

@@ -40,8 +40,8 @@ pub use failure::{Failure, KINDS, Result};
 pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use verbs::{
-    Accelerator, ForkOptions, ImportOptions, ResumeOptions, RunOptions, StartOptions,
-    validate_recipe,
+    Accelerator, ExportFormat, ExportOptions, ForkOptions, ImportOptions, ResumeOptions,
+    RunOptions, StartOptions, validate_recipe,
 };
 
 use model::Name;

@@ -1,10 +1,10 @@
-//! `import`: what other programs made.
+//! `import`, `export`: what other programs made, and what is made for them.
 
-use host::{Failure, ImportOptions};
+use host::{ExportFormat, ExportOptions, Failure, ImportOptions};
 use model::{DiskBus, Name, NicModel, format_bytes, parse_bytes};
 
 use super::open;
-use crate::cli::{Global, Import};
+use crate::cli::{Export, Global, Import};
 use crate::print::{self, duration};
 
 pub fn import(global: &Global, verb: &Import) -> Result<(), Failure> {
@@ -42,6 +42,55 @@ pub fn import(global: &Global, verb: &Import) -> Result<(), Failure> {
             format_bytes(imported.reused_bytes),
         );
         for note in &imported.notes {
+            text.push_str(&format!("\n  {note}"));
+        }
+        text
+    });
+    Ok(())
+}
+
+pub fn export(global: &Global, verb: &Export) -> Result<(), Failure> {
+    let (name, checkpoint) = match verb.name.split_once('@') {
+        Some((name, checkpoint)) => (name, Some(checkpoint.to_owned())),
+        None => (verb.name.as_str(), None),
+    };
+    let name = Name::appliance(name).map_err(|e| {
+        let hint = "`collective ps` and `collective appliances` list them";
+        Failure::new("usage", e.to_string(), hint)
+    })?;
+    let options = ExportOptions {
+        name,
+        checkpoint,
+        appliance: verb.appliance,
+        file: verb.file.clone(),
+        format: match verb.format.as_str() {
+            "qcow2" => ExportFormat::Qcow2,
+            _ => ExportFormat::Raw,
+        },
+        disk: verb.disk.clone(),
+        replace: verb.force,
+    };
+    let mut progress = |text: &str| print::note(global, text);
+    let exported = open(global)?.export(&options, &mut progress)?;
+    print::result(global, &exported, || {
+        let mut text = format!(
+            "exported the {} {} as {} to {} in {}: {}",
+            exported.what,
+            exported.name,
+            exported.format,
+            exported.file,
+            duration(exported.total_ms),
+            format_bytes(exported.file_bytes),
+        );
+        for disk in &exported.disks {
+            text.push_str(&format!(
+                "\n  {}: {}, {} of it in use",
+                disk.name,
+                format_bytes(disk.size_bytes),
+                format_bytes(disk.data_bytes)
+            ));
+        }
+        for note in &exported.notes {
             text.push_str(&format!("\n  {note}"));
         }
         text

@@ -22,6 +22,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Doctor => list::doctor(&global),
         Verb::Build(verb) => done(appliance::build(&global, &verb)),
         Verb::Import(verb) => done(foreign::import(&global, &verb)),
+        Verb::Export(verb) => done(foreign::export(&global, &verb)),
         Verb::Appliances => done(appliance::appliances(&global)),
         Verb::Schema => done(appliance::schema(&global)),
         Verb::Run(verb) => done(start::run(&global, &verb)),

@@ -140,7 +140,7 @@ impl Converter {
     }
 
     /// Converts a raw file of the folder for others.
-    pub fn from_raw(&self, input: &str, output: &str, target: qemu_img::Target) -> Result<()> {
+    pub fn raw_to(&self, input: &str, output: &str, target: qemu_img::Target) -> Result<()> {
         let size = std::fs::metadata(self.folder.join(input))?.len();
         self.create(output, 0o600)?;
         let deadline = conversion_time(size);
@@ -181,10 +181,7 @@ impl Converter {
             output_bytes_max: qemu_img::INFO_BYTES_MAX as u64 + 1,
         };
         let ended = confined
-            .run(|| match free_bytes(&self.folder)? {
-                free if free < FREE_BYTES_MIN => Err(full(format!("{} are left", format_bytes(free)))),
-                _ => Ok(()),
-            })
+            .run(|| some_space(&self.folder))
             .map_err(|error| match error {
                 vmm::VmmError::Timeout { .. } => Failure::new(
                     "import",
@@ -224,6 +221,14 @@ fn failed(what: &str, ended: &Ended) -> Failure {
 
 fn conversion_time(bytes: u64) -> Duration {
     (CONVERT_MIN + Duration::from_secs(bytes / PER_SECOND)).min(CONVERT_MAX)
+}
+
+/// Refuses to go on where the disk is nearly full.
+pub fn some_space(folder: &Path) -> Result<()> {
+    match free_bytes(folder)? {
+        free if free < FREE_BYTES_MIN => Err(full(format!("{} are left", format_bytes(free)))),
+        _ => Ok(()),
+    }
 }
 
 fn free_bytes(folder: &Path) -> Result<u64> {

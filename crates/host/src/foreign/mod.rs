@@ -10,6 +10,7 @@
 //! | [`open`] | opens foreign files so that nothing but a regular file is met |
 //! | [`disk`] | one disk, from an open file to a sparse raw one |
 //! | [`computer`] | what was found, and what it is made of here |
+//! | [`write`](self::write), [`place`] | volumes as files, and files in their place |
 //! | [`convert`] | private copies, and the converter in its jail |
 //!
 //! # Invariants
@@ -26,3 +27,5 @@ pub mod computer;
 pub mod convert;
 pub mod disk;
 pub mod open;
+pub mod place;
+pub mod write;

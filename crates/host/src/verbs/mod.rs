@@ -5,6 +5,7 @@
 mod ask;
 mod build;
 mod doctor;
+mod export;
 mod fork;
 mod import;
 mod look;
@@ -18,6 +19,7 @@ use api::VolumePrint;
 use model::{ManifestId, Name, PortMap};
 
 pub use build::validate_recipe;
+pub use export::{ExportFormat, ExportOptions};
 pub use import::ImportOptions;
 
 /// What runs the CPUs.
