@@ -11,6 +11,10 @@
 //! | [`mod@format`] | which format a file has |
 //! | [`guard`] | the headers of disks: qcow2, vmdk, vdi, vhd, vhdx |
 //! | [`qemu_img`] | what the converter is asked, and its answers |
+//! | [`archive`] | tars |
+//! | [`ovf`] | the description of a computer (OVF), its form and its environment |
+//! | [`digests`] | the manifest file of an OVF package |
+//! | [`iso`] | small CDs, for configuration |
 //! | [`names`] | which names of foreign files are taken |
 //!
 //! # Invariants
@@ -22,10 +26,14 @@
 //!
 //! There is no state, so nothing to recover after a crash.
 
+pub mod archive;
+pub mod digests;
 mod error;
 pub mod format;
 pub mod guard;
+pub mod iso;
 pub mod names;
+pub mod ovf;
 pub mod qemu_img;
 
 pub use error::{ImportError, Result};
