@@ -141,6 +141,12 @@ pub struct Import {
     /// With a CD: the size of the empty disk beside it [default: 16GiB]
     #[arg(long, value_name = "SIZE")]
     pub disk_size: Option<String>,
+    /// With an OVA: answer a field of its form (repeat for more); `run` can give others
+    #[arg(long = "property", value_name = "KEY=VALUE")]
+    pub properties: Vec<String>,
+    /// With an OVA: what its form requires may come with each `run`
+    #[arg(long)]
+    pub properties_at_run: bool,
 }
 
 #[derive(Args)]
@@ -151,7 +157,7 @@ pub struct Export {
     /// The file to write
     pub file: PathBuf,
     /// What to write
-    #[arg(long, value_parser = ["raw", "qcow2"])]
+    #[arg(long, value_parser = ["raw", "qcow2", "ova"])]
     pub format: String,
     /// Which disk [default: the only one]
     #[arg(long, value_name = "DISK")]
@@ -171,6 +177,15 @@ pub struct Run {
     /// Name the instance [default: the appliance's name and a number]
     #[arg(long)]
     pub name: Option<String>,
+    /// Answer a field of the appliance's form (repeat for more)
+    #[arg(long = "property", value_name = "KEY=VALUE")]
+    pub properties: Vec<String>,
+    /// Configure the guest by cloud-init: a file that begins with #cloud-config or #!
+    #[arg(long, value_name = "FILE")]
+    pub user_data: Option<PathBuf>,
+    /// Configure the guest's network by cloud-init
+    #[arg(long, value_name = "FILE")]
+    pub network_config: Option<PathBuf>,
     #[command(flatten)]
     pub start: Start,
 }

@@ -226,3 +226,124 @@ fn a_killed_import_leaves_nothing_for_long() {
     manifest(&world, "it", &[]);
     assert!(!dead.exists());
 }
+
+/// A description of a computer with two disks and a form.
+const FORM_OVF: &str = r#"<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1"
+ xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1" xmlns:rasd="r">
+ <References><File ovf:id="f1" ovf:href="one.vmdk"/><File ovf:id="f2" ovf:href="two.vmdk"/></References>
+ <DiskSection><Info/><Disk ovf:diskId="d1" ovf:capacity="3145728" ovf:fileRef="f1"/>
+  <Disk ovf:diskId="d2" ovf:capacity="1" ovf:capacityAllocationUnits="byte * 2^20" ovf:fileRef="f2"/></DiskSection>
+ <VirtualSystem ovf:id="it"><Info/>
+  <ProductSection ovf:class="net"><Info/><Product>It</Product>
+   <Property ovf:key="host" ovf:type="string" ovf:userConfigurable="true"><Label>Its name</Label></Property>
+   <Property ovf:key="mtu" ovf:type="uint16" ovf:userConfigurable="true" ovf:value="1500"/></ProductSection>
+  <VirtualHardwareSection ovf:transport="iso"><Info/>
+   <Item><rasd:InstanceID>1</rasd:InstanceID><rasd:ResourceType>3</rasd:ResourceType><rasd:VirtualQuantity>2</rasd:VirtualQuantity></Item>
+   <Item><rasd:AllocationUnits>byte * 2^20</rasd:AllocationUnits><rasd:InstanceID>2</rasd:InstanceID><rasd:ResourceType>4</rasd:ResourceType><rasd:VirtualQuantity>64</rasd:VirtualQuantity></Item>
+   <Item><rasd:InstanceID>3</rasd:InstanceID><rasd:ResourceType>6</rasd:ResourceType></Item>
+   <Item><rasd:AddressOnParent>1</rasd:AddressOnParent><rasd:HostResource>ovf:/disk/d2</rasd:HostResource><rasd:InstanceID>4</rasd:InstanceID><rasd:Parent>3</rasd:Parent><rasd:ResourceType>17</rasd:ResourceType></Item>
+   <Item><rasd:AddressOnParent>0</rasd:AddressOnParent><rasd:HostResource>ovf:/disk/d1</rasd:HostResource><rasd:InstanceID>5</rasd:InstanceID><rasd:Parent>3</rasd:Parent><rasd:ResourceType>17</rasd:ResourceType></Item>
+  </VirtualHardwareSection></VirtualSystem></Envelope>"#;
+
+fn shell(world: &World, script: &str) -> String {
+    let done = Command::new("sh").args(["-ec", script]).current_dir(world.root()).output().unwrap();
+    assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+#[test]
+fn a_package_brings_its_disks_in_order_and_asks_for_its_form() {
+    let world = world("package");
+    let original = manifest(&world, "disk.raw", &["--format", "raw"]);
+    fs::write(path(&world, "it.ovf"), FORM_OVF).unwrap();
+    qemu_img(&world, "convert -f raw -O vmdk -o subformat=streamOptimized disk.raw one.vmdk");
+    qemu_img(&world, "create -f raw small 1M");
+    shell(&world, "printf second | dd of=small conv=notrunc");
+    qemu_img(&world, "convert -f raw -O vmdk -o subformat=streamOptimized small two.vmdk");
+    shell(
+        &world,
+        "for f in it.ovf one.vmdk; do echo \"SHA1($f)= $(sha1sum $f | cut -c1-40)\"; done > it.mf
+         echo \"SHA512(two.vmdk)= $(sha512sum two.vmdk | cut -c1-128)\" >> it.mf
+         tar cf it.ova it.ovf it.mf one.vmdk two.vmdk",
+    );
+    let file = path(&world, "it.ova");
+    let form = |more: &[&str]| {
+        let said = world.run("A", &[&["import", &file, "--name", "it"], more].concat());
+        assert_eq!(said.code, 2, "{said:?}");
+        said.json()["error"]["message"].as_str().unwrap().to_owned()
+    };
+    let missing = form(&[]);
+    assert!(missing.contains("not given: net.host") && missing.contains("Its name"), "{missing}");
+    assert!(missing.contains("net.mtu (uint16) [default: 1500]"), "{missing}");
+    assert!(form(&["--property", "x=1"]).contains("no property"));
+    assert!(form(&["--property", "net.mtu=70000"]).contains("no uint16"));
+    assert_eq!(manifest(&world, "it.ova", &["--property", "net.host=a=b"]), original);
+
+    let print = world.run("A", &["import", &file, "--name", "it", "--properties-at-run"]).ok();
+    assert_eq!((&print["cpus"], &print["memory_bytes"]), (&2.into(), &(64 << 20).into()));
+    assert_eq!(print["notes"], serde_json::json!([]));
+    assert_eq!(print["volumes"][0]["manifest"], original.as_str());
+    assert_eq!(print["volumes"][1]["size_bytes"], 1 << 20);
+    let unasked = world.run("A", &["run", "it", "--name", "i1"]);
+    assert_eq!(unasked.code, 2, "{unasked:?}");
+    assert!(world.run("A", &["ps"]).ok().as_array().unwrap().is_empty());
+
+    // The same as a description with its files beside it, and what was changed is noticed.
+    assert_eq!(manifest(&world, "it.ovf", &["--properties-at-run"]), original);
+    let pack = "tar cf it.ova it.ovf it.mf one.vmdk two.vmdk";
+    for (change, pack, source, why) in [
+        ("cp two.vmdk one.vmdk", pack, "it.ova", "one.vmdk does not have the sha1 digest"),
+        ("cp one.vmdk two.vmdk", pack, "it.ova", "two.vmdk does not have the sha512 digest"),
+        ("sed -i s/Its/My/ it.ovf", pack, "it.ova", "it.ovf does not have the sha1 digest"),
+        ("sed -i /two/d it.mf", pack, "it.ova", "no digest of two.vmdk"),
+        ("rm one.vmdk", "true", "it.ovf", "no file one.vmdk"),
+        ("ln -sf disk.raw one.vmdk", "true", "it.ovf", "is a link"),
+        ("rm it.mf; sed -i s,one.vmdk,../one.vmdk, it.ovf", "true", "it.ovf", "plain name"),
+        ("true", "tar cf it.ova two.vmdk it.ovf it.mf one.vmdk", "it.ova", "first member"),
+        ("ln -s it.ovf l", "tar cf it.ova it.ovf l", "it.ova", "is a link"),
+        ("true", "tar cPf it.ova it.ovf ../disk.raw", "it.ova", "plain name"),
+        ("true", "tar cf it.ova it.ovf; tar rf it.ova it.ovf", "it.ova", "twice"),
+        ("true", "tar cf - it.ovf it.mf one.vmdk | head -c 9000 > it.ova", "it.ova", "cut off"),
+    ] {
+        let files = "it.ovf it.mf one.vmdk two.vmdk";
+        shell(&world, &format!("rm -rf x; mkdir x; cp {files} x; cd x; {change}; {pack}"));
+        let file = path(&world, &format!("x/{source}"));
+        let format = &source[3..];
+        let words = ["import", &file, "--name", "it", "--format", format];
+        let said = world.run("A", &words).error();
+        assert!(said.1.contains(why), "{change}; {pack}: {said:?}");
+    }
+}
+
+#[test]
+fn a_box_is_unpacked_within_bounds() {
+    let world = world("box");
+    let original = manifest(&world, "disk.raw", &["--format", "raw"]);
+    qemu_img(&world, "convert -f raw -O qcow2 disk.raw box.img");
+    let metadata = |text: &str| fs::write(path(&world, "metadata.json"), text).unwrap();
+    metadata(r#"{"provider":"libvirt","format":"qcow2","virtual_size":1}"#);
+    shell(&world, "tar czf it.box metadata.json box.img");
+    assert_eq!(manifest(&world, "it.box", &[]), original);
+    // Its format is stated there, raw too; what is stated must be so.
+    metadata(r#"{"provider":"libvirt","format":"raw"}"#);
+    shell(&world, "cp disk.raw box.img; tar czf raw.box metadata.json box.img");
+    assert_eq!(manifest(&world, "raw.box", &[]), original);
+    metadata(r#"{"provider":"libvirt","format":"qcow2"}"#);
+    shell(&world, "tar czf it.box metadata.json box.img");
+    refused(&world, "it.box", &[], "magic");
+    metadata(r#"{"provider":"docker"}"#);
+    shell(&world, "tar czf it.box metadata.json box.img");
+    refused(&world, "it.box", &[], "docker");
+    shell(&world, "head -c 3000 raw.box > cut.box");
+    refused(&world, "cut.box", &[], "");
+    // It claims more than there is room for: refused before it is unpacked.
+    metadata(r#"{"provider":"libvirt","format":"raw"}"#);
+    shell(&world, "truncate -s 7T box.img; tar cSf sparse.tar metadata.json box.img");
+    refused(&world, "sparse.tar", &["--format", "box"], "sparse");
+    shell(
+        &world,
+        "truncate -s 4T box.img; (tar cf - metadata.json box.img || true) | head -c 1M | gzip > huge.box",
+    );
+    let huge = world.run("A", &["import", &path(&world, "huge.box"), "--name", "it"]).error();
+    assert_eq!(huge.0, "no_space", "{huge:?}");
+}

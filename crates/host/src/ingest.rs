@@ -50,6 +50,20 @@ pub fn content(session: &mut Session, input: File, size_bytes: u64) -> Result<Ma
     pages(session, input, size_bytes)
 }
 
+/// Stores some bytes as a volume of whole pages.
+pub fn bytes(session: &mut Session, content: &[u8]) -> Result<ManifestId> {
+    let mut changes = Vec::new();
+    for (number, piece) in content.chunks(PAGE_BYTES).enumerate() {
+        let mut page = piece.to_vec();
+        page.resize(PAGE_BYTES, 0);
+        if !chunk::is_zero(&page) {
+            changes.push((number as u64, Some(session.put_page(&page)?)));
+        }
+    }
+    let size_bytes = (content.len() as u64).next_multiple_of(PAGE_BYTES as u64);
+    session.put_pages(size_bytes, &mut changes.into_iter())
+}
+
 fn during(failure: Failure, path: &Path) -> Failure {
     failure.during(format!("storing {}", path.display()))
 }

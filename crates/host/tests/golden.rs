@@ -10,6 +10,7 @@ use host::record::{
     Blob, Checkpoint, Head, Machine, Memory, Version, Why, decode_checkpoint, decode_head,
     decode_version, encode_checkpoint, encode_head, encode_version,
 };
+use import::ovf::Property;
 use model::{
     Boot, BootKind, CheckpointId, ChunkId, DiskBus, DiskRole, DiskSpec, DisplaySpec, Hardware,
     HostId, InstanceId, InstanceState, Lease, ManifestId, Media, Name, NicModel, NicSpec, Profile,
@@ -68,6 +69,7 @@ fn a_version() {
         initrd: Some(blob(3)),
         disks: (5..8).map(|number| ManifestId::from_bytes([number; 32])).collect(),
         packages: vec![("nginx-light".to_owned(), "1.22.1-9".to_owned())],
+        properties: Vec::new(),
     };
     let bytes = encode_version(&version);
     golden("version.json", &bytes);
@@ -107,10 +109,28 @@ fn a_foreign_version() {
         initrd: None,
         disks: (5..7).map(|number| ManifestId::from_bytes([number; 32])).collect(),
         packages: Vec::new(),
+        properties: Vec::new(),
     };
     let bytes = encode_version(&version);
     golden("version-foreign.json", &bytes);
-    assert_eq!(decode_version(&bytes), Ok(version));
+    assert_eq!(decode_version(&bytes), Ok(version.clone()));
+
+    let property = |key: &str, value: Option<&str>| Property {
+        key: key.to_owned(),
+        kind: "string".to_owned(),
+        qualifiers: "MaxLen(20)".to_owned(),
+        label: "A label".to_owned(),
+        configurable: true,
+        password: false,
+        value: value.map(str::to_owned),
+    };
+    let form = Version {
+        properties: vec![property("net.address", Some("<here>")), property("name", None)],
+        ..version
+    };
+    let bytes = encode_version(&form);
+    golden("version-form.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(form));
 }
 
 #[test]

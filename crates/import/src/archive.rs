@@ -6,7 +6,7 @@
 //! may change what a member is.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 
 use tar::{Archive, Entries, EntryType};
 
@@ -59,6 +59,23 @@ pub fn read<E: From<ImportError>>(
     let mut archive = Archive::new(reader);
     let entries = archive.entries().map_err(broken)?;
     walk(entries.raw(true), take)
+}
+
+/// Writes a tar of plain files, the same bytes for the same content: each with its length.
+pub fn write(output: impl Write, members: &mut [(&str, u64, &mut dyn Read)]) -> Result<()> {
+    let mut builder = tar::Builder::new(output);
+    for (name, bytes, content) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(*bytes);
+        header.set_mode(0o644);
+        header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        builder
+            .append_data(&mut header, *name, content.take(*bytes))
+            .map_err(ImportError::io(format!("writing {name}")))?;
+    }
+    builder.finish().map_err(ImportError::io("writing the tar"))
 }
 
 fn walk<R: Read, E: From<ImportError>>(

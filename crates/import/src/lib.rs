@@ -13,7 +13,9 @@
 //! | [`qemu_img`] | what the converter is asked, and its answers |
 //! | [`archive`] | tars |
 //! | [`ovf`] | the description of a computer (OVF), its form and its environment |
+//! | [`vagrant`] | what a Vagrant box says about itself |
 //! | [`digests`] | the manifest file of an OVF package |
+//! | [`seed`] | configuration for cloud-init |
 //! | [`iso`] | small CDs, for configuration |
 //! | [`names`] | which names of foreign files are taken |
 //!
@@ -35,6 +37,13 @@ pub mod iso;
 pub mod names;
 pub mod ovf;
 pub mod qemu_img;
+pub mod seed;
+pub mod vagrant;
+
+/// Unpacks gzip, all of its members.
+pub fn gunzip(reader: impl std::io::BufRead) -> impl std::io::Read {
+    flate2::bufread::MultiGzDecoder::new(reader)
+}
 
 pub use error::{ImportError, Result};
 pub use format::{Format, detect};

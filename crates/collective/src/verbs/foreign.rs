@@ -26,6 +26,8 @@ pub fn import(global: &Global, verb: &Import) -> Result<(), Failure> {
             _ => NicModel::Virtio,
         }),
         disk_bytes: verb.disk_size.as_deref().map(size).transpose()?,
+        properties: properties(&verb.properties)?,
+        properties_at_run: verb.properties_at_run,
     };
     let mut progress = |text: &str| print::note(global, text);
     let imported = open(global)?.import(&options, &mut progress)?;
@@ -65,6 +67,7 @@ pub fn export(global: &Global, verb: &Export) -> Result<(), Failure> {
         file: verb.file.clone(),
         format: match verb.format.as_str() {
             "qcow2" => ExportFormat::Qcow2,
+            "ova" => ExportFormat::Ova,
             _ => ExportFormat::Raw,
         },
         disk: verb.disk.clone(),
@@ -100,4 +103,16 @@ pub fn export(global: &Global, verb: &Export) -> Result<(), Failure> {
 
 fn size(text: &str) -> Result<u64, Failure> {
     parse_bytes(text).map_err(|e| Failure::new("usage", e.to_string(), ""))
+}
+
+/// Reads `KEY=VALUE`s.
+pub fn properties(texts: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let read = |text: &String| {
+        let (key, value) = text.split_once('=').ok_or_else(|| {
+            let hint = "write KEY=VALUE; an empty value is KEY=";
+            Failure::new("usage", format!("{text:?} is no property"), hint)
+        })?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(read).collect()
 }

@@ -1,5 +1,6 @@
 //! A foreign computer, understood: what becomes a version.
 
+use import::ovf::Property;
 use model::{
     Boot, BootKind, DiskBus, DiskRole, DiskSpec, DisplaySpec, Hardware, Media, NicModel, NicSpec,
     Profile, ResetPolicy,
@@ -19,6 +20,8 @@ pub struct Computer {
     pub disks: Vec<Disk>,
     pub nics: Vec<NicModel>,
     pub description: String,
+    /// The form that its user fills in.
+    pub properties: Vec<Property>,
     /// What differs from what the file asked for, and what could not be checked.
     pub notes: Vec<String>,
 }
@@ -40,6 +43,7 @@ impl Computer {
             disks,
             nics: vec![NicModel::Virtio],
             description,
+            properties: Vec::new(),
             notes: Vec::new(),
         }
     }

@@ -34,6 +34,8 @@ const PER_SECOND: u64 = 16 << 20;
 const CONVERT_MAX: Duration = Duration::from_secs(6 * 3600);
 /// What a conversion leaves free on the disk, bytes.
 const FREE_BYTES_MIN: u64 = 512 << 20;
+/// Bytes that are copied before the free space is looked at again.
+const STREAM_BYTES: u64 = 64 << 20;
 /// Beyond the content, what a format's own tables may take, bytes; and one part in 16.
 const TABLES_BYTES_MAX: u64 = 64 << 20;
 
@@ -97,6 +99,32 @@ impl Converter {
             // The same file system shares the blocks, where it can.
             std::io::copy(&mut source.take(end - start), &mut target)?;
             offset = end.max(start + 1);
+        }
+        Ok(())
+    }
+
+    /// Copies exactly `bytes` of what a reader gives into the folder.
+    pub fn bring_stream(&self, source: &mut dyn Read, bytes: u64, name: &str) -> Result<()> {
+        self.require_space(bytes)?;
+        let mut target = self.create(name, 0o400)?;
+        let mut copied = 0;
+        while copied < bytes {
+            some_space(&self.folder)?;
+            let step =
+                std::io::copy(&mut source.take(STREAM_BYTES.min(bytes - copied)), &mut target)
+                    .map_err(|error| match error.raw_os_error() {
+                        // Of the reader: what it unpacks is broken.
+                        None => Failure::new("import", error.to_string(), "get it again"),
+                        Some(_) => error.into(),
+                    })?;
+            if step == 0 {
+                return Err(Failure::new(
+                    "import",
+                    format!("it ends after {copied} of {bytes} bytes"),
+                    "it was cut off on its way: get it again",
+                ));
+            }
+            copied += step;
         }
         Ok(())
     }

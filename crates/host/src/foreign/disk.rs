@@ -23,7 +23,12 @@ pub struct Content {
 impl Content {
     /// An empty disk.
     pub fn empty(size_bytes: u64) -> Self {
-        Self { file: None, size_bytes: size_bytes.next_multiple_of(PAGE_BYTES as u64) }
+        Self { file: None, size_bytes: Self::whole_pages(size_bytes) }
+    }
+
+    /// The size of the volume that so many bytes become.
+    pub fn whole_pages(bytes: u64) -> u64 {
+        bytes.checked_next_multiple_of(PAGE_BYTES as u64).unwrap_or(bytes)
     }
 }
 
@@ -39,16 +44,34 @@ pub fn take(
     if format == Format::Vmdk && begins_with_text(&mut file)? {
         return from_descriptor(converter, file, folder, name);
     }
+    // What can be refused is refused before it is copied.
     let guarded = guard(format, &mut file)?;
     if matches!(format, Format::Raw | Format::Iso) {
-        let size_bytes = guarded.virtual_bytes.next_multiple_of(PAGE_BYTES as u64);
+        let size_bytes = Content::whole_pages(guarded.virtual_bytes);
         return Ok(Content { file: Some(file), size_bytes });
     }
     let input = format!("{name}-input");
     converter.bring(&mut file, &input)?;
-    // Of the copy: the file that was named may have changed meanwhile.
-    guard(format, &mut File::open(converter.folder().join(&input))?)?;
-    converted(converter, format, &[&input], name)
+    take_brought(converter, &input, format, name)
+}
+
+/// The same, of a file in the converter's folder.
+pub fn take_brought(
+    converter: &Converter,
+    input: &str,
+    format: Format,
+    name: &str,
+) -> Result<Content> {
+    let mut file = File::open(converter.folder().join(input))?;
+    if format == Format::Vmdk && begins_with_text(&mut file)? {
+        return from_descriptor(converter, file, None, name);
+    }
+    let guarded = guard(format, &mut file)?;
+    if matches!(format, Format::Raw | Format::Iso) {
+        let size_bytes = Content::whole_pages(guarded.virtual_bytes);
+        return Ok(Content { file: Some(file), size_bytes });
+    }
+    converted(converter, format, &[input], name)
 }
 
 fn converted(

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`open`] | opens foreign files so that nothing but a regular file is met |
 //! | [`disk`] | one disk, from an open file to a sparse raw one |
+//! | [`package`], [`vagrant`] | OVF packages, Vagrant boxes |
 //! | [`computer`] | what was found, and what it is made of here |
 //! | [`write`](self::write), [`place`] | volumes as files, and files in their place |
 //! | [`convert`] | private copies, and the converter in its jail |
@@ -27,5 +28,7 @@ pub mod computer;
 pub mod convert;
 pub mod disk;
 pub mod open;
+pub mod package;
 pub mod place;
+pub mod vagrant;
 pub mod write;

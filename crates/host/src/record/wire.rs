@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use import::ovf::Property;
 use model::{ChunkId, InstanceState, Lease, ManifestId, Name};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,20 @@ struct VersionWire {
     initrd: Option<BlobWire>,
     disks: Vec<String>,
     packages: Vec<(String, String)>,
+    /// Format 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    properties: Vec<PropertyWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PropertyWire {
+    key: String,
+    kind: String,
+    qualifiers: String,
+    label: String,
+    configurable: bool,
+    password: bool,
+    value: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,7 +180,7 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
     encode(&VersionWire {
         kind: "version".to_owned(),
         // As low as it can be, so that older programs run what they can.
-        format: if hardware::needs_format_2(&version.hardware) { VERSION_FORMAT } else { FORMAT },
+        format: if needs_format_2(version) { VERSION_FORMAT } else { FORMAT },
         appliance: version.appliance.to_string(),
         version: version.version.clone(),
         description: version.description.clone(),
@@ -175,7 +190,23 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
         initrd: version.initrd.as_ref().map(encode_blob),
         disks: version.disks.iter().map(ToString::to_string).collect(),
         packages: version.packages.clone(),
+        properties: version.properties.iter().map(encode_property).collect(),
     })
+}
+
+/// Whether a program that knows format 1 only would run something else.
+fn needs_format_2(version: &Version) -> bool {
+    hardware::needs_format_2(&version.hardware) || !version.properties.is_empty()
+}
+
+fn encode_property(property: &Property) -> PropertyWire {
+    let Property { key, kind, qualifiers, label, configurable, password, value } = property.clone();
+    PropertyWire { key, kind, qualifiers, label, configurable, password, value }
+}
+
+fn decode_property(wire: PropertyWire) -> Property {
+    let PropertyWire { key, kind, qualifiers, label, configurable, password, value } = wire;
+    Property { key, kind, qualifiers, label, configurable, password, value }
 }
 
 /// Reads a version's body.
@@ -195,6 +226,7 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
         initrd: wire.initrd.map(decode_blob).transpose()?,
         disks: manifests("disks", &wire.disks)?,
         packages: wire.packages,
+        properties: wire.properties.into_iter().map(decode_property).collect(),
     })
 }
 

@@ -62,6 +62,7 @@ impl Host {
             initrd,
             disks,
             packages: built.packages.clone(),
+            properties: Vec::new(),
         };
         let id = session.put_version(&version)?;
         let stored = session.finish()?;

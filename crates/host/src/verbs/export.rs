@@ -1,14 +1,17 @@
 //! `export`: the disks of an appliance or of an instance at rest, as files for other programs.
 
+use std::fs::{self, File};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use api::{ExportDiskPrint, ExportPrint};
-use import::qemu_img::Target;
+use import::digests::{Checked, Digests};
+use import::{archive, ovf, qemu_img};
 use model::{BootKind, CheckpointId, DiskRole, DiskSpec, InstanceState, ManifestId, Media, Name};
 
 use crate::Host;
 use crate::failure::{Failure, Result};
-use crate::foreign::convert::Converter;
+use crate::foreign::convert::{self, Converter};
 use crate::foreign::place::Growing;
 use crate::foreign::write::Reader;
 use crate::record::Version;
@@ -23,6 +26,8 @@ pub enum ExportFormat {
     Raw,
     /// One disk.
     Qcow2,
+    /// The whole computer.
+    Ova,
 }
 
 impl ExportFormat {
@@ -30,6 +35,7 @@ impl ExportFormat {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Ova => "ova",
         }
     }
 }
@@ -70,32 +76,18 @@ impl Host {
     ) -> Result<ExportPrint> {
         let began = ambient::now();
         let store = self.store()?;
-        let found = self.exported(&store, options)?;
+        let mut found = self.exported(&store, options)?;
         let (growing, file) = Growing::new(&options.file, options.replace)?;
         let reader = Reader::new(&self.dir, &store)?;
-        let (spec, manifest) = chosen(&found, options)?;
-        progress(&format!("writing {} of {}", spec.name, options.name));
         let work = Work::new(&self.dir.folder("exports")?)?;
-        let data_bytes = match options.format {
-            ExportFormat::Raw => {
-                let folder = options.file.parent().filter(|path| !path.as_os_str().is_empty());
-                let folder = folder.unwrap_or(Path::new("."));
-                reader
-                    .write(manifest, &file, &mut || crate::foreign::convert::some_space(folder))?
+        let target = Target { growing: &growing, file, reader: &reader, work: work.path() };
+        let disks = match options.format {
+            ExportFormat::Raw | ExportFormat::Qcow2 => {
+                let (spec, manifest) = chosen(&found, options)?;
+                progress(&format!("writing {} of {}", spec.name, options.name));
+                vec![target.one_disk(spec, manifest, options)?]
             }
-            ExportFormat::Qcow2 => {
-                let converter = Converter::new(work.path())?;
-                let data_bytes = write_raw(&reader, &converter, manifest, "disk.raw")?;
-                converter.raw_to("disk.raw", "disk", Target::Qcow2)?;
-                growing.take(&converter.folder().join("disk"))?;
-                data_bytes
-            }
-        };
-        let disk = ExportDiskPrint {
-            name: spec.name.clone(),
-            manifest: manifest.to_string(),
-            size_bytes: spec.size_bytes,
-            data_bytes,
+            ExportFormat::Ova => target.package(&mut found, options, progress)?,
         };
         let file_bytes = growing.finish()?;
         Ok(ExportPrint {
@@ -106,7 +98,7 @@ impl Host {
             file: options.file.display().to_string(),
             format: options.format.as_str().to_owned(),
             file_bytes,
-            disks: vec![disk],
+            disks,
             total_ms: began.elapsed().as_millis() as u64,
             notes: found.notes,
         })
@@ -197,13 +189,136 @@ fn chosen<'a>(found: &'a Found, options: &ExportOptions) -> Result<(&'a DiskSpec
     }
 }
 
-/// Writes a volume as a raw file into the converter's folder; gives how much was no hole, bytes.
-fn write_raw(
-    reader: &Reader,
-    converter: &Converter,
-    manifest: ManifestId,
-    name: &str,
-) -> Result<u64> {
-    let file = converter.create(name, 0o400)?;
-    reader.write(manifest, &file, &mut || converter.require_space(0))
+/// Where an export goes.
+struct Target<'a> {
+    growing: &'a Growing,
+    file: File,
+    reader: &'a Reader,
+    work: &'a Path,
+}
+
+impl Target<'_> {
+    /// One disk, raw or as qcow2.
+    fn one_disk(
+        &self,
+        spec: &DiskSpec,
+        manifest: ManifestId,
+        options: &ExportOptions,
+    ) -> Result<ExportDiskPrint> {
+        let data_bytes = if options.format == ExportFormat::Raw {
+            let folder = options.file.parent().filter(|path| !path.as_os_str().is_empty());
+            let folder = folder.unwrap_or(Path::new("."));
+            self.reader.write(manifest, &self.file, &mut || convert::some_space(folder))?
+        } else {
+            let converter = Converter::new(self.work)?;
+            let data_bytes = self.raw(&converter, manifest, "disk.raw")?;
+            converter.raw_to("disk.raw", "disk", qemu_img::Target::Qcow2)?;
+            self.growing.take(&converter.folder().join("disk"))?;
+            data_bytes
+        };
+        Ok(print(spec, manifest, data_bytes))
+    }
+
+    /// The whole computer as an OVA: a description, the digests, and each disk.
+    fn package(
+        &self,
+        found: &mut Found,
+        options: &ExportOptions,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Vec<ExportDiskPrint>> {
+        if found.version.hardware.boot.kind != BootKind::Bios {
+            return Err(Failure::new(
+                "import",
+                format!("{} starts from a kernel that is not on its disks", options.name),
+                "an OVA of it would not start; export its disks as raw or qcow2",
+            ));
+        }
+        if options.disk.is_some() {
+            return Err(Failure::new("usage", "an OVA has all disks", "leave --disk out"));
+        }
+        let converter = Converter::new(self.work)?;
+        let stem = options.name.as_str().rsplit('/').next().unwrap_or_default();
+        let mut prints = Vec::new();
+        let mut leaving = Vec::new();
+        for (spec, manifest) in found.version.hardware.disks.iter().zip(&found.disks) {
+            if spec.media == Media::Cd {
+                found.notes.push(format!("its CD {} is not in the file", spec.name));
+                continue;
+            }
+            progress(&format!("writing {} of {}", spec.name, options.name));
+            let data_bytes = self.raw(&converter, *manifest, "disk.raw")?;
+            let name = format!("{stem}-disk{}.vmdk", leaving.len() + 1);
+            let mut file = None;
+            if data_bytes > 0 {
+                converter.raw_to("disk.raw", &name, qemu_img::Target::StreamVmdk)?;
+                file = Some((name.clone(), fs::metadata(converter.folder().join(&name))?.len()));
+            }
+            fs::remove_file(converter.folder().join("disk.raw"))?;
+            leaving.push(ovf::ExportedDisk {
+                file,
+                capacity_bytes: spec.size_bytes,
+                populated_bytes: data_bytes,
+                bus: spec.bus,
+            });
+            prints.push(print(spec, *manifest, data_bytes));
+        }
+        let description = ovf::write(&ovf::Exported {
+            name: stem,
+            description: &found.version.description,
+            hardware: &found.version.hardware,
+            disks: &leaving,
+        });
+        self.tar(stem, &description, &leaving, converter.folder())?;
+        Ok(prints)
+    }
+
+    fn tar(
+        &self,
+        stem: &str,
+        description: &str,
+        disks: &[ovf::ExportedDisk],
+        folder: &Path,
+    ) -> Result<()> {
+        let digest = |name: &str, content: &mut dyn Read| -> Result<String> {
+            let mut hashed = Checked::unchecked(content);
+            std::io::copy(&mut hashed, &mut std::io::sink())?;
+            Ok(Digests::line(name, &hashed.finish()?))
+        };
+        let description_name = format!("{stem}.ovf");
+        let mut digests = digest(&description_name, &mut description.as_bytes())?;
+        let mut files = Vec::new();
+        for (name, bytes) in disks.iter().filter_map(|disk| disk.file.as_ref()) {
+            let mut file = File::open(folder.join(name))?;
+            digests.push_str(&digest(name, &mut file)?);
+            file.rewind()?;
+            files.push((name.as_str(), *bytes, file));
+        }
+        let digests_name = format!("{stem}.mf");
+        let (mut first, mut second) = (description.as_bytes(), digests.as_bytes());
+        let (first_bytes, second_bytes) = (first.len() as u64, second.len() as u64);
+        // The order that the standard asks for: the description, its digests, the disks.
+        let mut members: Vec<(&str, u64, &mut dyn Read)> = vec![
+            (&description_name, first_bytes, &mut first),
+            (&digests_name, second_bytes, &mut second),
+        ];
+        for (name, bytes, file) in &mut files {
+            members.push((name, *bytes, file));
+        }
+        Ok(archive::write(&self.file, &mut members)?)
+    }
+
+    /// Writes a volume as a raw file into the converter's folder; gives how much was no hole, bytes.
+    fn raw(&self, converter: &Converter, manifest: ManifestId, name: &str) -> Result<u64> {
+        let file = converter.create(name, 0o400)?;
+        self.reader.write(manifest, &file, &mut || converter.require_space(0))
+    }
+}
+
+fn print(spec: &DiskSpec, manifest: ManifestId, data_bytes: u64) -> ExportDiskPrint {
+    ExportDiskPrint {
+        name: spec.name.clone(),
+        manifest: manifest.to_string(),
+        size_bytes: spec.size_bytes,
+        data_bytes,
+    }
 }

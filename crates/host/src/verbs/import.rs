@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use api::ImportPrint;
-use import::Format;
+use import::{Format, ovf};
 use model::{ChunkId, DiskBus, Media, Name, NicModel, Ready};
 
 use super::volume_print;
@@ -12,7 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::foreign::computer::{Computer, Disk};
 use crate::foreign::convert::Converter;
 use crate::foreign::disk::Content;
-use crate::foreign::{disk, open};
+use crate::foreign::{disk, open, package, vagrant};
 use crate::record::Version;
 use crate::work::Work;
 use crate::{Host, ingest};
@@ -34,6 +34,10 @@ pub struct ImportOptions {
     pub nic: Option<NicModel>,
     /// The empty disk beside a CD.
     pub disk_bytes: Option<u64>,
+    /// Answers to the form of an OVF package.
+    pub properties: Vec<(String, String)>,
+    /// What is required of the form may come with `run`.
+    pub properties_at_run: bool,
 }
 
 impl Host {
@@ -81,6 +85,7 @@ impl Host {
             initrd: None,
             disks,
             packages: Vec::new(),
+            properties: computer.properties,
         };
         let id = session.put_version(&version)?;
         let stored = session.finish()?;
@@ -110,7 +115,10 @@ impl Host {
     ) -> Result<Computer> {
         let description = format!("imported from {} ({format})", file_name(&options.file));
         match format {
-            Format::Iso => Ok(from_cd(options, file, description)?),
+            Format::Iso => from_cd(options, file, description),
+            Format::Ova => package::from_ova(&Converter::new(work)?, file),
+            Format::Ovf => package::from_ovf(&Converter::new(work)?, &options.file),
+            Format::Box => vagrant::from_box(&Converter::new(work)?, file, description),
             _ => {
                 let converter = Converter::new(work)?;
                 let folder = options.file.parent();
@@ -149,6 +157,8 @@ fn from_cd(options: &ImportOptions, file: File, description: String) -> Result<C
 
 /// What the user said goes before what the file says.
 fn apply(options: &ImportOptions, computer: &mut Computer) -> Result<()> {
+    let complete = !options.properties_at_run;
+    computer.properties = ovf::fill(&computer.properties, &options.properties, complete)?;
     let usage = |what: &str, hint: &str| Err(Failure::new("usage", what, hint));
     if let Some(cpus) = options.cpus {
         computer.cpus = cpus;

@@ -9,10 +9,12 @@ mod export;
 mod fork;
 mod import;
 mod look;
+mod outfit;
 mod repo;
 mod start;
 mod undo;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use api::VolumePrint;
@@ -61,6 +63,11 @@ pub struct RunOptions {
     pub appliance: Name,
     /// None: the appliance's name and the first free number.
     pub name: Option<Name>,
+    /// Answers to the form of its appliance.
+    pub properties: Vec<(String, String)>,
+    /// Configuration for cloud-init: files.
+    pub user_data: Option<PathBuf>,
+    pub network_config: Option<PathBuf>,
     pub start: StartOptions,
 }
 

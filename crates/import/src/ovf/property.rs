@@ -6,6 +6,8 @@ use crate::error::{ImportError, Result};
 
 /// Longest value, bytes.
 const VALUE_BYTES_MAX: usize = 16 << 10;
+/// A whole form with its answers, bytes: it is kept in the version's record.
+const FORM_BYTES_MAX: usize = 256 << 10;
 
 /// One field of the form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +87,11 @@ impl Property {
         Some(inside.split(',').map(|word| word.trim().trim_matches('"').to_owned()).collect())
     }
 
+    fn text_bytes(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, String::len);
+        self.key.len() + self.kind.len() + self.qualifiers.len() + self.label.len() + value
+    }
+
     /// One line of the form.
     fn line(&self) -> String {
         let mut line = format!("  {} ({}", self.key, self.kind);
@@ -133,6 +140,14 @@ pub fn fill(
             return Err(wrong(format!("the property {key}: {shown} {why}; it has:")));
         }
         property.value = Some(value.clone());
+    }
+    let text: usize = filled.iter().map(Property::text_bytes).sum();
+    if text > FORM_BYTES_MAX {
+        return Err(ImportError::TooLarge {
+            what: "the form and its answers, bytes",
+            found: text.to_string(),
+            max: FORM_BYTES_MAX.to_string(),
+        });
     }
     let missing: Vec<&str> = filled
         .iter()
