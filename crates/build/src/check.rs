@@ -47,6 +47,7 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
     let (boot, kernel, initrd) = check.boot(&document.boot, &disks, &contents)?;
     check.kernel_modules(&document.disks, kernel.as_ref())?;
     let ready = check.ready(&document.ready, &nics)?;
+    let vendor_data = document.vendor_data.as_ref().map(|file| check.relative(file)).transpose()?;
     let hardware = check.hardware(&document.hardware, boot, disks, nics)?;
     Ok(Recipe {
         origin: origin.to_owned(),
@@ -58,6 +59,7 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
         kernel,
         initrd,
         contents,
+        vendor_data,
     })
 }
 

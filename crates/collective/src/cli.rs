@@ -147,6 +147,9 @@ pub struct Import {
     /// With an OVA: what its form requires may come with each `run`
     #[arg(long)]
     pub properties_at_run: bool,
+    /// The maker's part of what cloud-init configures; `run --user-data` goes before it
+    #[arg(long, value_name = "FILE")]
+    pub vendor_data: Option<PathBuf>,
 }
 
 #[derive(Args)]

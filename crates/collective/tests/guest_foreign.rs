@@ -210,6 +210,17 @@ fn guest_gets_its_form_on_a_cd() {
     ] {
         assert!(text.contains(property), "{text}");
     }
+    // An appliance with a maker's part always brings it, whether or not there is a user's.
+    std::fs::write(file("maker"), "#!/bin/sh\necho made\n").unwrap();
+    let words = ["import", &file("nano.raw"), "--name", "m", "--format", "raw"];
+    world.run("A", &[&words[..], &["--vendor-data", &file("maker")]].concat()).ok();
+    world.run("A", &["run", "m", "--name", "m1"]).ok();
+    await_console(&world, "m1", "nano: boots=1");
+    world.run("A", &["stop", "m1", "--force"]).ok();
+    let cd = file("cidata.iso");
+    world.run("A", &["export", "m1", &cd, "--format", "raw", "--disk", "cidata"]).ok();
+    let read = Command::new("bsdtar").args(["-xOf", &cd, "vendor-data"]).output().unwrap();
+    assert_eq!(read.stdout, b"#!/bin/sh\necho made\n");
     // Its disk alone, without naming it: a CD is not what is meant.
     world.run("B", &["export", "n1", &file("disk.raw"), "--format", "raw"]).ok();
 }

@@ -70,6 +70,7 @@ fn a_version() {
         disks: (5..8).map(|number| ManifestId::from_bytes([number; 32])).collect(),
         packages: vec![("nginx-light".to_owned(), "1.22.1-9".to_owned())],
         properties: Vec::new(),
+        vendor_data: None,
     };
     let bytes = encode_version(&version);
     golden("version.json", &bytes);
@@ -110,6 +111,7 @@ fn a_foreign_version() {
         disks: (5..7).map(|number| ManifestId::from_bytes([number; 32])).collect(),
         packages: Vec::new(),
         properties: Vec::new(),
+        vendor_data: None,
     };
     let bytes = encode_version(&version);
     golden("version-foreign.json", &bytes);
@@ -126,6 +128,7 @@ fn a_foreign_version() {
     };
     let form = Version {
         properties: vec![property("net.address", Some("<here>")), property("name", None)],
+        vendor_data: Some(blob(9)),
         ..version
     };
     let bytes = encode_version(&form);

@@ -28,6 +28,7 @@ pub fn import(global: &Global, verb: &Import) -> Result<(), Failure> {
         disk_bytes: verb.disk_size.as_deref().map(size).transpose()?,
         properties: properties(&verb.properties)?,
         properties_at_run: verb.properties_at_run,
+        vendor_data: verb.vendor_data.clone(),
     };
     let mut progress = |text: &str| print::note(global, text);
     let imported = open(global)?.import(&options, &mut progress)?;

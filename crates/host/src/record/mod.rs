@@ -47,6 +47,8 @@ pub struct Version {
     pub packages: Vec<(String, String)>,
     /// The form that its user fills in, with the answers so far.
     pub properties: Vec<Property>,
+    /// The maker's part of what cloud-init configures.
+    pub vendor_data: Option<Blob>,
 }
 
 /// The saved memory and devices of a running computer.

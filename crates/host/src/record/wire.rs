@@ -62,6 +62,9 @@ struct VersionWire {
     /// Format 2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     properties: Vec<PropertyWire>,
+    /// Format 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vendor_data: Option<BlobWire>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -191,12 +194,15 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
         disks: version.disks.iter().map(ToString::to_string).collect(),
         packages: version.packages.clone(),
         properties: version.properties.iter().map(encode_property).collect(),
+        vendor_data: version.vendor_data.as_ref().map(encode_blob),
     })
 }
 
 /// Whether a program that knows format 1 only would run something else.
 fn needs_format_2(version: &Version) -> bool {
-    hardware::needs_format_2(&version.hardware) || !version.properties.is_empty()
+    hardware::needs_format_2(&version.hardware)
+        || !version.properties.is_empty()
+        || version.vendor_data.is_some()
 }
 
 fn encode_property(property: &Property) -> PropertyWire {
@@ -227,6 +233,7 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
         disks: manifests("disks", &wire.disks)?,
         packages: wire.packages,
         properties: wire.properties.into_iter().map(decode_property).collect(),
+        vendor_data: wire.vendor_data.map(decode_blob).transpose()?,
     })
 }
 

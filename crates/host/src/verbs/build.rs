@@ -45,6 +45,10 @@ impl Host {
         };
         let kernel = blob(&mut session, "kernel", &built.kernel)?;
         let initrd = blob(&mut session, "initrd", &built.initrd)?;
+        let vendor_data = match &built.vendor_data {
+            None => None,
+            Some(file) => Some(super::outfit::vendor_data(&mut session, file)?),
+        };
         let mut disks = Vec::new();
         for disk in &built.disks {
             let manifest = ingest::disk(&mut session, disk.image.as_deref(), disk.spec.size_bytes)?;
@@ -63,6 +67,7 @@ impl Host {
             disks,
             packages: built.packages.clone(),
             properties: Vec::new(),
+            vendor_data,
         };
         let id = session.put_version(&version)?;
         let stored = session.finish()?;

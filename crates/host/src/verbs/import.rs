@@ -38,6 +38,8 @@ pub struct ImportOptions {
     pub properties: Vec<(String, String)>,
     /// What is required of the form may come with `run`.
     pub properties_at_run: bool,
+    /// The maker's part of what cloud-init configures: a file.
+    pub vendor_data: Option<PathBuf>,
 }
 
 impl Host {
@@ -75,6 +77,10 @@ impl Host {
             volumes.push(volume_print(&name, Some(manifest), size_bytes));
             disks.push(manifest);
         }
+        let vendor_data = match &options.vendor_data {
+            None => None,
+            Some(file) => Some(super::outfit::vendor_data(&mut session, file)?),
+        };
         let version = Version {
             appliance: options.name.clone(),
             version: options.version.clone(),
@@ -86,6 +92,7 @@ impl Host {
             disks,
             packages: Vec::new(),
             properties: computer.properties,
+            vendor_data,
         };
         let id = session.put_version(&version)?;
         let stored = session.finish()?;

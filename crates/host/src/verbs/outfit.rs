@@ -15,8 +15,8 @@ use super::RunOptions;
 use crate::failure::{Failure, Result};
 use crate::foreign::open;
 use crate::ingest;
-use crate::record::Version;
-use crate::store::Store;
+use crate::record::{Blob, Version};
+use crate::store::{Session, Store};
 
 /// A CD for an instance.
 struct Cd {
@@ -38,8 +38,12 @@ pub fn outfit(
         version.properties = ovf::fill(&version.properties, &options.properties, true)?;
         cds.push(environment(name, &version)?);
     }
-    if options.user_data.is_some() || options.network_config.is_some() {
-        cds.push(configuration(name, &version, options)?);
+    let vendor_data = match &version.vendor_data {
+        Some(blob) => Some(repository::read_blob(&store.source(), &blob.id)?),
+        None => None,
+    };
+    if options.user_data.is_some() || options.network_config.is_some() || vendor_data.is_some() {
+        cds.push(configuration(name, &version, vendor_data.as_deref(), options)?);
     }
     if cds.is_empty() {
         return Ok(id);
@@ -84,7 +88,12 @@ fn environment(name: &Name, version: &Version) -> Result<Cd> {
 
 /// For cloud-init. It looks at every disk, so this one is where the guest's other disks are: for
 /// that it has a driver.
-fn configuration(name: &Name, version: &Version, options: &RunOptions) -> Result<Cd> {
+fn configuration(
+    name: &Name,
+    version: &Version,
+    vendor_data: Option<&[u8]>,
+    options: &RunOptions,
+) -> Result<Cd> {
     let read = |path: &Option<std::path::PathBuf>| path.as_deref().map(document).transpose();
     let (user_data, network_config) = (read(&options.user_data)?, read(&options.network_config)?);
     let seed = seed::Seed {
@@ -92,10 +101,17 @@ fn configuration(name: &Name, version: &Version, options: &RunOptions) -> Result
         hostname: name.to_string(),
         user_data: user_data.as_deref(),
         network_config: network_config.as_deref(),
-        vendor_data: None,
+        vendor_data,
     };
     let bus = version.hardware.disks.first().map_or(DiskBus::Virtio, |disk| disk.bus);
     Ok(Cd { name: "cidata", content: seed::image(&seed)?, bus })
+}
+
+/// Stores the maker's part, when cloud-init could read it.
+pub fn vendor_data(session: &mut Session, path: &Path) -> Result<Blob> {
+    let content = document(path)?;
+    seed::check_user_data("vendor-data", &content)?;
+    session.put_blob(&content)
 }
 
 /// A document that a person wrote.
