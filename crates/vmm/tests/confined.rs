@@ -70,6 +70,39 @@ fn it_reads_and_writes_what_it_was_given_alone() {
     assert!(!dir.join("new").exists());
 }
 
+/// The real converter, given a file that leads to another one: it cannot follow.
+#[test]
+fn a_converter_follows_nothing() {
+    let dir = Dir::new("converter");
+    let secret = file(&dir, "secret", &"secret".repeat(1000));
+    let make = |arguments: &[&str]| {
+        let done = std::process::Command::new("qemu-img")
+            .args(arguments)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    make(&["create", "-f", "qcow2", "-b", secret.to_str().unwrap(), "-F", "raw", "evil"]);
+    make(&["convert", "-f", "qcow2", "-O", "raw", "evil", "proof"]);
+    assert!(fs::read(dir.join("proof")).unwrap().starts_with(b"secretsecret"));
+    let output = file(&dir, "output", "");
+    let arguments = ["convert", "-n", "-f", "qcow2", "-O", "raw", "evil", "output"];
+    let mut convert = confined(&dir, "/usr/bin/qemu-img", &arguments);
+    fs::File::options().write(true).open(&output).unwrap().set_len(1 << 20).unwrap();
+    (convert.readable, convert.writable) = (vec![dir.join("evil")], vec![output.clone()]);
+    let ended = run(&convert);
+    assert!(!ended.status.success());
+    assert!(ended.messages.contains("Permission denied"), "{}", ended.messages);
+    assert!(fs::read(output).unwrap().iter().all(|byte| *byte == 0));
+    // The same walls around a file that leads nowhere: it converts.
+    make(&["create", "-f", "qcow2", "whole", "64K"]);
+    convert.readable = vec![dir.join("whole")];
+    convert.arguments[6] = "whole".into();
+    let ended = run(&convert);
+    assert!(ended.status.success(), "{}", ended.messages);
+}
+
 #[test]
 fn it_uses_no_more_than_it_may() {
     let dir = Dir::new("limits");

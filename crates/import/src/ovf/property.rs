@@ -123,7 +123,7 @@ pub fn fill(
 ) -> Result<Vec<Property>> {
     let form = || {
         let lines: Vec<String> = properties.iter().map(Property::line).collect();
-        if lines.is_empty() { "it has no properties".to_owned() } else { lines.join("\n") }
+        if lines.is_empty() { "  (nothing)".to_owned() } else { lines.join("\n") }
     };
     let wrong = |what: String| ImportError::Form { what, form: form() };
     let mut filled = properties.to_vec();
