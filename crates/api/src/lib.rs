@@ -10,7 +10,7 @@ mod shim;
 pub use output::{
     AppliancePrint, BuildPrint, CheckPrint, CheckpointPrint, DoctorPrint, ErrorBody, ErrorPrint,
     ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint, GcPrint, HistoryPrint, ImportPrint,
-    InspectPrint, InstancePrint, PortPrint, RepoInitPrint, RepoStatsPrint, StartPrint, StatePrint,
-    UndoPrint, VolumePrint,
+    InspectPrint, InstancePrint, PortPrint, PropertyPrint, RepoInitPrint, RepoStatsPrint,
+    StartPrint, StatePrint, UndoPrint, VolumePrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

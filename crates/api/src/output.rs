@@ -163,8 +163,24 @@ pub struct ImportPrint {
     pub reused_bytes: u64,
     pub total_ms: u64,
     pub volumes: Vec<VolumePrint>,
+    /// The form of an OVA.
+    pub properties: Vec<PropertyPrint>,
     /// What differs from what the file asked for, and what could not be checked.
     pub notes: Vec<String>,
+}
+
+/// One field of an OVA's form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PropertyPrint {
+    pub key: String,
+    /// OVF's word: `string`, `boolean`, `uint16` ...
+    pub kind: String,
+    pub label: String,
+    pub configurable: bool,
+    /// None: there is none yet, or it is a password.
+    pub value: Option<String>,
+    /// `run` has to give it.
+    pub required: bool,
 }
 
 /// `export`.

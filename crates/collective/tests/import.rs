@@ -284,6 +284,9 @@ fn a_package_brings_its_disks_in_order_and_asks_for_its_form() {
     assert_eq!(print["notes"], serde_json::json!([]));
     assert_eq!(print["volumes"][0]["manifest"], original.as_str());
     assert_eq!(print["volumes"][1]["size_bytes"], 1 << 20);
+    assert_eq!(print["properties"][0]["key"], "net.host");
+    assert_eq!(print["properties"][0]["required"], true);
+    assert_eq!(print["properties"][1]["value"], "1500");
     let unasked = world.run("A", &["run", "it", "--name", "i1"]);
     assert_eq!(unasked.code, 2, "{unasked:?}");
     assert!(world.run("A", &["ps"]).ok().as_array().unwrap().is_empty());

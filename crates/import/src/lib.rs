@@ -9,7 +9,7 @@
 //! | module | reads or writes |
 //! | --- | --- |
 //! | [`mod@format`] | which format a file has |
-//! | [`guard`] | the headers of disks: qcow2, vmdk, vdi, vhd, vhdx |
+//! | [`mod@guard`] | the headers of disks: qcow2, vmdk, vdi, vhd, vhdx |
 //! | [`qemu_img`] | what the converter is asked, and its answers |
 //! | [`archive`] | tars |
 //! | [`ovf`] | the description of a computer (OVF), its form and its environment |

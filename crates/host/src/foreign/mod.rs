@@ -11,7 +11,7 @@
 //! | [`disk`] | one disk, from an open file to a sparse raw one |
 //! | [`package`], [`vagrant`] | OVF packages, Vagrant boxes |
 //! | [`computer`] | what was found, and what it is made of here |
-//! | [`write`](self::write), [`place`] | volumes as files, and files in their place |
+//! | [`mod@write`], [`place`] | volumes as files, and files in their place |
 //! | [`convert`] | private copies, and the converter in its jail |
 //!
 //! # Invariants

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use import::archive::{self, Member};
@@ -36,9 +37,9 @@ impl Files {
             Self::Tar { file, members } => {
                 let member = members.iter().find(|member| member.name == name);
                 let member = member.ok_or_else(|| missing(name))?;
-                let mut file = file.try_clone()?;
-                file.seek(SeekFrom::Start(member.offset))?;
-                Ok((Box::new(file.take(member.bytes)), member.bytes))
+                let window =
+                    Window { file: file.try_clone()?, at: member.offset, left: member.bytes };
+                Ok((Box::new(window), member.bytes))
             }
             Self::Folder(folder) => {
                 let file = open::beside(folder, name)?;
@@ -68,6 +69,23 @@ impl Files {
         reader.take(bytes_max).read_to_end(&mut content)?;
         String::from_utf8(content)
             .map_err(|_| Failure::new("import", format!("{name} is no UTF-8 text"), ""))
+    }
+}
+
+/// A member's part of a tar. It reads where it is, whatever others do with the same open file.
+struct Window {
+    file: File,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Window {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        self.at += count as u64;
+        self.left -= count as u64;
+        Ok(count)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use api::ImportPrint;
+use api::{ImportPrint, PropertyPrint};
 use import::{Format, ovf};
 use model::{ChunkId, DiskBus, Media, Name, NicModel, Ready};
 
@@ -61,6 +61,9 @@ impl Host {
         let work = Work::new(&self.dir.folder("imports")?)?;
         progress(&format!("reading {} as {format}", options.file.display()));
         let mut computer = self.understand(options, file, format, work.path()).map_err(here)?;
+        if computer.description.is_empty() {
+            computer.description = described(options, format);
+        }
         apply(options, &mut computer)?;
         let hardware = computer.hardware();
 
@@ -109,6 +112,7 @@ impl Host {
             reused_bytes: stored.reused_bytes,
             total_ms: began.elapsed().as_millis() as u64,
             volumes,
+            properties: version.properties.iter().map(property_print).collect(),
             notes: computer.notes,
         })
     }
@@ -120,7 +124,7 @@ impl Host {
         format: Format,
         work: &Path,
     ) -> Result<Computer> {
-        let description = format!("imported from {} ({format})", file_name(&options.file));
+        let description = described(options, format);
         match format {
             Format::Iso => from_cd(options, file, description),
             Format::Ova => package::from_ova(&Converter::new(work)?, file),
@@ -162,11 +166,26 @@ fn from_cd(options: &ImportOptions, file: File, description: String) -> Result<C
     Ok(Computer::around(vec![disk, cd], description))
 }
 
+fn property_print(property: &ovf::Property) -> PropertyPrint {
+    PropertyPrint {
+        key: property.key.clone(),
+        kind: property.kind.clone(),
+        label: property.label.clone(),
+        configurable: property.configurable,
+        value: property.value.clone().filter(|_| !property.password),
+        required: property.value.is_none(),
+    }
+}
+
 /// What the user said goes before what the file says.
 fn apply(options: &ImportOptions, computer: &mut Computer) -> Result<()> {
     let complete = !options.properties_at_run;
     computer.properties = ovf::fill(&computer.properties, &options.properties, complete)?;
     let usage = |what: &str, hint: &str| Err(Failure::new("usage", what, hint));
+    let number = &options.version;
+    if !(1..=64).contains(&number.len()) || number.chars().any(char::is_control) {
+        return usage("the version's number is one line of up to 64 bytes", "--as-version 1.2");
+    }
     if let Some(cpus) = options.cpus {
         computer.cpus = cpus;
     }
@@ -210,7 +229,8 @@ fn apply(options: &ImportOptions, computer: &mut Computer) -> Result<()> {
     Ok(())
 }
 
-fn file_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.chars().filter(|c| !c.is_control()).take(100).collect()
+fn described(options: &ImportOptions, format: Format) -> String {
+    let name = options.file.file_name().unwrap_or_default().to_string_lossy();
+    let name: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
+    format!("imported from {name} ({format})")
 }
