@@ -9,8 +9,8 @@ mod shim;
 
 pub use output::{
     AppliancePrint, BuildPrint, CheckPrint, CheckpointPrint, CopyPrint, DoctorPrint, ErrorBody,
-    ErrorPrint, ExecPrint, ForkPrint, GcPrint, HistoryPrint, InspectPrint, InstancePrint,
-    MountPrint, PortPrint, RepoInitPrint, RepoStatsPrint, StartPrint, StatePrint, UndoPrint,
-    VolumePrint,
+    ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint, GcPrint, HistoryPrint,
+    ImportPrint, InspectPrint, InstancePrint, MountPrint, PortPrint, PropertyPrint, RepoInitPrint,
+    RepoStatsPrint, StartPrint, StatePrint, UndoPrint, VolumePrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

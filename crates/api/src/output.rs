@@ -174,6 +174,71 @@ pub struct BuildPrint {
     pub volumes: Vec<VolumePrint>,
 }
 
+/// `import`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportPrint {
+    pub appliance: String,
+    pub version: String,
+    pub version_id: String,
+    /// What the file was: `qcow2`, `ova` ...
+    pub format: String,
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    pub logical_bytes: u64,
+    pub stored_bytes: u64,
+    pub reused_bytes: u64,
+    pub total_ms: u64,
+    pub volumes: Vec<VolumePrint>,
+    /// The form of an OVA.
+    pub properties: Vec<PropertyPrint>,
+    /// What differs from what the file asked for, and what could not be checked.
+    pub notes: Vec<String>,
+}
+
+/// One field of an OVA's form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PropertyPrint {
+    pub key: String,
+    /// OVF's word: `string`, `boolean`, `uint16` ...
+    pub kind: String,
+    pub label: String,
+    pub configurable: bool,
+    /// None: there is none yet, or it is a password.
+    pub value: Option<String>,
+    /// `run` has to give it.
+    pub required: bool,
+}
+
+/// `export`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportPrint {
+    pub name: String,
+    /// `instance` or `appliance`.
+    pub what: String,
+    pub version: String,
+    /// None: as its maker made it.
+    pub checkpoint: Option<String>,
+    pub file: String,
+    /// `raw`, `qcow2` or `ova`.
+    pub format: String,
+    /// The file's length.
+    pub file_bytes: u64,
+    pub disks: Vec<ExportDiskPrint>,
+    pub total_ms: u64,
+    /// What the file does not hold.
+    pub notes: Vec<String>,
+}
+
+/// One disk of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportDiskPrint {
+    pub name: String,
+    pub manifest: String,
+    pub size_bytes: u64,
+    /// What of it was not a hole.
+    pub data_bytes: u64,
+}
+
 /// One volume, as `build` and `inspect` show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumePrint {

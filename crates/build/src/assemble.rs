@@ -37,6 +37,8 @@ pub struct Built {
     pub disks: Vec<BuiltDisk>,
     /// The Debian packages in it, as (name, version), sorted.
     pub packages: Vec<(String, String)>,
+    /// The maker's part of what cloud-init configures.
+    pub vendor_data: Option<PathBuf>,
 }
 
 /// A disk of a built appliance.
@@ -118,6 +120,10 @@ pub fn build(
         let image = disk(&mut disk_shop, recipe, recipe_dir, spec, content)?;
         disks.push(BuiltDisk { spec: spec.clone(), image });
     }
+    let vendor_data = match &recipe.vendor_data {
+        None => None,
+        Some(file) => Some(copy_file(&shop, recipe, recipe_dir, file, "vendor-data")?),
+    };
     Ok(Built {
         name: recipe.name.clone(),
         version: recipe.version.clone(),
@@ -127,6 +133,7 @@ pub fn build(
         initrd,
         disks,
         packages: used.into_list(),
+        vendor_data,
     })
 }
 

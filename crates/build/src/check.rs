@@ -6,7 +6,7 @@ mod disk;
 
 use std::collections::BTreeSet;
 
-use model::{Boot, DiskSpec, DisplaySpec, Hardware, NicSpec, Profile, Ready};
+use model::{Boot, DiskSpec, DisplaySpec, Hardware, NicModel, NicSpec, Profile, Ready};
 use serde_saphyr::{Location, Spanned};
 
 use crate::RecipeError;
@@ -47,6 +47,7 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
     let (boot, kernel, initrd) = check.boot(&document.boot, &disks, &contents)?;
     check.kernel_modules(&document.disks, kernel.as_ref())?;
     let ready = check.ready(&document.ready, &nics)?;
+    let vendor_data = document.vendor_data.as_ref().map(|file| check.relative(file)).transpose()?;
     let hardware = check.hardware(&document.hardware, boot, disks, nics)?;
     Ok(Recipe {
         origin: origin.to_owned(),
@@ -58,6 +59,7 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
         kernel,
         initrd,
         contents,
+        vendor_data,
     })
 }
 
@@ -161,7 +163,8 @@ impl Check<'_> {
                 return Err(self.wrong(port, message, "name each port from 1 to 65535 once"));
             }
         }
-        Ok(NicSpec { network, ports: nic.value.ports.iter().map(|port| port.value).collect() })
+        let ports = nic.value.ports.iter().map(|port| port.value).collect();
+        Ok(NicSpec { network, ports, model: NicModel::Virtio })
     }
 
     fn ready(&self, ready: &Spanned<ReadyDoc>, nics: &[NicSpec]) -> Checked<Ready> {

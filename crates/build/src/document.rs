@@ -38,6 +38,10 @@ pub(crate) struct Document {
     /// How to tell that the appliance is ready for its user.
     #[schemars(with = "ReadyDoc")]
     pub ready: Spanned<ReadyDoc>,
+    /// A file in the recipe's folder: the maker's part of what cloud-init configures (vendor-data).
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub vendor_data: Option<Spanned<String>>,
 }
 
 /// What the computer is made of.

@@ -33,6 +33,7 @@ pub struct Recipe {
     pub(crate) initrd: Option<InitrdSource>,
     /// One for each of `hardware.disks`.
     pub(crate) contents: Vec<DiskContent>,
+    pub(crate) vendor_data: Option<Placed<RelativePath>>,
 }
 
 /// Where the kernel comes from.

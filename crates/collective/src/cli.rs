@@ -41,6 +41,10 @@ pub enum Verb {
     Doctor,
     /// Build an appliance from a folder with an appliance.yaml, into the repository
     Build(Build),
+    /// Make an appliance of another program's file: a disk, a CD, an OVA, a Vagrant box
+    Import(Import),
+    /// Write the disks of an appliance, or of an instance at rest, into a file for other programs
+    Export(Export),
     /// List the appliances of the repository
     Appliances,
     /// Start a new instance of an appliance, and wait until it is ready
@@ -110,12 +114,85 @@ pub struct Build {
 }
 
 #[derive(Args)]
+pub struct Import {
+    /// The file
+    pub file: PathBuf,
+    /// Name the appliance: NAME or MAKER/NAME
+    #[arg(long)]
+    pub name: String,
+    /// What the file is [default: what its first bytes say; never raw]
+    #[arg(long, value_parser = ["raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso", "ova", "ovf", "box"])]
+    pub format: Option<String>,
+    /// Give the version this number
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub as_version: String,
+    /// How many CPUs [default: as the file says, else 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: Option<u32>,
+    /// How much memory [default: as the file says, else 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// What starts it
+    #[arg(long, default_value = "bios", value_parser = ["bios"])]
+    pub firmware: String,
+    /// What its disks are plugged into: virtio is quicker, sata needs no special driver
+    /// [default: as the file says, else virtio]
+    #[arg(long, value_parser = ["virtio", "sata"])]
+    pub disk_bus: Option<String>,
+    /// What its network cards are [default: as the file says, else virtio]
+    #[arg(long, value_parser = ["virtio", "e1000"])]
+    pub nic: Option<String>,
+    /// With a CD: the size of the empty disk beside it [default: 16GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_size: Option<String>,
+    /// With an OVA: answer a field of its form (repeat for more); `run` can give others
+    #[arg(long = "property", value_name = "KEY=VALUE")]
+    pub properties: Vec<String>,
+    /// With an OVA: what its form requires may come with each `run`
+    #[arg(long)]
+    pub properties_at_run: bool,
+    /// The maker's part of what cloud-init configures; `run --user-data` goes before it
+    #[arg(long, value_name = "FILE")]
+    pub vendor_data: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Export {
+    /// An instance (with @CHECKPOINT: as it was then), or an appliance
+    #[arg(value_name = "NAME[@CHECKPOINT]")]
+    pub name: String,
+    /// The file to write
+    pub file: PathBuf,
+    /// What to write
+    #[arg(long, value_parser = ["raw", "qcow2", "ova"])]
+    pub format: String,
+    /// Which disk [default: the only one]
+    #[arg(long, value_name = "DISK")]
+    pub disk: Option<String>,
+    /// The appliance, also when an instance has the same name
+    #[arg(long)]
+    pub appliance: bool,
+    /// Replace the file when it is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
 pub struct Run {
     /// The appliance: NAME or MAKER/NAME
     pub appliance: String,
     /// Name the instance [default: the appliance's name and a number]
     #[arg(long)]
     pub name: Option<String>,
+    /// Answer a field of the appliance's form (repeat for more)
+    #[arg(long = "property", value_name = "KEY=VALUE")]
+    pub properties: Vec<String>,
+    /// Configure the guest by cloud-init: a file that begins with #cloud-config or #!
+    #[arg(long, value_name = "FILE")]
+    pub user_data: Option<PathBuf>,
+    /// Configure the guest's network by cloud-init
+    #[arg(long, value_name = "FILE")]
+    pub network_config: Option<PathBuf>,
     #[command(flatten)]
     pub start: Start,
 }

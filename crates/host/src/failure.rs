@@ -64,6 +64,7 @@ pub const KINDS: &[&str] = &[
     "no_space",
     "recipe",
     "build",
+    "import",
     "hypervisor",
     "network",
     "permission",
@@ -232,6 +233,22 @@ impl From<volume::VolumeError> for Failure {
 impl From<export::ExportError> for Failure {
     fn from(error: export::ExportError) -> Self {
         Self::new("io", error.to_string(), "`collective doctor` says what FUSE needs")
+    }
+}
+
+impl From<import::ImportError> for Failure {
+    fn from(error: import::ImportError) -> Self {
+        let kind = match &error {
+            import::ImportError::Form { .. } | import::ImportError::Configuration { .. } => "usage",
+            import::ImportError::Io { source, .. }
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                "no_space"
+            }
+            import::ImportError::Io { .. } => "io",
+            _ => "import",
+        };
+        Self::new(kind, error.to_string(), error.hint())
     }
 }
 

@@ -34,15 +34,34 @@ pub fn disk(session: &mut Session, image: Option<&Path>, size_bytes: u64) -> Res
         return session.put_pages(size_bytes, &mut std::iter::empty());
     };
     let input = File::open(path).map_err(|e| during(e.into(), path))?;
+    content(session, input, size_bytes).map_err(|f| during(f, path))
+}
+
+/// Stores what an open file holds as a volume of `size_bytes`.
+pub fn content(session: &mut Session, input: File, size_bytes: u64) -> Result<ManifestId> {
     let bytes = input.metadata()?.len();
     if bytes > size_bytes {
         return Err(Failure::new(
             "build",
-            format!("{} has {bytes} bytes, its disk only {size_bytes}", path.display()),
+            format!("the file has {bytes} bytes, its disk only {size_bytes}"),
             "give the disk a larger size",
         ));
     }
-    pages(session, input, size_bytes).map_err(|f| during(f, path))
+    pages(session, input, size_bytes)
+}
+
+/// Stores some bytes as a volume of whole pages.
+pub fn bytes(session: &mut Session, content: &[u8]) -> Result<ManifestId> {
+    let mut changes = Vec::new();
+    for (number, piece) in content.chunks(PAGE_BYTES).enumerate() {
+        let mut page = piece.to_vec();
+        page.resize(PAGE_BYTES, 0);
+        if !chunk::is_zero(&page) {
+            changes.push((number as u64, Some(session.put_page(&page)?)));
+        }
+    }
+    let size_bytes = (content.len() as u64).next_multiple_of(PAGE_BYTES as u64);
+    session.put_pages(size_bytes, &mut changes.into_iter())
 }
 
 fn during(failure: Failure, path: &Path) -> Failure {
@@ -72,7 +91,7 @@ fn pages(session: &mut Session, mut input: File, size_bytes: u64) -> Result<Mani
 }
 
 /// Where data begins at or after `offset`; none when there is none.
-fn next_data(file: &File, offset: u64) -> Result<Option<u64>> {
+pub(crate) fn next_data(file: &File, offset: u64) -> Result<Option<u64>> {
     match rustix::fs::seek(file, DataSeek::Data(offset)) {
         Ok(position) => Ok(Some(position)),
         Err(rustix::io::Errno::NXIO) => Ok(None),

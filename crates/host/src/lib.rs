@@ -22,6 +22,7 @@ mod accel;
 mod blob;
 pub mod dir;
 mod failure;
+mod foreign;
 mod ingest;
 mod inside;
 pub mod local;
@@ -32,6 +33,7 @@ mod socket;
 pub mod store;
 mod time;
 mod verbs;
+mod work;
 
 use std::path::Path;
 
@@ -40,7 +42,8 @@ pub use failure::{Failure, KINDS, Result};
 pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use verbs::{
-    Accelerator, ForkOptions, ResumeOptions, RunOptions, StartOptions, mount_main, validate_recipe,
+    Accelerator, ExportFormat, ExportOptions, ForkOptions, ImportOptions, ResumeOptions,
+    RunOptions, StartOptions, mount_main, validate_recipe,
 };
 
 use model::Name;

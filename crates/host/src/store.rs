@@ -585,7 +585,11 @@ impl Session {
     /// Stores a version's record.
     pub fn put_version(&mut self, version: &Version) -> Result<VersionId> {
         let mut children = Vec::new();
-        for (label, blob) in [("kernel", &version.kernel), ("initrd", &version.initrd)] {
+        for (label, blob) in [
+            ("kernel", &version.kernel),
+            ("initrd", &version.initrd),
+            ("vendor-data", &version.vendor_data),
+        ] {
             if let Some(blob) = blob {
                 children.push(Child::new(label, Target::Record(blob.id)));
             }

@@ -10,10 +10,11 @@ use host::record::{
     Blob, Checkpoint, Head, Machine, Memory, Version, Why, decode_checkpoint, decode_head,
     decode_version, encode_checkpoint, encode_head, encode_version,
 };
+use import::ovf::Property;
 use model::{
-    Boot, BootKind, CheckpointId, ChunkId, DiskRole, DiskSpec, DisplaySpec, Hardware, HostId,
-    InstanceId, InstanceState, Lease, ManifestId, Name, NicSpec, Profile, Ready, ResetPolicy,
-    VersionId,
+    Boot, BootKind, CheckpointId, ChunkId, DiskBus, DiskRole, DiskSpec, DisplaySpec, Hardware,
+    HostId, InstanceId, InstanceState, Lease, ManifestId, Media, Name, NicModel, NicSpec, Profile,
+    Ready, ResetPolicy, VersionId,
 };
 
 fn golden(name: &str, bytes: &[u8]) {
@@ -30,7 +31,14 @@ fn blob(number: u8) -> Blob {
 }
 
 fn disk(name: &str, role: DiskRole, reset: ResetPolicy) -> DiskSpec {
-    DiskSpec { name: name.to_owned(), role, reset, size_bytes: 64 << 20 }
+    DiskSpec {
+        name: name.to_owned(),
+        role,
+        reset,
+        size_bytes: 64 << 20,
+        bus: DiskBus::Virtio,
+        media: Media::Disk,
+    }
 }
 
 #[test]
@@ -49,7 +57,11 @@ fn a_version() {
                 disk("data", DiskRole::Data, ResetPolicy::Keep),
                 disk("scratch", DiskRole::Scratch, ResetPolicy::Reset),
             ],
-            nics: vec![NicSpec { network: "user".to_owned(), ports: vec![80] }],
+            nics: vec![NicSpec {
+                network: "user".to_owned(),
+                ports: vec![80],
+                model: NicModel::Virtio,
+            }],
             display: Some(DisplaySpec { video_bytes: 16 << 20 }),
         },
         ready: Ready::Port(80),
@@ -57,6 +69,8 @@ fn a_version() {
         initrd: Some(blob(3)),
         disks: (5..8).map(|number| ManifestId::from_bytes([number; 32])).collect(),
         packages: vec![("nginx-light".to_owned(), "1.22.1-9".to_owned())],
+        properties: Vec::new(),
+        vendor_data: None,
     };
     let bytes = encode_version(&version);
     golden("version.json", &bytes);
@@ -64,6 +78,62 @@ fn a_version() {
     // As many manifests as disks, or it is none.
     let broken = Version { disks: Vec::new(), ..version };
     assert!(decode_version(&encode_version(&broken)).is_err());
+}
+
+/// Foreign hardware is what format 1 does not know.
+#[test]
+fn a_foreign_version() {
+    let system = disk("disk1", DiskRole::Data, ResetPolicy::Keep);
+    let cd = DiskSpec { media: Media::Cd, ..disk("cd", DiskRole::System, ResetPolicy::Reset) };
+    let version = Version {
+        appliance: Name::appliance("maker/old").unwrap(),
+        version: "1".to_owned(),
+        description: "imported from old.vmdk (vmdk)".to_owned(),
+        hardware: Hardware {
+            profile: Profile::Q35,
+            cpus: 1,
+            memory_bytes: 1 << 30,
+            boot: Boot { kind: BootKind::Bios, cmdline: String::new() },
+            disks: vec![system, cd]
+                .into_iter()
+                .map(|d| DiskSpec { bus: DiskBus::Sata, ..d })
+                .collect(),
+            nics: vec![NicSpec {
+                network: "user".to_owned(),
+                ports: Vec::new(),
+                model: NicModel::E1000,
+            }],
+            display: None,
+        },
+        ready: Ready::Started,
+        kernel: None,
+        initrd: None,
+        disks: (5..7).map(|number| ManifestId::from_bytes([number; 32])).collect(),
+        packages: Vec::new(),
+        properties: Vec::new(),
+        vendor_data: None,
+    };
+    let bytes = encode_version(&version);
+    golden("version-foreign.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(version.clone()));
+
+    let property = |key: &str, value: Option<&str>| Property {
+        key: key.to_owned(),
+        kind: "string".to_owned(),
+        qualifiers: "MaxLen(20)".to_owned(),
+        label: "A label".to_owned(),
+        configurable: true,
+        password: false,
+        value: value.map(str::to_owned),
+    };
+    let form = Version {
+        properties: vec![property("net.address", Some("<here>")), property("name", None)],
+        vendor_data: Some(blob(9)),
+        ..version
+    };
+    let bytes = encode_version(&form);
+    golden("version-form.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(form));
 }
 
 #[test]

@@ -57,6 +57,30 @@ pub struct DiskSpec {
     pub reset: ResetPolicy,
     /// Size, bytes; a multiple of the page size.
     pub size_bytes: u64,
+    /// What it is plugged into.
+    pub bus: DiskBus,
+    /// What it is to its guest.
+    pub media: Media,
+}
+
+/// What a disk is plugged into: which driver its guest needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DiskBus {
+    /// A paravirtual disk: the quickest, for guests that have the driver.
+    #[default]
+    Virtio,
+    /// A SATA port: for guests that were made for other hardware. [`Profile::Q35`] has six.
+    Sata,
+}
+
+/// What a disk is to its guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Media {
+    /// A hard disk.
+    #[default]
+    Disk,
+    /// A CD: nobody writes to it.
+    Cd,
 }
 
 /// Whose a disk is, which decides what stop, update and checkpoint do to it.
@@ -86,6 +110,18 @@ pub struct NicSpec {
     pub network: String,
     /// Guest TCP ports that the appliance offers, for example 80.
     pub ports: Vec<u16>,
+    /// What it is to its guest.
+    pub model: NicModel,
+}
+
+/// Which driver a network card needs in its guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum NicModel {
+    /// A paravirtual card: the quickest.
+    #[default]
+    Virtio,
+    /// An Intel 82540EM, which nearly every system has a driver for.
+    E1000,
 }
 
 /// A published port: host `address:host_port` -> guest TCP `guest_port`.

@@ -11,8 +11,8 @@ mod refs;
 mod size;
 
 pub use hardware::{
-    Boot, BootKind, DiskRole, DiskSpec, DisplaySpec, Hardware, NicSpec, PortMap, Profile, Ready,
-    ResetPolicy,
+    Boot, BootKind, DiskBus, DiskRole, DiskSpec, DisplaySpec, Hardware, Media, NicModel, NicSpec,
+    PortMap, Profile, Ready, ResetPolicy,
 };
 pub use id::{CheckpointId, ChunkId, HostId, IdError, InstanceId, ManifestId, VersionId};
 pub use refs::{Generation, InstanceState, Lease, Name, NameError};

@@ -51,10 +51,11 @@ impl Network for UserMode {
 mod tests {
     use super::*;
     use crate::random_mac;
+    use model::NicModel;
     use std::net::{Ipv4Addr, TcpListener};
 
     fn plug(network: &str, ports: &[PortMap]) -> Result<Netdev, NetworkError> {
-        let nic = NicSpec { network: network.to_owned(), ports: vec![80] };
+        let nic = NicSpec { network: network.to_owned(), ports: vec![80], model: NicModel::Virtio };
         UserMode::default().plug(&nic, random_mac([0; 4]), ports)
     }
 

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use model::{BootKind, Profile};
+use model::{BootKind, DiskBus, Media, NicModel, Profile};
 use network::Netdev;
 
 use crate::launch::{Accel, Launch};
@@ -241,32 +241,50 @@ fn devices(launch: &Launch, line: &mut Line) {
                  discard=unmap,detect-zeroes=unmap"
             ),
         );
-        let boot = match launch.hardware.boot.kind {
-            BootKind::Bios => format!(",bootindex={index}"),
-            BootKind::Kernel => String::new(),
-        };
-        line.option(
-            "-device",
-            format!(
-                "virtio-blk-pci,id=blk{index},drive=disk{index},serial={},write-cache=on,\
-                 discard=on,write-zeroes=on,discard_granularity=4096,\
-                 physical_block_size=4096,rerror=stop,werror=stop,bus={bus},addr={:#x}{boot}",
-                serial_number(&disk.name),
-                slot::DISKS + index
-            ),
-        );
+        line.option("-device", disk_device(launch, index, bus));
     }
     for (index, nic) in launch.nics.iter().enumerate() {
         line.option("-netdev", netdev(index, &nic.netdev));
+        let model = match launch.hardware.nics[index].model {
+            NicModel::Virtio => "virtio-net-pci",
+            NicModel::E1000 => "e1000",
+        };
         // Network boot is never meant: no option ROM to wait for.
         line.option(
             "-device",
             format!(
-                "virtio-net-pci,id=nic{index},netdev=net{index},mac={},romfile=,bus={bus},addr={:#x}",
+                "{model},id=nic{index},netdev=net{index},mac={},romfile=,bus={bus},addr={:#x}",
                 nic.mac,
                 slot::NICS + index
             ),
         );
+    }
+}
+
+/// The guest's side of a disk. A virtio disk's slot is its place among all disks, a SATA port its
+/// place among those.
+fn disk_device(launch: &Launch, index: usize, bus: &str) -> String {
+    let specs = &launch.hardware.disks;
+    let serial = serial_number(&launch.disks[index].name);
+    let boot = match launch.hardware.boot.kind {
+        BootKind::Bios => format!(",bootindex={index}"),
+        BootKind::Kernel => String::new(),
+    };
+    let common = format!("id=blk{index},drive=disk{index},serial={serial},rerror=stop,werror=stop");
+    match (specs[index].bus, specs[index].media) {
+        (DiskBus::Virtio, _) => format!(
+            "virtio-blk-pci,{common},write-cache=on,discard=on,write-zeroes=on,\
+             discard_granularity=4096,physical_block_size=4096,bus={bus},addr={:#x}{boot}",
+            slot::DISKS + index
+        ),
+        (DiskBus::Sata, media) => {
+            let port = specs[..index].iter().filter(|disk| disk.bus == DiskBus::Sata).count();
+            let device = match media {
+                Media::Disk => "ide-hd",
+                Media::Cd => "ide-cd",
+            };
+            format!("{device},{common},write-cache=on,bus=ide.{port}{boot}")
+        }
     }
 }
 
@@ -312,6 +330,8 @@ mod tests {
             role: DiskRole::Data,
             reset: ResetPolicy::Keep,
             size_bytes: 4096,
+            bus: DiskBus::Virtio,
+            media: Media::Disk,
         };
         let file = |name: &str, path: &str, read_only| DiskFile {
             name: name.into(),
@@ -327,7 +347,11 @@ mod tests {
                 memory_bytes: 512 << 20,
                 boot: Boot { kind: BootKind::Kernel, cmdline: "console=ttyS0".into() },
                 disks: vec![disk("system"), disk("a,b")],
-                nics: vec![NicSpec { network: "user".into(), ports: vec![80] }],
+                nics: vec![NicSpec {
+                    network: "user".into(),
+                    ports: vec![80],
+                    model: NicModel::Virtio,
+                }],
                 display: Some(DisplaySpec { video_bytes: 3 << 20 }),
             },
             cpu_model: BASELINE_CPU.into(),
@@ -381,6 +405,25 @@ mod tests {
             assert!(all.contains(part), "{part} is not in {all}");
         }
         assert!(!all.contains("-incoming"));
+    }
+
+    #[test]
+    fn foreign_hardware_has_its_own_words() {
+        let mut launch = launch(Profile::Q35);
+        launch.hardware.boot.kind = BootKind::Bios;
+        launch.hardware.nics[0].model = NicModel::E1000;
+        for (disk, media) in launch.hardware.disks.iter_mut().zip([Media::Disk, Media::Cd]) {
+            (disk.bus, disk.media) = (DiskBus::Sata, media);
+        }
+        let devices = values(&arguments(&launch), "-device");
+        for (start, end) in [
+            ("ide-hd,id=blk0", "bus=ide.0,bootindex=0"),
+            ("ide-cd,id=blk1", "bus=ide.1,bootindex=1"),
+            ("e1000,id=nic0", "bus=pcie.0,addr=0x8"),
+        ] {
+            let found = devices.iter().any(|d| d.starts_with(start) && d.ends_with(end));
+            assert!(found, "{start} ... {end} is not in {devices:#?}");
+        }
     }
 
     #[test]

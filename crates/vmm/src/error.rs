@@ -75,6 +75,9 @@ impl VmmError {
     /// What to do next, where there is something to do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::NotInstalled { program, .. } if program.ends_with("qemu-img") => {
+                Some("install it, on Debian: apt install qemu-utils (bookworm: from backports)")
+            }
             Self::NotInstalled { .. } => Some(
                 "install QEMU 10, on Debian: apt install qemu-system-x86 (bookworm: from backports)",
             ),

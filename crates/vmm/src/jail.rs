@@ -1,4 +1,4 @@
-//! The walls around QEMU: it runs a guest that may be hostile, so it is treated as hostile.
+//! The walls around QEMU and its tools: it runs a guest that may be hostile, so it is treated as hostile.
 //!
 //! Launching re-executes a binary of ours at a hidden entry point ([`jail_main`]), which builds
 //! the walls around *itself*, in this order, and then becomes QEMU:
@@ -11,7 +11,8 @@
 //!    its volumes alone, listens on its published ports alone, and neither reaches abstract
 //!    sockets nor signals processes outside;
 //! 5. it dies with the thread that started it;
-//! 6. seccomp: no unix or exotic sockets (it has all its channels already, so no socket of
+//! 6. what it may use of memory, time and disk is limited, where its orders say so (QEMU's tools);
+//! 7. seccomp: no unix or exotic sockets (it has all its channels already, so no socket of
 //!    the host can be reached), no tracing, mounting, namespaces, keys, BPF, modules and so on.
 //!
 //! The environment is empty and nothing secret is in the arguments. QEMU adds `-sandbox` itself.
@@ -77,6 +78,32 @@ impl Jail {
     }
 }
 
+/// What a prisoner may use of the host; none: as much as its parent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Address space, bytes.
+    pub memory_bytes: Option<u64>,
+    /// The largest file that it may write, bytes: what goes beyond kills it.
+    pub file_bytes: Option<u64>,
+    /// CPU time, seconds.
+    pub cpu_s: Option<u64>,
+    /// Processes and threads of its user: only with a user of its own, or others count too.
+    pub tasks: Option<u64>,
+}
+
+impl Limits {
+    fn words(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("--limit-memory", self.memory_bytes),
+            ("--limit-file", self.file_bytes),
+            ("--limit-cpu", self.cpu_s),
+            ("--limit-tasks", self.tasks),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+    }
+}
+
 /// What the entry point is told. Its text form is its arguments, up to `--` and the program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Orders {
@@ -94,6 +121,8 @@ pub(crate) struct Orders {
     pub connect: bool,
     /// TCP ports that it may listen on.
     pub ports: Vec<u16>,
+    /// What it may use of the host.
+    pub limits: Limits,
     /// Descriptors that come over standard input, placed from `first_fd` on.
     pub fds: usize,
     pub first_fd: i32,
@@ -127,6 +156,9 @@ impl Orders {
         }
         put("--network", u8::from(self.network).to_string().into());
         put("--connect", u8::from(self.connect).to_string().into());
+        for (key, value) in self.limits.words() {
+            put(key, value.to_string().into());
+        }
         put("--fds", self.fds.to_string().into());
         put("--first-fd", self.first_fd.to_string().into());
         words.push("--".into());
@@ -148,6 +180,9 @@ impl Orders {
             let number = || -> Result<u32, String> {
                 value.to_str().and_then(|v| v.parse().ok()).ok_or(format!("{key} is no number"))
             };
+            let large = || -> Result<u64, String> {
+                value.to_str().and_then(|v| v.parse().ok()).ok_or(format!("{key} is no number"))
+            };
             match key.as_str() {
                 "--parent" => orders.parent = number()?,
                 "--uid" => uid = Some(number()?),
@@ -160,6 +195,10 @@ impl Orders {
                 }
                 "--network" => orders.network = number()? == 1,
                 "--connect" => orders.connect = number()? == 1,
+                "--limit-memory" => orders.limits.memory_bytes = Some(large()?),
+                "--limit-file" => orders.limits.file_bytes = Some(large()?),
+                "--limit-cpu" => orders.limits.cpu_s = Some(large()?),
+                "--limit-tasks" => orders.limits.tasks = Some(large()?),
                 "--fds" => orders.fds = number()? as usize,
                 "--first-fd" => orders.first_fd = number()? as i32,
                 _ => return Err(format!("{key} is unknown")),
@@ -193,6 +232,12 @@ mod tests {
             network: true,
             connect: false,
             ports: vec![8080],
+            limits: Limits {
+                memory_bytes: Some(1 << 40),
+                file_bytes: Some(2),
+                cpu_s: Some(3),
+                tasks: Some(4),
+            },
             fds: 3,
             first_fd: 100,
             command: vec!["qemu".into(), "--uid".into()],

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use model::Hardware;
+use model::{DiskBus, Hardware, Profile};
 use network::{Mac, Netdev};
 
 use crate::VmmError;
@@ -17,6 +17,8 @@ pub const BASELINE_CPU: &str = "Nehalem-v1";
 pub const DISKS_MAX: usize = 8;
 /// Network cards that one guest may have.
 pub const NICS_MAX: usize = 6;
+/// Disks of those that may be plugged into SATA: the ports that the board has.
+pub const SATA_DISKS_MAX: usize = 6;
 
 /// What executes the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,15 +96,23 @@ pub struct Launch {
 
 /// The host's `qemu-system-x86_64`: where distributions put it, then along `PATH`.
 pub fn find_qemu() -> Result<PathBuf, VmmError> {
-    const NAME: &str = "qemu-system-x86_64";
+    find("qemu-system-x86_64")
+}
+
+/// The host's `qemu-img`, likewise.
+pub fn find_qemu_img() -> Result<PathBuf, VmmError> {
+    find("qemu-img")
+}
+
+fn find(name: &str) -> Result<PathBuf, VmmError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = [PathBuf::from("/usr/bin"), PathBuf::from("/usr/local/bin")];
-    let found = dirs.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join(NAME));
+    let found = dirs.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join(name));
     found
         .filter(|candidate| candidate.is_absolute())
         .find_map(|candidate| candidate.canonicalize().ok().filter(|file| file.is_file()))
         .ok_or_else(|| VmmError::NotInstalled {
-            program: NAME.into(),
+            program: name.into(),
             detail: "not found in /usr/bin, /usr/local/bin or PATH".to_owned(),
         })
 }
@@ -129,6 +139,12 @@ impl Launch {
                 "{} disk files for {} disks; at most {DISKS_MAX}",
                 self.disks.len(),
                 hardware.disks.len()
+            ));
+        }
+        let sata = hardware.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count();
+        if sata > SATA_DISKS_MAX || (sata > 0 && hardware.profile != Profile::Q35) {
+            return invalid(format!(
+                "{sata} SATA disks; the board q35 has {SATA_DISKS_MAX} ports, the light one none"
             ));
         }
         if self.nics.len() != hardware.nics.len() || self.nics.len() > NICS_MAX {

@@ -19,11 +19,13 @@
 mod agent;
 mod base64;
 mod command_line;
+mod confined;
 mod console;
 mod descriptors;
 mod error;
 pub mod jail;
 mod launch;
+mod listener;
 mod probe;
 mod process;
 mod qemu;
@@ -33,11 +35,13 @@ mod state;
 
 pub use agent::{Agent, AgentError, Exec, ExecOutput, STDIN_BYTES_MAX};
 pub use command_line::machine_type;
+pub use confined::{Confined, Ended};
 pub use console::{CONSOLE_LOG, CONSOLE_SOCKET, Console, attach};
 pub use error::VmmError;
-pub use jail::{Identity, Jail, Launcher, jail_main};
+pub use jail::{Identity, Jail, Launcher, Limits, jail_main};
 pub use launch::{
-    Accel, BASELINE_CPU, DISKS_MAX, DiskFile, Launch, NICS_MAX, NicLaunch, find_qemu,
+    Accel, BASELINE_CPU, DISKS_MAX, DiskFile, Launch, NICS_MAX, NicLaunch, SATA_DISKS_MAX,
+    find_qemu, find_qemu_img,
 };
 pub use probe::{KvmProof, prove_kvm, prove_tcg};
 pub use qemu::{BlockDevice, Exit, QEMU_LOG, Qemu, RunState, VNC_SOCKET};

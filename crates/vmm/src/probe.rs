@@ -8,18 +8,18 @@
 //! TCG, which is the test that it can.
 
 use std::fs;
-use std::io::{self, PipeReader, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::command_line::FD_FIRST;
 use crate::descriptors;
 use crate::jail::{Jail, Orders};
 use crate::launch::{Accel, BASELINE_CPU};
+use crate::listener::Listener;
 use crate::process::Process;
 
 /// Assembled from `payload.S`; a test compares.
@@ -118,8 +118,8 @@ fn run(
     let process = Process::spawn(command).map_err(own)?;
     // Ours must be closed for the readers to see the end.
     drop(inherited);
-    let stages = Listener::start(stages).map_err(own)?;
-    let messages = Listener::start(messages).map_err(own)?;
+    let stages = Listener::start(stages, MESSAGE_BYTES_MAX).map_err(own)?;
+    let messages = Listener::start(messages, MESSAGE_BYTES_MAX).map_err(own)?;
 
     let end = ambient::now() + deadline;
     let code = loop {
@@ -132,7 +132,7 @@ fn run(
         }
     };
     drop(process);
-    judge(code, &stages.finish(), &messages.finish(), deadline)
+    judge(code, &stages.finish_text(), &messages.finish_text(), deadline)
 }
 
 fn command(accel: Accel, qemu: &Path, firmware: &Path) -> Vec<std::ffi::OsString> {
@@ -225,41 +225,6 @@ impl Firmware {
 impl Drop for Firmware {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Collects the first bytes of what comes out of a pipe.
-struct Listener {
-    heard: Arc<Mutex<Vec<u8>>>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Listener {
-    fn start(pipe: PipeReader) -> io::Result<Self> {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let for_thread = Arc::clone(&heard);
-        let thread = std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
-            let mut pipe = pipe.take(MESSAGE_BYTES_MAX);
-            let mut buffer = [0; 1024];
-            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-                let mut heard = for_thread.lock().unwrap_or_else(PoisonError::into_inner);
-                heard.extend_from_slice(&buffer[..count]);
-            }
-        })?;
-        Ok(Self { heard, thread })
-    }
-
-    fn heard(&self) -> String {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&heard).into_owned()
-    }
-
-    /// Everything; call when the writer has ended.
-    fn finish(self) -> String {
-        let Self { heard, thread } = self;
-        let _ = thread.join();
-        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&heard).into_owned()
     }
 }
 

@@ -32,7 +32,7 @@ use crate::agent::Channel;
 use crate::command_line::{self, FD_FIRST, FDSET_FIRST};
 use crate::console::{CONSOLE_SOCKET, Console};
 use crate::descriptors;
-use crate::jail::Orders;
+use crate::jail::{Limits, Orders};
 use crate::launch::{Accel, Launch};
 use crate::process::Process;
 use crate::qmp::{Event, Qmp, QmpError};
@@ -401,6 +401,7 @@ fn orders(launch: &Launch, fds: usize) -> Orders {
         network: !users.is_empty(),
         connect: users.iter().any(|user| user.outbound),
         ports: users.iter().flat_map(|u| &u.forwards).map(|map| map.host_port).collect(),
+        limits: Limits::default(),
         fds,
         first_fd: FD_FIRST,
         command,

@@ -71,7 +71,8 @@ fn imprisoned(identity: Option<Identity>, nic: Option<Netdev>) -> HashMap<String
             let address = [127, 0, 0, 1].into();
             user.forwards = vec![PortMap { address, host_port: host.published, guest_port: 80 }];
         }
-        launch.hardware.nics = vec![NicSpec { network: "user".into(), ports: vec![80] }];
+        launch.hardware.nics =
+            vec![NicSpec { network: "user".into(), ports: vec![80], model: Default::default() }];
         launch.nics = vec![NicLaunch { mac: random_mac([0; 4]), netdev }];
     }
     // A secret in the environment and an open file that nobody closed, as a shell leaves them.

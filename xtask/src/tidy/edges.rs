@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("network", &["model"]),
     ("vmm", &["network", "model", "ambient"]),
     ("build", &["model", "ambient"]),
+    ("import", &["model"]),
     ("api", &["model"]),
     (
         "host",
@@ -27,6 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "chunk",
             "export",
             "files",
+            "import",
             "manifest",
             "model",
             "network",
@@ -36,7 +38,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "volume",
         ],
     ),
-    ("collective", &["ambient", "api", "build", "host", "model", "objects", "repository", "vmm"]),
+    (
+        "collective",
+        &["ambient", "api", "build", "host", "import", "model", "objects", "repository", "vmm"],
+    ),
     ("s3-server", &[]),
     ("xtask", &["ambient"]),
 ];
@@ -49,7 +54,7 @@ const TEST_EDGES: &[&str] = &["ambient", "s3-server"];
 const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (
         &["serde", "serde_json", "serde_yaml_ng", "schemars"],
-        &["api", "build", "repository", "vmm", "host", "collective", "xtask"],
+        &["api", "build", "import", "repository", "vmm", "host", "collective", "xtask"],
         "internal types never serialize: wire and disk types live where they are encoded",
     ),
     (
@@ -74,6 +79,11 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["fuser"], &["export"], "FUSE is `export`'s door"),
     (&["clap", "indicatif", "comfy-table"], &["collective"], "only the CLI talks to people"),
     (&["landlock", "seccompiler"], &["vmm"], "QEMU is confined where it is started"),
+    (
+        &["tar", "flate2", "roxmltree", "sha1", "sha2"],
+        &["import"],
+        "what strangers made is unpacked and parsed in one place, within bounds",
+    ),
 ];
 
 pub fn between_crates(tree: &Tree) -> Vec<Finding> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{DiskRole, DiskSpec, PAGE_BYTES, ResetPolicy};
+use model::{DiskBus, DiskRole, DiskSpec, Media, PAGE_BYTES, ResetPolicy};
 use serde_saphyr::Spanned;
 
 use super::{Check, Checked, placed};
@@ -106,7 +106,8 @@ impl Check<'_> {
                 "use `role: system`, or leave the disk empty",
             ));
         }
-        Ok((DiskSpec { name, role, reset, size_bytes }, content))
+        let (bus, media) = (DiskBus::Virtio, Media::Disk);
+        Ok((DiskSpec { name, role, reset, size_bytes, bus, media }, content))
     }
 
     fn disk_name(&self, name: &Spanned<String>) -> Checked<String> {

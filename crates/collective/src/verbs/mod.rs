@@ -3,6 +3,7 @@
 mod appliance;
 mod attach;
 mod files;
+mod foreign;
 mod instance;
 mod list;
 mod repo;
@@ -21,6 +22,8 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.verb {
         Verb::Doctor => list::doctor(&global),
         Verb::Build(verb) => done(appliance::build(&global, &verb)),
+        Verb::Import(verb) => done(foreign::import(&global, &verb)),
+        Verb::Export(verb) => done(foreign::export(&global, &verb)),
         Verb::Appliances => done(appliance::appliances(&global)),
         Verb::Schema => done(appliance::schema(&global)),
         Verb::Run(verb) => done(start::run(&global, &verb)),

@@ -16,6 +16,9 @@ pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
     let options = RunOptions {
         appliance,
         name: verb.name.as_deref().map(name).transpose()?,
+        properties: super::foreign::properties(&verb.properties)?,
+        user_data: verb.user_data.clone(),
+        network_config: verb.network_config.clone(),
         start: start_options(&verb.start)?,
     };
     let started = open(global)?.run(&options)?;

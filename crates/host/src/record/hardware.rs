@@ -3,7 +3,8 @@
 use std::str::FromStr;
 
 use model::{
-    Boot, BootKind, DiskRole, DiskSpec, DisplaySpec, Hardware, NicSpec, Profile, Ready, ResetPolicy,
+    Boot, BootKind, DiskBus, DiskRole, DiskSpec, DisplaySpec, Hardware, Media, NicModel, NicSpec,
+    Profile, Ready, ResetPolicy,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,12 +29,21 @@ struct DiskWire {
     role: String,
     reset: bool,
     size_bytes: u64,
+    /// Format 2; absent: virtio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bus: Option<String>,
+    /// Format 2; absent: a hard disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    media: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct NicWire {
     network: String,
     ports: Vec<u16>,
+    /// Format 2; absent: virtio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,15 +88,28 @@ pub(super) fn encode(hardware: &Hardware) -> HardwareWire {
                 .to_owned(),
                 reset: disk.reset == ResetPolicy::Reset,
                 size_bytes: disk.size_bytes,
+                bus: (disk.bus == DiskBus::Sata).then(|| "sata".to_owned()),
+                media: (disk.media == Media::Cd).then(|| "cd".to_owned()),
             })
             .collect(),
         nics: hardware
             .nics
             .iter()
-            .map(|nic| NicWire { network: nic.network.clone(), ports: nic.ports.clone() })
+            .map(|nic| NicWire {
+                network: nic.network.clone(),
+                ports: nic.ports.clone(),
+                model: (nic.model == NicModel::E1000).then(|| "e1000".to_owned()),
+            })
             .collect(),
         video_bytes: hardware.display.map(|display| display.video_bytes),
     }
+}
+
+/// Whether a program that knows format 1 only would run another computer.
+pub(super) fn needs_format_2(hardware: &Hardware) -> bool {
+    let foreign = |disk: &DiskSpec| disk.bus != DiskBus::Virtio || disk.media != Media::Disk;
+    hardware.disks.iter().any(foreign)
+        || hardware.nics.iter().any(|nic| nic.model != NicModel::Virtio)
 }
 
 pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
@@ -122,7 +145,26 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
             },
             reset: if disk.reset { ResetPolicy::Reset } else { ResetPolicy::Keep },
             size_bytes: size,
+            bus: match disk.bus.as_deref() {
+                None => DiskBus::Virtio,
+                Some("sata") => DiskBus::Sata,
+                Some(other) => return Err(RecordError::field("bus", other)),
+            },
+            media: match disk.media.as_deref() {
+                None => Media::Disk,
+                Some("cd") => Media::Cd,
+                Some(other) => return Err(RecordError::field("media", other)),
+            },
         });
+    }
+    let mut nics = Vec::with_capacity(wire.nics.len());
+    for nic in wire.nics {
+        let model = match nic.model.as_deref() {
+            None => NicModel::Virtio,
+            Some("e1000") => NicModel::E1000,
+            Some(other) => return Err(RecordError::field("model", other)),
+        };
+        nics.push(NicSpec { network: nic.network, ports: nic.ports, model });
     }
     Ok(Hardware {
         profile: match wire.profile.as_str() {
@@ -141,11 +183,7 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
             cmdline: wire.cmdline,
         },
         disks,
-        nics: wire
-            .nics
-            .into_iter()
-            .map(|nic| NicSpec { network: nic.network, ports: nic.ports })
-            .collect(),
+        nics,
         display: wire.video_bytes.map(|video_bytes| DisplaySpec { video_bytes }),
     })
 }

@@ -10,6 +10,7 @@
 mod hardware;
 mod wire;
 
+use import::ovf::Property;
 use model::{
     CheckpointId, ChunkId, Hardware, InstanceId, InstanceState, Lease, ManifestId, Name, Ready,
     VersionId,
@@ -44,6 +45,10 @@ pub struct Version {
     pub disks: Vec<ManifestId>,
     /// Packages of the system disk and their versions.
     pub packages: Vec<(String, String)>,
+    /// The form that its user fills in, with the answers so far.
+    pub properties: Vec<Property>,
+    /// The maker's part of what cloud-init configures.
+    pub vendor_data: Option<Blob>,
 }
 
 /// The saved memory and devices of a running computer.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use import::ovf::Property;
 use model::{ChunkId, InstanceState, Lease, ManifestId, Name};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,8 @@ impl RecordError {
 }
 
 const FORMAT: u32 = 1;
+/// What a version has that needs more than format 1: foreign hardware, a form, configuration.
+const VERSION_FORMAT: u32 = 2;
 /// Longest body, bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -56,6 +59,23 @@ struct VersionWire {
     initrd: Option<BlobWire>,
     disks: Vec<String>,
     packages: Vec<(String, String)>,
+    /// Format 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    properties: Vec<PropertyWire>,
+    /// Format 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vendor_data: Option<BlobWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PropertyWire {
+    key: String,
+    kind: String,
+    qualifiers: String,
+    label: String,
+    configurable: bool,
+    password: bool,
+    value: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -122,8 +142,9 @@ fn decode<T: for<'de> Deserialize<'de>>(noun: &'static str, body: &[u8]) -> Resu
     if preface.kind != noun {
         return Err(malformed(format!("it is a {:?}", preface.kind)));
     }
-    if preface.format > FORMAT {
-        return Err(RecordError::Newer { noun, found: preface.format, known: FORMAT });
+    let known = if noun == "version" { VERSION_FORMAT } else { FORMAT };
+    if preface.format > known {
+        return Err(RecordError::Newer { noun, found: preface.format, known });
     }
     serde_json::from_slice(body).map_err(|e| malformed(e.to_string()))
 }
@@ -161,7 +182,8 @@ fn manifests(field: &'static str, texts: &[String]) -> Result<Vec<ManifestId>, R
 pub fn encode_version(version: &Version) -> Vec<u8> {
     encode(&VersionWire {
         kind: "version".to_owned(),
-        format: FORMAT,
+        // As low as it can be, so that older programs run what they can.
+        format: if needs_format_2(version) { VERSION_FORMAT } else { FORMAT },
         appliance: version.appliance.to_string(),
         version: version.version.clone(),
         description: version.description.clone(),
@@ -171,7 +193,26 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
         initrd: version.initrd.as_ref().map(encode_blob),
         disks: version.disks.iter().map(ToString::to_string).collect(),
         packages: version.packages.clone(),
+        properties: version.properties.iter().map(encode_property).collect(),
+        vendor_data: version.vendor_data.as_ref().map(encode_blob),
     })
+}
+
+/// Whether a program that knows format 1 only would run something else.
+fn needs_format_2(version: &Version) -> bool {
+    hardware::needs_format_2(&version.hardware)
+        || !version.properties.is_empty()
+        || version.vendor_data.is_some()
+}
+
+fn encode_property(property: &Property) -> PropertyWire {
+    let Property { key, kind, qualifiers, label, configurable, password, value } = property.clone();
+    PropertyWire { key, kind, qualifiers, label, configurable, password, value }
+}
+
+fn decode_property(wire: PropertyWire) -> Property {
+    let PropertyWire { key, kind, qualifiers, label, configurable, password, value } = wire;
+    Property { key, kind, qualifiers, label, configurable, password, value }
 }
 
 /// Reads a version's body.
@@ -191,6 +232,8 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
         initrd: wire.initrd.map(decode_blob).transpose()?,
         disks: manifests("disks", &wire.disks)?,
         packages: wire.packages,
+        properties: wire.properties.into_iter().map(decode_property).collect(),
+        vendor_data: wire.vendor_data.map(decode_blob).transpose()?,
     })
 }
 

@@ -124,7 +124,8 @@ pub fn fresh_macs(count: usize) -> Vec<[u8; 6]> {
     (0..count).map(|_| network::random_mac(ambient::random()).0).collect()
 }
 
-fn exists(name: &Name, head: &Head) -> Failure {
+/// The name is taken.
+pub fn exists(name: &Name, head: &Head) -> Failure {
     Failure::new(
         "exists",
         format!("there is an instance {name} already ({})", head.state.as_str()),

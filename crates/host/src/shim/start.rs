@@ -13,7 +13,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use api::StartReport;
-use model::{DiskSpec, InstanceState, Name, PortMap, Ready};
+use model::{DiskSpec, InstanceState, Media, Name, PortMap, Ready};
 use network::Network;
 use vmm::{Accel, DiskFile, Launch, NicLaunch, Qemu};
 use volume::{Cache, Fetcher, Stall, StallObserver};
@@ -421,7 +421,8 @@ fn start_guest(
     let mut disks = Vec::new();
     for spec in &hardware.disks {
         let path = volumes.disk_path(&spec.name)?;
-        disks.push(DiskFile { name: spec.name.clone(), path, read_only: false });
+        let read_only = spec.media == Media::Cd;
+        disks.push(DiskFile { name: spec.name.clone(), path, read_only });
     }
     let mut nics = Vec::new();
     for (index, spec) in hardware.nics.iter().enumerate() {

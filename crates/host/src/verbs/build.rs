@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use api::{BuildPrint, VolumePrint};
+use api::BuildPrint;
 use build::{BuildError, Recipe, RecipeError};
-use model::{ChunkId, ManifestId};
+use model::ChunkId;
 
+use super::volume_print;
 use crate::failure::{Failure, Result};
 use crate::record::{Blob, Version};
+use crate::work::Work;
 use crate::{Host, ingest};
 
 /// The recipe's name in its folder.
@@ -43,6 +45,10 @@ impl Host {
         };
         let kernel = blob(&mut session, "kernel", &built.kernel)?;
         let initrd = blob(&mut session, "initrd", &built.initrd)?;
+        let vendor_data = match &built.vendor_data {
+            None => None,
+            Some(file) => Some(super::outfit::vendor_data(&mut session, file)?),
+        };
         let mut disks = Vec::new();
         for disk in &built.disks {
             let manifest = ingest::disk(&mut session, disk.image.as_deref(), disk.spec.size_bytes)?;
@@ -60,6 +66,8 @@ impl Host {
             initrd,
             disks,
             packages: built.packages.clone(),
+            properties: Vec::new(),
+            vendor_data,
         };
         let id = session.put_version(&version)?;
         let stored = session.finish()?;
@@ -108,37 +116,4 @@ fn recipe_failure(error: RecipeError) -> Failure {
 fn build_failure(error: BuildError) -> Failure {
     let hint = error.hint().to_owned();
     Failure::new("build", error.to_string(), hint)
-}
-
-fn volume_print(name: &str, manifest: Option<ManifestId>, size_bytes: u64) -> VolumePrint {
-    VolumePrint {
-        name: name.to_owned(),
-        manifest: manifest.map(|id| id.to_string()),
-        size_bytes,
-        dirty_bytes: None,
-        fetched_bytes: None,
-        cached_bytes: None,
-    }
-}
-
-/// A folder of one build, removed however it ends.
-struct Work(PathBuf);
-
-impl Work {
-    fn new(folder: &Path) -> Result<Self> {
-        let tag = u64::from_le_bytes(ambient::random());
-        let path = folder.join(format!("{tag:016x}"));
-        crate::dir::make_private_dir(&path)?;
-        Ok(Self(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -5,19 +5,26 @@
 mod ask;
 mod build;
 mod doctor;
+mod export;
 mod files;
 mod fork;
+mod import;
 mod look;
+mod outfit;
 mod repo;
 mod start;
 mod undo;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use model::{Name, PortMap};
+use api::VolumePrint;
+use model::{ManifestId, Name, PortMap};
 
 pub use build::validate_recipe;
+pub use export::{ExportFormat, ExportOptions};
 pub use files::mount_main;
+pub use import::ImportOptions;
 
 /// What runs the CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +65,11 @@ pub struct RunOptions {
     pub appliance: Name,
     /// None: the appliance's name and the first free number.
     pub name: Option<Name>,
+    /// Answers to the form of its appliance.
+    pub properties: Vec<(String, String)>,
+    /// Configuration for cloud-init: files.
+    pub user_data: Option<PathBuf>,
+    pub network_config: Option<PathBuf>,
     pub start: StartOptions,
 }
 
@@ -81,4 +93,16 @@ pub struct ForkOptions {
     pub at: Option<String>,
     pub start_them: bool,
     pub start: StartOptions,
+}
+
+/// A volume at rest, as verbs print it.
+fn volume_print(name: &str, manifest: Option<ManifestId>, size_bytes: u64) -> VolumePrint {
+    VolumePrint {
+        name: name.to_owned(),
+        manifest: manifest.map(|id| id.to_string()),
+        size_bytes,
+        dirty_bytes: None,
+        fetched_bytes: None,
+        cached_bytes: None,
+    }
 }

@@ -45,6 +45,11 @@ impl Host {
                 format!("`collective rm {name}` removes it, or choose another --name"),
             ));
         }
+        // Only of a free name: what is wrong with it is said before anything is stored.
+        if let Some((_, head)) = store.head(&name)?.head {
+            return Err(shim::claim::exists(&name, &head));
+        }
+        let version_id = super::outfit::outfit(&store, version_id, &name, options)?;
         let start = Start::New {
             appliance: options.appliance.to_string(),
             version_id: version_id.to_string(),

@@ -15,7 +15,7 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-use super::{Orders, inherited, landlocked, seccomp};
+use super::{Limits, Orders, inherited, landlocked, seccomp};
 use crate::descriptors;
 
 /// Exit code when the walls could not be built; the reason is on standard error.
@@ -59,6 +59,7 @@ fn enter(orders: &Orders) -> Result<std::convert::Infallible, String> {
     if orders.parent != 0 && parent != Some(orders.parent) {
         return Err("the process that asked for this has gone".to_owned());
     }
+    limit(&orders.limits).map_err(step("limiting what it uses"))?;
     seccomp::apply(orders.network)?;
 
     let (program, arguments) = orders.command.split_first().ok_or("there is no program")?;
@@ -87,6 +88,20 @@ fn take_descriptors(orders: &Orders) -> io::Result<Vec<OwnedFd>> {
     let null = std::fs::File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     Ok(placed)
+}
+
+fn limit(limits: &Limits) -> io::Result<()> {
+    for (resource, limit) in [
+        (Resource::As, limits.memory_bytes),
+        (Resource::Fsize, limits.file_bytes),
+        (Resource::Cpu, limits.cpu_s),
+        (Resource::Nproc, limits.tasks),
+    ] {
+        if let Some(limit) = limit {
+            setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+        }
+    }
+    Ok(())
 }
 
 fn drop_privileges(identity: Option<(u32, u32)>) -> io::Result<()> {

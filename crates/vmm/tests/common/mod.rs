@@ -63,6 +63,8 @@ pub fn hardware(profile: Profile, memory_mib: u64) -> Hardware {
             role: DiskRole::System,
             reset: ResetPolicy::Keep,
             size_bytes: 1 << 20,
+            bus: Default::default(),
+            media: Default::default(),
         }],
         nics: vec![],
         display: Some(DisplaySpec { video_bytes: 2 << 20 }),

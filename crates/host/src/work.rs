@@ -1,0 +1,84 @@
+//! A folder for one piece of work (a build, an import), removed however it ends.
+//!
+//! A process that is killed cannot remove its own: the next one that makes a folder beside it does,
+//! because nobody holds its lock any more.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use crate::failure::Result;
+
+/// In every folder of work, held by who works there; and beside them, held while one is made.
+const LOCK: &str = "lock";
+
+/// See the module's documentation.
+pub struct Work {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Work {
+    /// Makes a folder of a new name in `shelf`, and removes what the dead left there.
+    pub fn new(shelf: &Path) -> Result<Self> {
+        let beside = File::create(shelf.join(LOCK))?;
+        beside.lock()?;
+        sweep(shelf)?;
+        let tag = u64::from_le_bytes(ambient::random());
+        let path = shelf.join(format!("{tag:016x}"));
+        crate::dir::make_private_dir(&path)?;
+        let lock = File::create(path.join(LOCK))?;
+        lock.lock()?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes the folders whose locks nobody holds. Only under the lock of the shelf: a folder that is
+/// being made has no lock yet.
+fn sweep(shelf: &Path) -> Result<()> {
+    for entry in fs::read_dir(shelf)? {
+        let path = entry?.path();
+        if !path.is_dir() {
+            continue;
+        }
+        let held = File::open(path.join(LOCK)).is_ok_and(|lock| {
+            rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+        });
+        if !held {
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dead_are_swept_and_the_living_are_left() {
+        let shelf = tempfile::tempdir().unwrap();
+        let living = Work::new(shelf.path()).unwrap();
+        fs::write(living.path().join("file"), "x").unwrap();
+        let dead = shelf.path().join("0123456789abcdef");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join(LOCK), "").unwrap();
+        let next = Work::new(shelf.path()).unwrap();
+        assert!(!dead.exists());
+        assert!(living.path().join("file").exists());
+        let path = next.path().to_owned();
+        drop(next);
+        assert!(!path.exists());
+    }
+}
