@@ -120,6 +120,15 @@ impl From<objects::ObjectError> for Failure {
             E::NotFound { .. } => {
                 ("not_found", "`collective repo check` looks for what is missing")
             }
+            E::NoFolder { .. } => (
+                "repository",
+                "is the name right, and its disk mounted? `collective repo init LOCATION` makes a \
+                 new one",
+            ),
+            E::Invalid { .. } => (
+                "repository",
+                "name a repository with --repo, COLLECTIVE_REPO or `collective repo use`",
+            ),
             _ => ("repository", "`collective repo check` says more"),
         };
         Self::new(kind, error.to_string(), hint)

@@ -42,7 +42,10 @@ impl Folder {
         match fs::metadata(root) {
             Ok(meta) if meta.is_dir() => Ok(folder),
             Ok(_) => Err(ObjectError::Invalid { text: folder.location(), expected: "a folder" }),
-            Err(error) => Err(ObjectError::from_io(&folder.location(), &folder.location(), &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(ObjectError::NoFolder { location: folder.location() })
+            }
+            Err(error) => Err(ObjectError::from_io(&folder.location(), "it", &error)),
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use host::{Failure, KeyPlace};
 use model::format_bytes;
 
-use super::open;
+use super::{not_written, open};
 use crate::cli::{Global, Key, Repo};
 use crate::print;
 
@@ -22,7 +22,7 @@ pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
         Repo::Use { location } => {
             let location = open(global)?.use_repository(&location)?;
             print::result(global, &serde_json::json!({"location": location}), || {
-                format!("this host uses {location}")
+                format!("this host uses {location} from now on")
             });
         }
         Repo::Check { read_data } => return check(global, read_data),
@@ -88,13 +88,15 @@ fn check(global: &Global, read_data: bool) -> Result<ExitCode, Failure> {
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&format!(
-            "{}: {} chunks in {} objects, {} read",
-            if document.ok { "whole" } else { "damaged" },
-            document.chunks,
-            document.objects,
-            format_bytes(document.read_bytes)
-        ));
+        let what = format!("{} chunks in {} objects", document.chunks, document.objects);
+        let read = format_bytes(document.read_bytes);
+        text.push_str(&match (document.ok, read_data) {
+            (true, true) => format!("whole: {what}, {read} read and verified"),
+            (true, false) => {
+                format!("complete: {what} are there (`--read-data` reads and verifies them too)")
+            }
+            (false, _) => format!("damaged: {what}, {read} read"),
+        });
         text
     });
     Ok(if document.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -148,7 +150,7 @@ fn export(global: &Global, output: Option<PathBuf>) -> Result<(), Failure> {
                 .mode(0o600)
                 .open(&path)
                 .and_then(|mut file| std::io::Write::write_all(&mut file, key.as_bytes()));
-            file.map_err(|e| Failure::from(e).during(format!("cannot write {}", path.display())))?;
+            file.map_err(|e| not_written(&path, e))?;
             print::result(global, &serde_json::json!({"file": path}), || {
                 format!("wrote {}", path.display())
             });

@@ -4,9 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
+
+pub mod transcript;
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_collective");
@@ -14,6 +16,10 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_collective");
 /// A folder with a repository and as many hosts as are named.
 pub struct World {
     root: PathBuf,
+    /// The repository's location, when it is not the folder in here.
+    repository: Option<String>,
+    /// What every command finds in its environment.
+    environment: Vec<(String, String)>,
 }
 
 /// What a command said.
@@ -52,7 +58,15 @@ impl World {
     pub fn empty(name: &str) -> Self {
         let root = std::env::temp_dir().join(format!("collective-{name}-{}", std::process::id()));
         fs::create_dir_all(&root).unwrap();
-        Self { root }
+        Self { root, repository: None, environment: Vec::new() }
+    }
+
+    /// This world with its repository elsewhere.
+    pub fn at(mut self, location: &str, environment: &[(&str, &str)]) -> Self {
+        self.repository = Some(location.to_owned());
+        let owned = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        self.environment = owned.collect();
+        self
     }
 
     /// A world whose repository has `nano`, built in an instant.
@@ -75,7 +89,10 @@ impl World {
     }
 
     pub fn repository(&self) -> String {
-        self.root.join("repository").to_string_lossy().into_owned()
+        match &self.repository {
+            Some(location) => location.clone(),
+            None => self.root.join("repository").to_string_lossy().into_owned(),
+        }
     }
 
     pub fn host(&self, host: &str) -> PathBuf {
@@ -87,12 +104,22 @@ impl World {
     }
 
     pub fn command(&self, host: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = self.program(host);
         command
             .env_remove("COLLECTIVE_REPO")
-            .env("COLLECTIVE_DIR", self.host(host))
             .args(["--json", "--repo", &self.repository()])
-            .args(arguments)
+            .args(arguments);
+        command
+    }
+
+    /// The program as on a host where nobody types: the repository comes from the environment.
+    pub fn program(&self, host: &str) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("COLLECTIVE_DIR", self.host(host))
+            .env("COLLECTIVE_REPO", self.repository())
+            .current_dir(&self.root)
             .stdin(Stdio::null());
         command
     }
@@ -214,9 +241,9 @@ pub fn said(output: Output) -> Said {
 /// Waits until something holds.
 #[track_caller]
 pub fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + within;
+    let deadline = ambient::now() + within;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        assert!(ambient::now() < deadline, "not within {within:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -49,7 +49,13 @@ impl Host {
     fn ask(&self, name: &Name, request: &Request, timeout: Duration) -> Result<Reply> {
         let local = self.local(name);
         if self.runs_here(name)? {
-            return socket::ask(local.path(), request, timeout).map_err(|f| named(f, name));
+            return socket::ask(local.path(), request, timeout).map_err(|failure| {
+                if failure.kind == "fenced" {
+                    // Its shim ends now: the next verb finds its files in order.
+                    let _ = self.await_end(name);
+                }
+                named(failure, name)
+            });
         }
         let store = self.store()?;
         let state = self.state_of(&store, name)?;
@@ -147,7 +153,10 @@ impl Host {
             return Err(Failure::new(
                 "state",
                 format!("{name} is suspended: its memory is kept"),
-                format!("`collective resume {name}` and then stop it, or `collective rm {name}`"),
+                format!(
+                    "`collective resume {name}` and then stop it; `collective rm {name}` would \
+                     remove it and its history"
+                ),
             ));
         }
         let request = Request::Stop { force, timeout_ms: timeout.as_millis() as u64 };

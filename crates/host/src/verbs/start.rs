@@ -74,6 +74,10 @@ impl Host {
                 },
             ));
         }
+        // Asked before a shim is: it would leave a folder and a log for a name that nobody has.
+        if store.head(name)?.head.is_none() {
+            return Err(shim::claim::not_found(name));
+        }
         let wanted = if options.start.ports.is_empty() {
             self.remembered_ports(name)?
         } else {
@@ -147,9 +151,10 @@ impl Host {
         (1..=10_000)
             .filter_map(|number| Name::new(&format!("{base}-{number}")).ok())
             .find_map(|name| match store.head(&name) {
-                Ok(current) if current.head.is_none() && !self.local(&name).path().exists() => {
-                    Some(Ok(name))
-                }
+                Ok(current) if current.head.is_none() => match self.local(&name).read() {
+                    Ok(None) => Some(Ok(name)),
+                    _ => None,
+                },
                 Ok(_) => None,
                 Err(failure) => Some(Err(failure)),
             })
