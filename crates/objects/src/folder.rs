@@ -323,6 +323,6 @@ mod tests {
         fs::remove_dir_all(&root).unwrap();
         assert!(folder.list("").unwrap_err().is_transient());
         assert!(folder.put_new("a", Bytes::new()).unwrap_err().is_transient());
-        assert!(matches!(Folder::open(&root), Err(ObjectError::NotFound { .. })));
+        assert!(matches!(Folder::open(&root), Err(ObjectError::NoFolder { .. })));
     }
 }
