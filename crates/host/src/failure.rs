@@ -159,10 +159,14 @@ impl From<chunk::SinkError> for Failure {
 
 impl From<manifest::ManifestError> for Failure {
     fn from(error: manifest::ManifestError) -> Self {
+        use chunk::header::HeaderError as H;
         use manifest::ManifestError as E;
         match error {
             E::Sink(error) => error.into(),
             E::Fetch(error) => error.into(),
+            E::Header(
+                H::NewerVersion { .. } | H::UnknownIncompatible { .. } | H::UnknownReadOnly { .. },
+            ) => Self::new("format", error.to_string(), HINT_NEWER),
             other => Self::new("damaged", other.to_string(), HINT_DAMAGED),
         }
     }
@@ -191,6 +195,9 @@ impl From<repository::RepositoryError> for Failure {
                 "heads would be lost on such a store: use a folder, or an S3 server that honours \
                  If-None-Match",
             ),
+            E::Damaged { object, .. } if object.ends_with("/config") => {
+                Self::new("damaged", message, "put a copy of that file back: it never changes")
+            }
             E::Damaged { .. } => Self::new("damaged", message, HINT_DAMAGED),
             E::Header { .. } => Self::new("format", message, HINT_NEWER),
             E::Object(error) => error.into(),
@@ -218,16 +225,29 @@ impl From<repository::RefError> for Failure {
 
 impl From<volume::VolumeError> for Failure {
     fn from(error: volume::VolumeError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&volume::VolumeError> for Failure {
+    fn from(error: &volume::VolumeError) -> Self {
         use volume::VolumeError as E;
         let message = error.to_string();
         match error {
-            E::Fetch { error, .. } => Self { message, ..error.into() },
-            E::Seal { error, .. } => Self { message, ..error.into() },
-            E::Index { error, .. } | E::SealIndex { error, .. } => Self { message, ..error.into() },
+            E::Fetch { error, .. } => Self { message, ..error.clone().into() },
+            E::Seal { error, .. } => Self { message, ..error.clone().into() },
+            E::Index { error, .. } | E::SealIndex { error, .. } => {
+                Self { message, ..error.clone().into() }
+            }
             E::DamagedPage { .. } | E::DamagedFile { .. } => Self::new(
                 "damaged",
                 message,
                 "`collective undo NAME` goes back to the last checkpoint, which is whole",
+            ),
+            E::BadSize { .. } => Self::new(
+                "damaged",
+                message,
+                "it belongs to another hardware description; `collective undo NAME` goes back",
             ),
             E::Newer { .. } => Self::new("format", message, HINT_NEWER),
             E::NoSpace { .. } => Self::new("no_space", message, HINT_SPACE),

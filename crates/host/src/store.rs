@@ -293,14 +293,20 @@ impl Store {
 
     /// Reads a version.
     pub fn version(&self, id: VersionId) -> Result<Version> {
-        let record = repository::read_record(&self.repository, &id.into())?;
-        record::decode_version(&record.body).map_err(|e| record_failure(e, &id.short()))
+        let what = format!("version {}", id.short());
+        let record = self.record(id.into(), &what)?;
+        record::decode_version(&record.body).map_err(|e| record_failure(e, &what))
     }
 
     /// Reads a checkpoint.
     pub fn checkpoint(&self, id: CheckpointId) -> Result<Checkpoint> {
-        let record = repository::read_record(&self.repository, &id.into())?;
-        record::decode_checkpoint(&record.body).map_err(|e| record_failure(e, &id.short()))
+        let what = format!("checkpoint {}", id.short());
+        let record = self.record(id.into(), &what)?;
+        record::decode_checkpoint(&record.body).map_err(|e| record_failure(e, &what))
+    }
+
+    fn record(&self, id: ChunkId, what: &str) -> Result<repository::Record> {
+        repository::read_record(&self.repository, &id).map_err(|e| Failure::from(e).during(what))
     }
 
     /// Keeps a checkpoint that is not on an instance's own line.
@@ -516,7 +522,7 @@ fn open_with_keys(
 }
 
 fn decode_head(name: &str, body: &[u8]) -> Result<Head> {
-    record::decode_head(body).map_err(|e| record_failure(e, name))
+    record::decode_head(body).map_err(|e| record_failure(e, &format!("instance {name}")))
 }
 
 fn first_root(payload: &RefValue) -> Result<ChunkId> {

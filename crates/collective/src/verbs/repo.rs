@@ -168,7 +168,16 @@ fn import(global: &Global, file: PathBuf) -> Result<(), Failure> {
     } else {
         std::fs::File::open(&file).and_then(|f| f.take(KEY_BYTES_MAX).read_to_string(&mut text))
     };
-    read.map_err(|e| Failure::from(e).during(format!("cannot read {}", file.display())))?;
+    read.map_err(|e| {
+        let hint = "name the file that `collective repo key export -o FILE` wrote";
+        match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Failure::new("not_found", format!("there is no file {}", file.display()), hint)
+            }
+            _ => Failure { hint: hint.to_owned(), ..e.into() }
+                .during(format!("cannot read {}", file.display())),
+        }
+    })?;
     let id = open(global)?.key_import(&text)?;
     print::result(global, &serde_json::json!({"repository": id}), || {
         format!("this host can open repository {} now", &id[..12.min(id.len())])

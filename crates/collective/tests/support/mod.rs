@@ -2,12 +2,14 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
+pub mod surgery;
 pub mod transcript;
 
 /// The program under test.
@@ -81,6 +83,24 @@ impl World {
     pub fn with_tiny(name: &str) -> Self {
         let world = Self::empty(name);
         copy_tree(&tiny_fixture(), Path::new(&world.repository()));
+        world
+    }
+
+    /// A world with a `tiny` called `t1` that sleeps in the repository; its memory holds [`noise`],
+    /// and [`READ_NOISE`] has it read that.
+    pub fn with_noisy_sleeper(name: &str) -> Self {
+        let world = Self::with_tiny(name);
+        world.run("A", &["run", "tiny", "--name", "t1"]).ok();
+        let mut put = world
+            .command("A", &["exec", "-i", "t1", "--", "/bin/sh", "-c", "cat > /tmp/noise"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        put.stdin.take().unwrap().write_all(&noise()).unwrap();
+        said(put.wait_with_output().unwrap()).ok();
+        world.exec("A", "t1", "md5sum /tmp/noise > /tmp/sum");
+        world.run("A", &["suspend", "t1"]).ok();
         world
     }
 
@@ -176,7 +196,6 @@ impl World {
 
     /// The same, when the instance may end meanwhile.
     pub fn try_type_in(&self, host: &str, name: &str, text: &str) -> bool {
-        use std::io::Write;
         let mut child = self
             .command(host, &["console", name])
             .stdin(Stdio::piped())
@@ -228,6 +247,21 @@ impl Drop for World {
         }
         let _ = fs::remove_dir_all(&self.root);
     }
+}
+
+/// Prints OK when the noise is what was put there.
+pub const READ_NOISE: &[&str] = &["exec", "t1", "--", "md5sum", "-c", "/tmp/sum"];
+
+/// 2 MiB that no compression makes smaller, the same every time.
+pub fn noise() -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.take((2 << 20) / 8).flatten().collect()
 }
 
 pub fn said(output: Output) -> Said {

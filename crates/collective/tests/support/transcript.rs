@@ -46,7 +46,7 @@ impl<'a> Transcript<'a> {
     #[track_caller]
     pub fn run(&mut self, host: &str, arguments: &[&str]) -> Said {
         let said = self.run_once(host, arguments);
-        if said.stderr.starts_with("error: ") {
+        if said.stderr.lines().any(|line| line.starts_with("error: ")) {
             let kind = self.kind(host, arguments, &said);
             let end = self.text.trim_end_matches("]\n\n").len();
             self.text.truncate(end);

@@ -296,7 +296,7 @@ impl Host {
 }
 
 /// Puts the instance's name where a shim could only say "it".
-fn named(failure: Failure, name: &Name) -> Failure {
+pub(super) fn named(failure: Failure, name: &Name) -> Failure {
     Failure {
         message: match failure.message.strip_prefix("it ") {
             Some(rest) => format!("{name} {rest}"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use api::{Reply, Request, StartPrint, StartReport};
 use model::{InstanceState, Name, PortMap};
 
+use super::ask::named;
 use super::{ResumeOptions, RunOptions, StartOptions};
 use crate::failure::{Failure, Result};
 use crate::ports;
@@ -140,7 +141,7 @@ impl Host {
                 if failure.kind != "not_ready" && failure.kind != "timeout" {
                     let _ = self.await_end(name);
                 }
-                return Err(with_log(failure, &local));
+                return Err(named(with_log(failure, &local), name));
             }
         };
         Ok(print(name, report, before_ms))
