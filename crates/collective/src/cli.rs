@@ -299,7 +299,7 @@ pub enum Repo {
     Gc,
     /// Show what it holds and what that takes
     Stats,
-    /// Add a further place to fetch from (a mirror, a maker's repository), or remove one
+    /// Add a place that may have more (a maker's repository, a mirror), or remove one
     Source {
         /// A folder, s3://bucket/prefix or https://host/path
         location: String,

@@ -20,7 +20,9 @@ fn help(world: &World, verb: &[&str], text: &mut String) {
         text.push_str(&format!("Options of every verb:\n{common}\n"));
     }
     let below = own.split_once("Verbs:\n").map_or("", |(_, list)| list);
-    for line in below.lines().take_while(|line| !line.is_empty()) {
+    // A longer text goes on further to the right.
+    let verbs = below.lines().take_while(|line| !line.is_empty());
+    for line in verbs.filter(|line| !line.starts_with("   ")) {
         let name = line.split_whitespace().next().expect("a verb has a name");
         help(world, &[verb, &[name]].concat(), text);
     }

@@ -126,7 +126,7 @@ impl HostDir {
         self.identity.repository.as_deref()
     }
 
-    /// Further, read-only repositories that may hold chunks.
+    /// Further, read-only repositories that may hold chunks and appliances.
     pub fn sources(&self) -> &[String] {
         &self.identity.sources
     }

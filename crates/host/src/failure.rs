@@ -102,6 +102,9 @@ impl From<std::io::Error> for Failure {
 const HINT_UNAVAILABLE: &str = "nothing is lost: try again when the repository can be reached";
 /// What to do when bytes are not what they should be.
 const HINT_DAMAGED: &str = "`collective repo check --read-data` finds what is damaged; a mirror (`repo source`) repairs it";
+/// What to do when bytes are nowhere.
+const HINT_MISSING: &str = "`collective repo check` looks for what else is missing; what a maker's repository holds is found \
+     when this host knows it: `collective repo source LOCATION`";
 /// What to do when a disk is full.
 const HINT_SPACE: &str = "free some space; nothing that was stored is lost";
 /// What to do with something newer.
@@ -112,9 +115,16 @@ impl From<objects::ObjectError> for Failure {
         use objects::ObjectError as E;
         let (kind, hint) = match &error {
             E::NoSpace { .. } => ("no_space", HINT_SPACE),
-            E::ReadOnly { .. } => {
-                ("repository", "choose a repository that can be written with --repo")
-            }
+            E::ReadOnly { .. } => (
+                "repository",
+                "use a repository of your own, with this one as a source: `collective repo init \
+                 FOLDER`, then `collective repo source LOCATION`",
+            ),
+            E::Unsupported { .. } => (
+                "repository",
+                "a static web server gives only what is asked for by name: open the folder or the \
+                 S3 store behind it",
+            ),
             E::Denied { .. } => ("permission", "check who may read and write the repository"),
             E::Unavailable { .. } => ("unavailable", HINT_UNAVAILABLE),
             E::NotFound { .. } => {
@@ -139,6 +149,7 @@ impl From<chunk::FetchError> for Failure {
     fn from(error: chunk::FetchError) -> Self {
         let (kind, hint) = match &error {
             chunk::FetchError::Unavailable { .. } => ("unavailable", HINT_UNAVAILABLE),
+            chunk::FetchError::Missing { .. } => ("damaged", HINT_MISSING),
             _ => ("damaged", HINT_DAMAGED),
         };
         Self::new(kind, error.to_string(), hint)

@@ -184,8 +184,8 @@ impl Repository {
         Ok(repository)
     }
 
-    /// Fails when nothing can be stored here.
-    pub(crate) fn must_be_writable(&self) -> Result<(), RepositoryError> {
+    /// Fails, and says why, when nothing can be stored here.
+    pub fn must_be_writable(&self) -> Result<(), RepositoryError> {
         match &self.inner.not_writable {
             None => Ok(()),
             Some(error) => Err(error.clone()),

@@ -30,7 +30,13 @@ pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
         Repo::Stats => stats(global)?,
         Repo::Source { location, remove } => {
             let sources = open(global)?.source(&location, !remove)?;
-            print::result(global, &serde_json::json!({"sources": sources}), || sources.join("\n"));
+            print::result(global, &serde_json::json!({"sources": sources}), || {
+                if sources.is_empty() {
+                    "this host has no sources beside its repository".to_owned()
+                } else {
+                    format!("sources beside the repository:\n  {}", sources.join("\n  "))
+                }
+            });
         }
         Repo::Key(Key::Export { output }) => export(global, output)?,
         Repo::Key(Key::Import { file }) => import(global, file)?,

@@ -86,6 +86,14 @@ impl World {
         world
     }
 
+    /// Lets a host build with what other tests have fetched and unpacked.
+    pub fn share_tools(&self, host: &str) {
+        // Made with the fixture.
+        let tools = tiny_fixture().with_file_name("host").join("tools");
+        fs::create_dir_all(self.host(host)).unwrap();
+        std::os::unix::fs::symlink(tools, self.host(host).join("tools")).unwrap();
+    }
+
     /// A world with a `tiny` called `t1` that sleeps in the repository; its memory holds [`noise`],
     /// and [`READ_NOISE`] has it read that.
     pub fn with_noisy_sleeper(name: &str) -> Self {

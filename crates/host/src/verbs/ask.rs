@@ -188,7 +188,7 @@ impl Host {
     /// Removes an instance: its files here, its head and its branches in the repository.
     pub fn rm(&self, name: &Name, force: bool) -> Result<StatePrint> {
         let local = self.local(name);
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let current = store.head(name)?;
         if current.head.is_none() && local.read()?.is_none() && !local.path().exists() {
             return Err(shim::claim::not_found(name));

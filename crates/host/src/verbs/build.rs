@@ -21,7 +21,7 @@ impl Host {
         let began = ambient::now();
         let (recipe, folder) = read_recipe(path)?;
         // Opened first: a repository that is not there is said before the long work.
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let tools = self.dir.folder("tools")?;
         let work = Work::new(&self.dir.folder("builds")?)?;
         let built =

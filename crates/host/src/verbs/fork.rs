@@ -14,7 +14,7 @@ use crate::{Host, ports};
 impl Host {
     /// Forks an instance: as it is now, or from a checkpoint or branch of it.
     pub fn fork(&self, options: &ForkOptions) -> Result<ForkPrint> {
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let name = &options.name;
         let Some((_, parent)) = store.head(name)?.head else {
             return Err(claim::not_found(name));

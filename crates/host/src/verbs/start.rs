@@ -27,11 +27,11 @@ impl Host {
     /// Starts a new instance of an appliance.
     pub fn run(&self, options: &RunOptions) -> Result<StartPrint> {
         let began = ambient::now();
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let Some(version_id) = store.appliance(&options.appliance)? else {
             return Err(Failure::new(
                 "not_found",
-                format!("there is no appliance {} in {}", options.appliance, store.location()),
+                format!("there is no appliance {} in {}", options.appliance, store.places()),
                 "`collective appliances` lists them; `collective build FOLDER` adds one",
             ));
         };
@@ -58,7 +58,7 @@ impl Host {
     pub fn resume(&self, options: &ResumeOptions) -> Result<StartPrint> {
         let began = ambient::now();
         let name = &options.name;
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let local = self.local(name);
         if self.runs_here(name)? {
             let paused = matches!(
