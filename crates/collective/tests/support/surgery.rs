@@ -43,7 +43,8 @@ impl Surgery {
 
     /// What the head says, as JSON.
     pub fn head_body(&self) -> Value {
-        serde_json::from_slice(&self.head().payload.body).unwrap()
+        let value = self.repository.refs().read("instance", &self.name).unwrap().expect("a head");
+        serde_json::from_slice(&value.body).unwrap()
     }
 
     /// Moves the head to what a host once wrote there.
