@@ -108,7 +108,7 @@ fn recipe_failure(error: RecipeError) -> Failure {
 
 fn build_failure(error: BuildError) -> Failure {
     let hint = error.hint().to_owned();
-    Failure::new("build", error.to_string(), hint)
+    Failure::new(error.kind(), error.to_string(), hint)
 }
 
 fn volume_print(name: &str, manifest: Option<ManifestId>, size_bytes: u64) -> VolumePrint {

@@ -72,9 +72,6 @@ impl Host {
     }
 }
 
-/// What `build` runs; it says itself what a recipe needs beyond these.
-const BUILD_TOOLS: [&str; 3] = ["mmdebstrap", "busybox", "chroot"];
-
 fn print(check: &str, status: &str, detail: String, hint: &str) -> DoctorPrint {
     DoctorPrint {
         check: check.to_owned(),
@@ -144,18 +141,21 @@ fn space(path: &Path) -> DoctorPrint {
 }
 
 fn tools() -> DoctorPrint {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there =
-        |program: &&str| std::env::split_paths(&path).any(|dir| dir.join(program).exists());
-    let missing: Vec<&str> = BUILD_TOOLS.into_iter().filter(|program| !is_there(program)).collect();
-    if missing.is_empty() {
-        ok("build tools", "all there".to_owned())
-    } else {
+    let missing = build::missing_programs();
+    if !missing.is_empty() {
         warning(
             "build tools",
             format!("missing: {}", missing.join(", ")),
             "only `collective build` needs them: scripts/install-deps installs them",
         )
+    } else if !rustix::process::geteuid().is_root() {
+        warning(
+            "build tools",
+            "all there, but building from packages needs root".to_owned(),
+            "only `collective build` does: run it with sudo, or use a repository that somebody built",
+        )
+    } else {
+        ok("build tools", "all there".to_owned())
     }
 }
 
