@@ -271,7 +271,24 @@ impl From<&volume::VolumeError> for Failure {
 
 impl From<export::ExportError> for Failure {
     fn from(error: export::ExportError) -> Self {
-        Self::new("io", error.to_string(), "`collective doctor` says what FUSE needs")
+        let refused = match &error {
+            export::ExportError::Mount { source, .. } => Some(source.kind()),
+            _ => None,
+        };
+        let (kind, hint) = match refused {
+            Some(std::io::ErrorKind::PermissionDenied) => (
+                "permission",
+                "run as root, or let users open it: chmod 0666 /dev/fuse; `collective doctor` says \
+                 what else is missing",
+            ),
+            Some(std::io::ErrorKind::NotFound) => (
+                "permission",
+                "ordinary users mount with fusermount3: install fuse3; `collective doctor` says \
+                 what else is missing",
+            ),
+            _ => ("io", "`collective doctor` says what FUSE needs"),
+        };
+        Self::new(kind, error.to_string(), hint)
     }
 }
 

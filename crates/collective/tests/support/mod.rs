@@ -1,6 +1,7 @@
 //! Hosts and a repository of a test's own, real guests in them, and nothing left afterwards.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub struct World {
     repository: Option<String>,
     /// What every command finds in its environment.
     environment: Vec<(String, String)>,
+    /// What starts the program: itself, or somebody else who becomes it.
+    starter: Vec<OsString>,
 }
 
 /// What a command said.
@@ -60,7 +63,14 @@ impl World {
     pub fn empty(name: &str) -> Self {
         let root = std::env::temp_dir().join(format!("collective-{name}-{}", std::process::id()));
         fs::create_dir_all(&root).unwrap();
-        Self { root, repository: None, environment: Vec::new() }
+        let starter = vec![PROGRAM.into()];
+        Self { root, repository: None, environment: Vec::new(), starter }
+    }
+
+    /// This world with the program started by these words.
+    pub fn started_by(mut self, starter: Vec<OsString>) -> Self {
+        self.starter = starter;
+        self
     }
 
     /// This world with its repository elsewhere.
@@ -142,8 +152,9 @@ impl World {
 
     /// The program as on a host where nobody types: the repository comes from the environment.
     pub fn program(&self, host: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(&self.starter[0]);
         command
+            .args(&self.starter[1..])
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("COLLECTIVE_DIR", self.host(host))
             .env("COLLECTIVE_REPO", self.repository())

@@ -111,8 +111,13 @@ fn qemu() -> DoctorPrint {
 }
 
 fn fuse() -> DoctorPrint {
-    let device = Path::new("/dev/fuse");
-    match std::fs::File::options().read(true).write(true).open(device) {
+    let opened = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+    match opened {
+        Ok(_) if !rustix::process::geteuid().is_root() && !is_in_path(FUSERMOUNT) => bad(
+            "fuse",
+            format!("there is no {FUSERMOUNT}, which mounts for ordinary users"),
+            "install fuse3: scripts/install-deps does it",
+        ),
         Ok(_) => ok("fuse", "/dev/fuse opens".to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             bad("fuse", "there is no /dev/fuse".to_owned(), "load the kernel module: modprobe fuse")
@@ -123,6 +128,14 @@ fn fuse() -> DoctorPrint {
             "run as root, or let users open it: chmod 0666 /dev/fuse",
         ),
     }
+}
+
+/// Setuid root, from the package fuse3.
+const FUSERMOUNT: &str = "fusermount3";
+
+fn is_in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
 fn space(path: &Path) -> DoctorPrint {
