@@ -67,6 +67,7 @@ fn guest_lives_a_life_that_reads_well() {
     seen.run("A", &["resume", "t1", "--take-over", "--accel", "tcg"]);
     seen.run_once("B", &["checkpoint", "t1"]);
     seen.run("B", &["ps", "--local"]);
+    world.exec("A", "t1", "echo flushed > /data/flushed; sync");
     world.kill("A", "t1", false);
     world.await_state("A", "t1", "failed");
     seen.run("A", &["ps"]);

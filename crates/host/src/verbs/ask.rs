@@ -33,8 +33,18 @@ impl Host {
 
     /// Whether an instance runs here. A shim that is about to end is waited for.
     pub(super) fn runs_here(&self, name: &Name) -> Result<bool> {
-        if !socket::is_alive(self.local(name).path()) {
-            return Ok(false);
+        let local = self.local(name);
+        let deadline = ambient::now() + QUICK;
+        // A shim without its socket is being born, or has given it up and holds the volumes still:
+        // neither takes long.
+        while !socket::is_alive(local.path()) {
+            if !shim::is_locked(local.path()) {
+                return Ok(false);
+            }
+            if ambient::now() >= deadline {
+                return Err(does_not_end(name));
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
         let ending = self.status(name).is_some_and(|status| {
             matches!(status.state.as_str(), "failed" | "suspended" | "stopped")
@@ -177,8 +187,7 @@ impl Host {
         let deadline = ambient::now() + QUICK;
         while socket::is_alive(local.path()) || shim::is_locked(local.path()) {
             if ambient::now() >= deadline {
-                let message = format!("the shim of {name} does not end");
-                return Err(Failure::new("timeout", message, "`collective logs NAME --shim`"));
+                return Err(does_not_end(name));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -293,6 +302,11 @@ impl Host {
         file.take(LOG_BYTES_MAX).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
+}
+
+fn does_not_end(name: &Name) -> Failure {
+    let hint = format!("`collective logs {name} --shim` says what it waits for");
+    Failure::new("timeout", format!("the shim of {name} does not end"), hint)
 }
 
 /// Puts the instance's name where a shim could only say "it".
