@@ -11,8 +11,9 @@ use crate::ext4::{Maker, Plan};
 use crate::initrd;
 use crate::kernel::{self, KernelTree};
 use crate::place::{Placed, RelativePath};
+use crate::programs::{self, require};
 use crate::recipe::{DiskContent, InitrdSource, KernelSource, Recipe};
-use crate::workshop::{Outcome, Step, Workshop, require};
+use crate::workshop::{Outcome, Step, Workshop};
 use crate::{BuildError, debian};
 
 /// The largest kernel or initrd file of a recipe.
@@ -66,11 +67,9 @@ pub fn build(
         if !rustix::process::geteuid().is_root() {
             return Err(BuildError::NotRoot);
         }
-        require(&[("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar")])?;
-        require(&[("unshare", "util-linux"), ("setpriv", "util-linux")])?;
-        require(&[("mount", "mount"), ("chroot", "coreutils")])?;
+        require(programs::ANY)?;
         if recipe.contents.iter().any(|content| matches!(content, DiskContent::Debian(_))) {
-            require(&[("mmdebstrap", "mmdebstrap")])?;
+            require(programs::DEBIAN)?;
         }
     }
     let mut shop = Workshop::open(work_dir, tools_dir, progress)?;

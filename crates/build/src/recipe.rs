@@ -160,6 +160,12 @@ fn parse_error(error: &serde_saphyr::Error, origin: &str) -> RecipeError {
     if let Some(end) = message.find(", set ") {
         message.truncate(end);
     }
+    // What a programmer calls `u16`.
+    if let Some(bits @ 1..=64) =
+        message.strip_prefix("invalid u").and_then(|n| n.parse::<u32>().ok())
+    {
+        message = format!("expected a whole number from 0 to {}", u64::MAX >> (64 - bits));
+    }
     let mut hint = "docs/format/appliance.md explains every field with an example".to_owned();
     if let Some((subject, known)) = message.split_once(", expected one of ")
         && let Some(near) = nearest(subject, known)

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::BuildError;
+use crate::programs;
 
 /// The time that every file and file system claims at the latest: 2026-01-01T00:00:00Z.
 ///
@@ -96,7 +97,7 @@ impl<'a> Workshop<'a> {
         command.args(["--pdeathsig", "KILL", "--", program]);
         command.env_clear().current_dir(&self.temp).stdin(Stdio::null());
         command
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("PATH", programs::FOLDERS.join(":"))
             .env("HOME", &self.temp)
             .env("TMPDIR", &self.temp)
             .env("LC_ALL", "C.UTF-8")
@@ -231,15 +232,4 @@ pub(crate) fn growing(folder: &Path) -> Result<PathBuf, BuildError> {
 /// Makes a folder and its parents.
 pub(crate) fn make_dir(path: &Path) -> Result<(), BuildError> {
     fs::create_dir_all(path).map_err(BuildError::io("creating", path))
-}
-
-/// Refuses to start without the programs that a build from packages runs.
-pub(crate) fn require(programs: &[(&'static str, &'static str)]) -> Result<(), BuildError> {
-    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    for &(tool, package) in programs {
-        if !folders.iter().any(|folder| Path::new(folder).join(tool).exists()) {
-            return Err(BuildError::MissingTool { tool, package });
-        }
-    }
-    Ok(())
 }

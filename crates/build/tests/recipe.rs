@@ -58,7 +58,8 @@ fn the_shape_is_checked() {
     check(
         "  - ports: [80]",
         "  - ports: [80000]",
-        "r.yaml:15:13: invalid u16 (docs/format/appliance.md explains every field with an example)",
+        "r.yaml:15:13: expected a whole number from 0 to 65535 \
+         (docs/format/appliance.md explains every field with an example)",
     );
     check(
         "hardware: {memory: 512MiB}",

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 /// undo mistakes, and never administer anything.
 #[derive(Parser)]
 #[command(name = "collective", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -16,16 +17,20 @@ pub struct Cli {
 }
 
 /// What every verb understands.
+// The variables are read where the host is opened: an argument that clap takes from one shows up in
+// the usage line of every mistake.
 #[derive(Args, Clone)]
+#[command(next_help_heading = EVERY_VERB)]
 pub struct Global {
     /// Print one JSON document on standard output; text for people goes to standard error
     #[arg(long, global = true)]
     pub json: bool,
-    /// Use this repository: a folder, s3://bucket/prefix or https://host/path
-    #[arg(long, global = true, value_name = "LOCATION", env = "COLLECTIVE_REPO")]
+    /// Use this repository: a folder, s3://bucket/prefix or https://host/path [env: COLLECTIVE_REPO]
+    #[arg(long, global = true, value_name = "LOCATION")]
     pub repo: Option<String>,
-    /// Keep this host's state here [default: /var/lib/collective for root, else the XDG one]
-    #[arg(long, global = true, value_name = "DIR", env = "COLLECTIVE_DIR")]
+    /// Keep this host's state here [env: COLLECTIVE_DIR] [default: /var/lib/collective for root, else
+    /// the XDG one]
+    #[arg(long, global = true, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Print only what was asked for
     #[arg(short, long, global = true)]
@@ -34,6 +39,9 @@ pub struct Global {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
+
+/// Over the options that are the same everywhere.
+const EVERY_VERB: &str = "Options of every verb";
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -86,13 +94,14 @@ pub enum Verb {
     /// Print what the serial console has shown
     Logs(Logs),
     /// Repositories: where everything is kept
-    #[command(subcommand)]
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Repo(Repo),
     /// Print the JSON Schema of appliance.yaml
     Schema,
     /// Print a completion script for a shell
     Completion {
         /// bash, zsh, fish, elvish or powershell
+        #[arg(hide_possible_values = true)]
         shell: clap_complete::Shell,
     },
 }
@@ -203,8 +212,8 @@ pub struct Start {
     /// Publish a port: HOST:GUEST or ADDRESS:HOST:GUEST; host port 0 takes a free one
     #[arg(short = 'p', long = "publish", value_name = "PORTS")]
     pub publish: Vec<String>,
-    /// What runs the CPUs: auto, kvm or tcg
-    #[arg(long, default_value = "auto", value_parser = ["auto", "kvm", "tcg"])]
+    /// What runs the CPUs: kvm, tcg (software, slower), or auto: kvm where it proves to work
+    #[arg(long, default_value = "auto", value_parser = ["auto", "kvm", "tcg"], hide_possible_values = true)]
     pub accel: String,
     /// Do not wait until it is ready
     #[arg(long)]
@@ -352,7 +361,7 @@ pub struct Screenshot {
     /// The instance's name
     pub name: String,
     /// Where to write the PNG [default: NAME.png]
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
@@ -375,7 +384,8 @@ pub enum Repo {
         #[arg(long)]
         public: bool,
         /// Where the key is kept: `repository` (a folder's default: a file in it) or `host`
-        #[arg(long, value_parser = ["repository", "host"])]
+        #[arg(long, value_name = "PLACE", value_parser = ["repository", "host"])]
+        #[arg(hide_possible_values = true)]
         key: Option<String>,
         /// How long something must be unused before gc deletes it [default: 3600]
         #[arg(long, value_name = "SECONDS")]
@@ -396,7 +406,7 @@ pub enum Repo {
     Gc,
     /// Show what it holds and what that takes
     Stats,
-    /// Add a further place to fetch from (a mirror, a maker's repository), or remove one
+    /// Add a place that may have more (a maker's repository, a mirror), or remove one
     Source {
         /// A folder, s3://bucket/prefix or https://host/path
         location: String,
@@ -405,7 +415,7 @@ pub enum Repo {
         remove: bool,
     },
     /// The key of a private repository
-    #[command(subcommand)]
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Key(Key),
 }
 
@@ -414,7 +424,7 @@ pub enum Key {
     /// Print the key: whoever has it can read everything
     Export {
         /// Write it to a file (mode 0600) instead
-        #[arg(short, long)]
+        #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
     /// Take a key, so that this host can open the repository

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use api::{ErrorBody, ErrorPrint};
+use clap::error::ErrorKind;
 use comfy_table::{Table, presets};
 use host::Failure;
 use serde::Serialize;
@@ -60,19 +61,31 @@ pub fn failure(failure: &Failure, json: bool) -> ExitCode {
 pub fn usage(error: clap::Error, arguments: &[OsString]) -> ExitCode {
     let wanted = !error.use_stderr();
     if !wanted && arguments.iter().any(|word| word == "--json") {
-        let text = error.to_string();
-        let message = text.lines().next().unwrap_or("wrong usage");
-        let document = ErrorPrint {
-            error: ErrorBody {
-                kind: "usage".to_owned(),
-                message: message.trim_start_matches("error: ").to_owned(),
-                hint: "`collective --help` lists the verbs and their options".to_owned(),
-            },
-        };
+        let document = ErrorPrint { error: usage_body(&error) };
         out(&serde_json::to_string(&document).expect("our own documents encode"));
     }
     let _ = error.print();
     if wanted { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}
+
+/// Clap's text as a message and a next step: its first paragraph says what is wrong, later lines how
+/// it is meant.
+fn usage_body(error: &clap::Error) -> ErrorBody {
+    let text = error.to_string();
+    let message = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "there is no verb".to_owned(),
+        _ => {
+            let words = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+            words.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
+        }
+    };
+    let line = |start: &str| text.lines().find_map(|line| line.trim().strip_prefix(start));
+    let hint = match (line("tip: "), line("Usage: ")) {
+        (Some(tip), _) => format!("{tip}; `--help` says more"),
+        (None, Some(usage)) => format!("write `{usage}`; `--help` says more"),
+        (None, None) => "`collective VERB --help` says what it understands".to_owned(),
+    };
+    ErrorBody { kind: "usage".to_owned(), message, hint }
 }
 
 /// A table without borders, as `ps` and `history` print it.

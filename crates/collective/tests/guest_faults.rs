@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::{World, appliance, eventually, said};
+use support::surgery::packs;
+use support::{READ_NOISE, World, appliance, eventually, said};
 
 #[test]
 fn guest_whose_shim_is_killed_keeps_what_it_flushed() {
@@ -88,36 +89,13 @@ fn guest_resumed_by_two_hosts_at_once_runs_on_one() {
     }
 }
 
-/// Every pack of a repository.
-fn packs(repository: &str) -> Vec<PathBuf> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.path().is_dir() {
-                walk(&entry.path(), found);
-            } else {
-                found.push(entry.path());
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(&Path::new(repository).join("packs"), &mut found);
-    found
-}
-
 #[test]
 fn guest_waits_while_its_repository_is_away() {
-    let world = World::with_tiny("vanish");
-    world.run("A", &["run", "tiny", "--name", "t1"]).ok();
-    world.exec(
-        "A",
-        "t1",
-        "dd if=/dev/urandom of=/tmp/blob bs=1M count=24 2>/dev/null; md5sum /tmp/blob > /tmp/sum",
-    );
-    world.run("A", &["suspend", "t1"]).ok();
+    let world = World::with_noisy_sleeper("vanish");
     world.run("B", &["resume", "t1"]).ok();
     let away = world.root().join("away");
     fs::rename(world.repository(), &away).unwrap();
-    let reading = world.spawn("B", &["exec", "t1", "--", "md5sum", "-c", "/tmp/sum"]);
+    let reading = world.spawn("B", READ_NOISE);
     // The repository is asked for nothing here: `ps` of what is on the host still works.
     eventually(Duration::from_secs(60), "ps says what the guest waits for", || {
         let rows = world.run("B", &["ps"]).ok();
@@ -133,25 +111,18 @@ fn guest_waits_while_its_repository_is_away() {
 
 #[test]
 fn guest_is_never_fed_a_damaged_page() {
-    let world = World::with_tiny("damage");
-    world.run("A", &["run", "tiny", "--name", "t1"]).ok();
-    world.exec(
-        "A",
-        "t1",
-        "dd if=/dev/urandom of=/tmp/blob bs=1M count=24 2>/dev/null; md5sum /tmp/blob > /tmp/sum",
-    );
-    world.run("A", &["suspend", "t1"]).ok();
+    let world = World::with_noisy_sleeper("damage");
     world.run("B", &["resume", "t1"]).ok();
     // One bit in every kilobyte of every pack: nothing of it can be what it says.
     let mut saved = Vec::new();
-    for pack in packs(&world.repository()) {
+    for pack in packs(Path::new(&world.repository())) {
         let whole = fs::read(&pack).unwrap();
         let mut damaged = whole.clone();
         damaged.iter_mut().step_by(1024).for_each(|byte| *byte ^= 0x10);
         fs::write(&pack, damaged).unwrap();
         saved.push((pack, whole));
     }
-    let reading = world.spawn("B", &["exec", "t1", "--", "md5sum", "-c", "/tmp/sum"]);
+    let reading = world.spawn("B", READ_NOISE);
     eventually(Duration::from_secs(60), "the guest is paused, and ps names the page", || {
         let row = world.row_without_repository("B", "t1");
         row["state"] == "paused"

@@ -13,8 +13,8 @@ pub enum ExportError {
     BadCount { count: usize, max: usize },
     #[error("something is mounted on {} and answers", dir.display())]
     Mounted { dir: PathBuf },
-    #[error("cannot mount files on {}: {detail}", dir.display())]
-    Mount { dir: PathBuf, detail: String },
+    #[error("cannot mount files on {}: {source}", dir.display())]
+    Mount { dir: PathBuf, source: io::Error },
     #[error("the mount on {} does not go away: {detail}", dir.display())]
     Unmount { dir: PathBuf, detail: String },
     #[error("this export has no file {name:?}")]

@@ -74,10 +74,7 @@ impl Export {
         if cleanup_stale(mount_dir)? == Stale::Live {
             return Err(ExportError::Mounted { dir: mount_dir.to_owned() });
         }
-        let failed = |error: io::Error| ExportError::Mount {
-            dir: mount_dir.to_owned(),
-            detail: error.to_string(),
-        };
+        let failed = |source| ExportError::Mount { dir: mount_dir.to_owned(), source };
         let dir = stale::resolve(mount_dir).map_err(failed)?;
         let root = rustix::process::geteuid().is_root();
         let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());

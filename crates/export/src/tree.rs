@@ -86,10 +86,7 @@ impl TreeMount {
         if cleanup_stale(mount_dir)? == Stale::Live {
             return Err(ExportError::Mounted { dir: mount_dir.to_owned() });
         }
-        let failed = |error: io::Error| ExportError::Mount {
-            dir: mount_dir.to_owned(),
-            detail: error.to_string(),
-        };
+        let failed = |source: io::Error| ExportError::Mount { dir: mount_dir.to_owned(), source };
         let dir = stale::resolve(mount_dir).map_err(failed)?;
         let device = mount::mount(&dir, Access::ReadOnly).map_err(failed)?;
         let mut mounted = Self { dir, session: None };

@@ -72,6 +72,13 @@ impl HostDir {
     pub fn open(root: &Path) -> Result<Self> {
         make_private_dir(root)
             .map_err(|e| Failure::from(e).during(format!("cannot make {}", root.display())))?;
+        Self::open_made(root).map_err(|failure| match failure.kind {
+            "format" | "damaged" => failure,
+            _ => failure.during(format!("cannot use {}", root.display())),
+        })
+    }
+
+    fn open_made(root: &Path) -> Result<Self> {
         let root = fs::canonicalize(root)?;
         let file = root.join("host.json");
         if !file.exists() {
@@ -127,7 +134,7 @@ impl HostDir {
         self.identity.repository.as_deref()
     }
 
-    /// Further, read-only repositories that may hold chunks.
+    /// Further, read-only repositories that may hold chunks and appliances.
     pub fn sources(&self) -> &[String] {
         &self.identity.sources
     }

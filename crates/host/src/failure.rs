@@ -103,6 +103,9 @@ impl From<std::io::Error> for Failure {
 const HINT_UNAVAILABLE: &str = "nothing is lost: try again when the repository can be reached";
 /// What to do when bytes are not what they should be.
 const HINT_DAMAGED: &str = "`collective repo check --read-data` finds what is damaged; a mirror (`repo source`) repairs it";
+/// What to do when bytes are nowhere.
+const HINT_MISSING: &str = "`collective repo check` looks for what else is missing; what a maker's repository holds is found \
+     when this host knows it: `collective repo source LOCATION`";
 /// What to do when a disk is full.
 const HINT_SPACE: &str = "free some space; nothing that was stored is lost";
 /// What to do with something newer.
@@ -113,14 +116,30 @@ impl From<objects::ObjectError> for Failure {
         use objects::ObjectError as E;
         let (kind, hint) = match &error {
             E::NoSpace { .. } => ("no_space", HINT_SPACE),
-            E::ReadOnly { .. } => {
-                ("repository", "choose a repository that can be written with --repo")
-            }
+            E::ReadOnly { .. } => (
+                "repository",
+                "use a repository of your own, with this one as a source: `collective repo init \
+                 FOLDER`, then `collective repo source LOCATION`",
+            ),
+            E::Unsupported { .. } => (
+                "repository",
+                "a static web server gives only what is asked for by name: open the folder or the \
+                 S3 store behind it",
+            ),
             E::Denied { .. } => ("permission", "check who may read and write the repository"),
             E::Unavailable { .. } => ("unavailable", HINT_UNAVAILABLE),
             E::NotFound { .. } => {
                 ("not_found", "`collective repo check` looks for what is missing")
             }
+            E::NoFolder { .. } => (
+                "repository",
+                "is the name right, and its disk mounted? `collective repo init LOCATION` makes a \
+                 new one",
+            ),
+            E::Invalid { .. } => (
+                "repository",
+                "name a repository with --repo, COLLECTIVE_REPO or `collective repo use`",
+            ),
             _ => ("repository", "`collective repo check` says more"),
         };
         Self::new(kind, error.to_string(), hint)
@@ -131,6 +150,7 @@ impl From<chunk::FetchError> for Failure {
     fn from(error: chunk::FetchError) -> Self {
         let (kind, hint) = match &error {
             chunk::FetchError::Unavailable { .. } => ("unavailable", HINT_UNAVAILABLE),
+            chunk::FetchError::Missing { .. } => ("damaged", HINT_MISSING),
             _ => ("damaged", HINT_DAMAGED),
         };
         Self::new(kind, error.to_string(), hint)
@@ -151,10 +171,14 @@ impl From<chunk::SinkError> for Failure {
 
 impl From<manifest::ManifestError> for Failure {
     fn from(error: manifest::ManifestError) -> Self {
+        use chunk::header::HeaderError as H;
         use manifest::ManifestError as E;
         match error {
             E::Sink(error) => error.into(),
             E::Fetch(error) => error.into(),
+            E::Header(
+                H::NewerVersion { .. } | H::UnknownIncompatible { .. } | H::UnknownReadOnly { .. },
+            ) => Self::new("format", error.to_string(), HINT_NEWER),
             other => Self::new("damaged", other.to_string(), HINT_DAMAGED),
         }
     }
@@ -183,6 +207,9 @@ impl From<repository::RepositoryError> for Failure {
                 "heads would be lost on such a store: use a folder, or an S3 server that honours \
                  If-None-Match",
             ),
+            E::Damaged { object, .. } if object.ends_with("/config") => {
+                Self::new("damaged", message, "put a copy of that file back: it never changes")
+            }
             E::Damaged { .. } => Self::new("damaged", message, HINT_DAMAGED),
             E::Header { .. } => Self::new("format", message, HINT_NEWER),
             E::Object(error) => error.into(),
@@ -210,16 +237,29 @@ impl From<repository::RefError> for Failure {
 
 impl From<volume::VolumeError> for Failure {
     fn from(error: volume::VolumeError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&volume::VolumeError> for Failure {
+    fn from(error: &volume::VolumeError) -> Self {
         use volume::VolumeError as E;
         let message = error.to_string();
         match error {
-            E::Fetch { error, .. } => Self { message, ..error.into() },
-            E::Seal { error, .. } => Self { message, ..error.into() },
-            E::Index { error, .. } | E::SealIndex { error, .. } => Self { message, ..error.into() },
+            E::Fetch { error, .. } => Self { message, ..error.clone().into() },
+            E::Seal { error, .. } => Self { message, ..error.clone().into() },
+            E::Index { error, .. } | E::SealIndex { error, .. } => {
+                Self { message, ..error.clone().into() }
+            }
             E::DamagedPage { .. } | E::DamagedFile { .. } => Self::new(
                 "damaged",
                 message,
                 "`collective undo NAME` goes back to the last checkpoint, which is whole",
+            ),
+            E::BadSize { .. } => Self::new(
+                "damaged",
+                message,
+                "it belongs to another hardware description; `collective undo NAME` goes back",
             ),
             E::Newer { .. } => Self::new("format", message, HINT_NEWER),
             E::NoSpace { .. } => Self::new("no_space", message, HINT_SPACE),
@@ -232,7 +272,24 @@ impl From<volume::VolumeError> for Failure {
 
 impl From<export::ExportError> for Failure {
     fn from(error: export::ExportError) -> Self {
-        Self::new("io", error.to_string(), "`collective doctor` says what FUSE needs")
+        let refused = match &error {
+            export::ExportError::Mount { source, .. } => Some(source.kind()),
+            _ => None,
+        };
+        let (kind, hint) = match refused {
+            Some(std::io::ErrorKind::PermissionDenied) => (
+                "permission",
+                "run as root, or let users open it: chmod 0666 /dev/fuse; `collective doctor` says \
+                 what else is missing",
+            ),
+            Some(std::io::ErrorKind::NotFound) => (
+                "permission",
+                "ordinary users mount with fusermount3: install fuse3; `collective doctor` says \
+                 what else is missing",
+            ),
+            _ => ("io", "`collective doctor` says what FUSE needs"),
+        };
+        Self::new(kind, error.to_string(), hint)
     }
 }
 

@@ -81,6 +81,13 @@ impl Host {
         }
     }
 
+    /// The same for a verb that will store something: refused before anything is begun.
+    fn writable_store(&self) -> Result<Store> {
+        let store = self.store()?;
+        store.must_be_writable()?;
+        Ok(store)
+    }
+
     /// The folder of an instance on this host.
     fn local(&self, name: &Name) -> local::LocalDir {
         local::LocalDir::new(&self.dir, name)

@@ -36,20 +36,29 @@ pub fn settle(ports: &[PortMap]) -> Result<Vec<PortMap>> {
     let mut held = Vec::with_capacity(ports.len());
     let mut settled = Vec::with_capacity(ports.len());
     for port in ports {
-        let listener = TcpListener::bind((port.address, port.host_port)).map_err(|error| {
-            Failure::new(
-                "network",
-                format!("port {}:{} cannot be published: {error}", port.address, port.host_port),
-                format!(
-                    "choose another with -p HOST:{}, or -p 0:{0} for a free one",
-                    port.guest_port
-                ),
-            )
-        })?;
+        let listener = TcpListener::bind((port.address, port.host_port))
+            .map_err(|error| not_published(port, &error))?;
         settled.push(PortMap { host_port: listener.local_addr()?.port(), ..port.clone() });
         held.push(listener);
     }
     Ok(settled)
+}
+
+/// Why a port cannot be had: the network knows more than the operating system's error.
+fn not_published(port: &PortMap, error: &std::io::Error) -> Failure {
+    let guest = port.guest_port;
+    let another = format!("choose another with -p HOST:{guest}, or -p 0:{guest} for a free one");
+    match network::require_free(port.address, port.host_port) {
+        Err(error @ network::NetworkError::PortTaken { .. }) => {
+            Failure::new("network", error.to_string(), another)
+        }
+        Err(error) => error.into(),
+        Ok(()) => Failure::new(
+            "network",
+            format!("port {}:{} cannot be published: {error}", port.address, port.host_port),
+            another,
+        ),
+    }
 }
 
 /// The wire form.
@@ -105,7 +114,9 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let taken_map = parse_port(&format!("{port}:80")).unwrap();
-        assert_eq!(settle(&[taken_map]).unwrap_err().kind, "network");
+        let refused = settle(&[taken_map]).unwrap_err();
+        assert_eq!(refused.kind, "network");
+        assert!(refused.message.contains(&format!("(pid {})", std::process::id())), "{refused}");
         let free = parse_port("0:80").unwrap();
         let settled = settle(&[free.clone(), free]).unwrap();
         assert_ne!(settled[0].host_port, settled[1].host_port);

@@ -19,7 +19,7 @@ use chunk::crypt::MasterKey;
 use chunk::{ChunkSink, ChunkSource, id_of};
 use manifest::{Manifest, NodeCache};
 use model::{CheckpointId, ChunkId, Generation, InstanceId, ManifestId, Name, VersionId};
-use objects::{Counted, Objects};
+use objects::{Counted, ObjectError, Objects};
 use repository::{
     Child, Init, Open, PackWriter, RefError, RefPayload, RefValue, Repository, RepositoryError,
     StoreStats, Target,
@@ -52,7 +52,10 @@ pub enum KeyPlace {
 #[derive(Clone)]
 pub struct Store {
     repository: Repository,
-    counted: Arc<Counted<Arc<dyn Objects>>>,
+    /// Read-only repositories that may hold what this one names: appliances too.
+    sources: Vec<Repository>,
+    /// Its own store, and the sources'.
+    counted: Vec<Arc<Counted<Arc<dyn Objects>>>>,
     location: String,
 }
 
@@ -144,16 +147,29 @@ impl Store {
 
     /// Opens a repository and its sources; tries every key that this host has.
     pub fn open(host: &HostDir, location: &str) -> Result<Self> {
-        let mut sources: Vec<Arc<dyn ChunkSource>> = Vec::new();
+        let mut sources = Vec::new();
+        let mut counted = Vec::new();
         for source in host.sources().iter().filter(|source| *source != location) {
-            let objects: Arc<dyn Objects> = open_objects(source)?;
-            let repository = open_with_keys(host, objects, Vec::new())
-                .map_err(|failure| failure.during(format!("source {source}")))?;
-            sources.push(Arc::new(repository));
+            let open = || {
+                let objects = open_objects(source)?;
+                let repository = open_with_keys(host, objects.clone(), Vec::new())?;
+                Ok((objects, repository))
+            };
+            let (objects, repository) =
+                open().map_err(|failure: Failure| failure.during(format!("source {source}")))?;
+            counted.push(objects);
+            sources.push(repository);
         }
-        let counted = open_objects(location)?;
-        let repository = open_with_keys(host, counted.clone(), sources)?;
-        Ok(Self { repository, counted, location: location.to_owned() })
+        let objects = open_objects(location)?;
+        let behind = sources.iter().map(|source| Arc::new(source.clone()) as _).collect();
+        let repository = open_with_keys(host, objects.clone(), behind)?;
+        counted.push(objects);
+        Ok(Self { repository, sources, counted, location: location.to_owned() })
+    }
+
+    /// Fails, and says why, when nothing can be stored here: before a verb that will want to.
+    pub fn must_be_writable(&self) -> Result<()> {
+        Ok(self.repository.must_be_writable()?)
     }
 
     /// Where it is.
@@ -161,9 +177,15 @@ impl Store {
         &self.location
     }
 
-    /// Bytes that were read from the store since it was opened.
+    /// Where appliances are looked for, for messages.
+    pub fn places(&self) -> String {
+        let sources = self.sources.iter().map(Repository::location);
+        std::iter::once(self.location.clone()).chain(sources).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// Bytes that were read from the store and its sources since it was opened.
     pub fn fetched_bytes(&self) -> u64 {
-        self.counted.counts().read_bytes
+        self.counted.iter().map(|objects| objects.counts().read_bytes).sum()
     }
 
     /// Where chunks come from.
@@ -252,12 +274,14 @@ impl Store {
         }
     }
 
-    /// The newest version of an appliance.
+    /// The newest version of an appliance: this repository's own, else a source's.
     pub fn appliance(&self, name: &Name) -> Result<Option<VersionId>> {
-        match self.repository.refs().read(APPLIANCE, name.as_str())? {
-            Some(value) => Ok(Some(first_root(&value)?.into())),
-            None => Ok(None),
+        for repository in std::iter::once(&self.repository).chain(&self.sources) {
+            if let Some(value) = repository.refs().read(APPLIANCE, name.as_str())? {
+                return Ok(Some(first_root(&value)?.into()));
+            }
         }
+        Ok(None)
     }
 
     /// Every appliance.
@@ -293,14 +317,20 @@ impl Store {
 
     /// Reads a version.
     pub fn version(&self, id: VersionId) -> Result<Version> {
-        let record = repository::read_record(&self.repository, &id.into())?;
-        record::decode_version(&record.body).map_err(|e| record_failure(e, &id.short()))
+        let what = format!("version {}", id.short());
+        let record = self.record(id.into(), &what)?;
+        record::decode_version(&record.body).map_err(|e| record_failure(e, &what))
     }
 
     /// Reads a checkpoint.
     pub fn checkpoint(&self, id: CheckpointId) -> Result<Checkpoint> {
-        let record = repository::read_record(&self.repository, &id.into())?;
-        record::decode_checkpoint(&record.body).map_err(|e| record_failure(e, &id.short()))
+        let what = format!("checkpoint {}", id.short());
+        let record = self.record(id.into(), &what)?;
+        record::decode_checkpoint(&record.body).map_err(|e| record_failure(e, &what))
+    }
+
+    fn record(&self, id: ChunkId, what: &str) -> Result<repository::Record> {
+        repository::read_record(&self.repository, &id).map_err(|e| Failure::from(e).during(what))
     }
 
     /// Keeps a checkpoint that is not on an instance's own line.
@@ -322,7 +352,14 @@ impl Store {
     /// The branches of an instance.
     pub fn branches(&self, instance: InstanceId) -> Result<Vec<Branch>> {
         let mut branches = Vec::new();
-        for entry in self.repository.refs().list(BRANCH)? {
+        let entries = match self.repository.refs().list(BRANCH) {
+            // A static web server shows what is asked for by name: the instance's own line.
+            Err(RefError::Repository(RepositoryError::Object(ObjectError::Unsupported {
+                ..
+            }))) => return Ok(branches),
+            other => other?,
+        };
+        for entry in entries {
             let head = decode_head(&entry.name, &entry.value.body)?;
             if head.instance == instance
                 && let Some(checkpoint) = head.checkpoint
@@ -516,7 +553,7 @@ fn open_with_keys(
 }
 
 fn decode_head(name: &str, body: &[u8]) -> Result<Head> {
-    record::decode_head(body).map_err(|e| record_failure(e, name))
+    record::decode_head(body).map_err(|e| record_failure(e, &format!("instance {name}")))
 }
 
 fn first_root(payload: &RefValue) -> Result<ChunkId> {

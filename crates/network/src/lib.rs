@@ -16,6 +16,7 @@ mod user_mode;
 use std::net::IpAddr;
 
 pub use mac::{Mac, random_mac};
+pub use port::require_free;
 pub use user_mode::UserMode;
 
 use model::{NicSpec, PortMap};

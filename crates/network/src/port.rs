@@ -15,7 +15,7 @@ use crate::NetworkError;
 const LOOKED_AT_MAX: usize = 200_000;
 
 /// Fails unless a listener could be opened at `address:port` by an unprivileged process.
-pub(crate) fn require_free(address: IpAddr, port: u16) -> Result<(), NetworkError> {
+pub fn require_free(address: IpAddr, port: u16) -> Result<(), NetworkError> {
     if port == 0 {
         return Err(NetworkError::PortZero);
     }

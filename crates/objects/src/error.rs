@@ -11,6 +11,12 @@ pub enum ObjectError {
         /// The object.
         key: String,
     },
+    /// The folder that is to be the store is not there.
+    #[error("there is no folder {location}")]
+    NoFolder {
+        /// The store.
+        location: String,
+    },
     /// The key is taken: someone created it first.
     #[error("{key} exists already")]
     AlreadyExists {

@@ -42,7 +42,10 @@ impl Folder {
         match fs::metadata(root) {
             Ok(meta) if meta.is_dir() => Ok(folder),
             Ok(_) => Err(ObjectError::Invalid { text: folder.location(), expected: "a folder" }),
-            Err(error) => Err(ObjectError::from_io(&folder.location(), &folder.location(), &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(ObjectError::NoFolder { location: folder.location() })
+            }
+            Err(error) => Err(ObjectError::from_io(&folder.location(), "it", &error)),
         }
     }
 
@@ -320,6 +323,6 @@ mod tests {
         fs::remove_dir_all(&root).unwrap();
         assert!(folder.list("").unwrap_err().is_transient());
         assert!(folder.put_new("a", Bytes::new()).unwrap_err().is_transient());
-        assert!(matches!(Folder::open(&root), Err(ObjectError::NotFound { .. })));
+        assert!(matches!(Folder::open(&root), Err(ObjectError::NoFolder { .. })));
     }
 }

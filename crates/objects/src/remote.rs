@@ -100,7 +100,13 @@ impl Remote {
                 ObjectError::Denied { location, key, detail }
             }
             Error::NotSupported { .. } | Error::NotImplemented { .. } => {
-                ObjectError::Unsupported { location, operation: detail }
+                // A web server that ignores the one thing that is asked of it beyond GET.
+                let operation = if detail.contains("Range request") {
+                    "serve a part of a file (HTTP range requests)".to_owned()
+                } else {
+                    format!("do this: {detail}")
+                };
+                ObjectError::Unsupported { location, operation }
             }
             _ if says_full(&detail) => ObjectError::NoSpace { location, detail },
             _ => ObjectError::Unavailable { location, detail },

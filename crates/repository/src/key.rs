@@ -94,12 +94,15 @@ pub(crate) fn place_key_file(folder: &Path, key: &MasterKey) -> Result<MasterKey
     read_key_file(folder)?.ok_or_else(|| error(ErrorKind::NotFound.into()))
 }
 
-/// Reads the key from the repository's folder, if it is there.
+/// Reads the key from the repository's folder, if it is there for us: one that only another user
+/// may read is none.
 pub(crate) fn read_key_file(folder: &Path) -> Result<Option<MasterKey>, RepositoryError> {
     let path = folder.join(KEY);
     let error = local_error(&path);
     let file = match fs::File::open(&path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            return Ok(None);
+        }
         other => other.map_err(&error)?,
     };
     let mut text = Zeroizing::new(String::new());

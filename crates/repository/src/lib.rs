@@ -86,7 +86,8 @@ struct Inner {
     sessions: sessions::Sessions,
     /// What was read since then may be relied on for half the grace age.
     opened: ambient::Instant,
-    writable: bool,
+    /// Why nothing can be stored in it, where that is so.
+    not_writable: Option<RepositoryError>,
 }
 
 impl Repository {
@@ -107,7 +108,7 @@ impl Repository {
 
     /// Whether anything can be stored in it.
     pub fn is_writable(&self) -> bool {
-        self.inner.writable
+        self.inner.not_writable.is_none()
     }
 
     /// The key that opened it, for export; none for a public repository.

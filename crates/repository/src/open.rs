@@ -108,7 +108,7 @@ impl Repository {
             None => None,
         };
         let open = Open { key, ..Open::default() };
-        Self::assemble(objects, config, cipher, open, local, true)
+        Self::assemble(objects, config, cipher, open, local, None)
     }
 
     /// Opens a repository.
@@ -120,8 +120,18 @@ impl Repository {
             }
             other => other?,
         };
-        let config = Config::decode(&bytes, Intent::Read)?;
-        let newer_to_writers = Config::decode(&bytes, Intent::Write).is_err();
+        // Which of a host's repositories it is, the object's name alone does not say.
+        let placed = |error| match error {
+            RepositoryError::Damaged { object, detail } => {
+                RepositoryError::Damaged { object: format!("{location}/{object}"), detail }
+            }
+            RepositoryError::Header { object, error } => {
+                RepositoryError::Header { object: format!("{location}/{object}"), error }
+            }
+            other => other,
+        };
+        let config = Config::decode(&bytes, Intent::Read).map_err(placed)?;
+        let newer_to_writers = Config::decode(&bytes, Intent::Write).map_err(placed).err();
         let mut open = open;
         if config.cipher == CipherKind::Aes256Gcm && open.key.is_none() {
             open.key = match objects.folder() {
@@ -141,8 +151,9 @@ impl Repository {
             Some(dir) => Some(Arc::new(LocalDir::open(dir, config.repository)?)),
             None => None,
         };
-        let writable = may_be_written(&*objects, local.as_deref())? && !newer_to_writers;
-        Self::assemble(objects, config, cipher, open, local, writable)
+        let read_only = (!may_be_written(&*objects, local.as_deref())?)
+            .then(|| ObjectError::ReadOnly { location: objects.location() }.into());
+        Self::assemble(objects, config, cipher, open, local, newer_to_writers.or(read_only))
     }
 
     fn assemble(
@@ -151,7 +162,7 @@ impl Repository {
         cipher: Cipher,
         open: Open,
         local: Option<Arc<LocalDir>>,
-        writable: bool,
+        not_writable: Option<RepositoryError>,
     ) -> Result<Self, RepositoryError> {
         let inner = Inner {
             objects,
@@ -166,19 +177,18 @@ impl Repository {
             pack_ciphers: PackCiphers::default(),
             sessions: Sessions::default(),
             opened: ambient::now(),
-            writable,
+            not_writable,
         };
         let repository = Self { inner: Arc::new(inner) };
         repository.refresh()?;
         Ok(repository)
     }
 
-    /// Fails when nothing can be stored here.
-    pub(crate) fn must_be_writable(&self) -> Result<(), RepositoryError> {
-        if self.inner.writable {
-            Ok(())
-        } else {
-            Err(ObjectError::ReadOnly { location: self.location() }.into())
+    /// Fails, and says why, when nothing can be stored here.
+    pub fn must_be_writable(&self) -> Result<(), RepositoryError> {
+        match &self.inner.not_writable {
+            None => Ok(()),
+            Some(error) => Err(error.clone()),
         }
     }
 }

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use host::Failure;
 
-use super::{name, open};
+use super::{name, not_written, open};
 use crate::cli::{Exec, Global, Logs, One, Screenshot};
 use crate::print;
 
@@ -65,8 +65,7 @@ pub fn screenshot(global: &Global, verb: &Screenshot) -> Result<(), Failure> {
     let name = name(&verb.name)?;
     let path = verb.output.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.png")));
     let png = open(global)?.screenshot(&name)?;
-    std::fs::write(&path, &png)
-        .map_err(|e| Failure::from(e).during(format!("cannot write {}", path.display())))?;
+    std::fs::write(&path, &png).map_err(|e| not_written(&path, e))?;
     let document = serde_json::json!({"file": path, "bytes": png.len()});
     print::result(global, &document, || format!("wrote {}", path.display()));
     Ok(())

@@ -83,9 +83,10 @@ fn describe(shown: &InspectPrint) -> String {
         format!("head        {}", shown.head.clone().unwrap_or_else(none)),
         format!("generation  {}", shown.generation),
         format!(
-            "hardware    {}, {} CPUs ({}), {} memory",
+            "hardware    {}, {} CPU{} ({}), {} memory",
             shown.profile,
             shown.cpus,
+            if shown.cpus == 1 { "" } else { "s" },
             shown.cpu_model,
             format_bytes(shown.memory_bytes)
         ),

@@ -9,6 +9,7 @@ mod list;
 mod repo;
 mod start;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use host::{Failure, Host, HostDir};
@@ -54,14 +55,34 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Opens this host, as the global options say.
+/// Opens this host, as the global options and the environment say.
 fn open(global: &Global) -> Result<Host, Failure> {
     let dir = global.dir.clone().unwrap_or_else(HostDir::default_path);
-    Host::open(&dir, global.repo.as_deref())
+    let from_environment = || std::env::var("COLLECTIVE_REPO").ok().filter(|text| !text.is_empty());
+    let repo = global.repo.clone().or_else(from_environment);
+    Host::open(&dir, repo.as_deref())
 }
 
-/// Reads an instance's name.
+/// Reads the name of an instance that is there.
 fn name(text: &str) -> Result<model::Name, Failure> {
     model::Name::new(text)
         .map_err(|e| Failure::new("usage", e.to_string(), "`collective ps` lists instances"))
 }
+
+/// Reads the name of an instance that is to be.
+fn new_name(text: &str) -> Result<model::Name, Failure> {
+    model::Name::new(text)
+        .map_err(|e| Failure::new("usage", e.to_string(), "for example --name web-1"))
+}
+
+/// A file that the user named could not be written.
+fn not_written(path: &Path, error: std::io::Error) -> Failure {
+    let path = path.display();
+    if error.kind() == std::io::ErrorKind::AlreadyExists {
+        return Failure::new("exists", format!("there is a file {path} already"), NAME_ANOTHER);
+    }
+    Failure { hint: NAME_ANOTHER.to_owned(), ..Failure::from(error) }
+        .during(format!("cannot write {path}"))
+}
+
+const NAME_ANOTHER: &str = "name another file with -o";

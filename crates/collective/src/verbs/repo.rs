@@ -9,7 +9,7 @@ use std::time::Duration;
 use host::{Failure, KeyPlace};
 use model::format_bytes;
 
-use super::open;
+use super::{not_written, open};
 use crate::cli::{Global, Key, Repo};
 use crate::print;
 
@@ -22,7 +22,7 @@ pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
         Repo::Use { location } => {
             let location = open(global)?.use_repository(&location)?;
             print::result(global, &serde_json::json!({"location": location}), || {
-                format!("this host uses {location}")
+                format!("this host uses {location} from now on")
             });
         }
         Repo::Check { read_data } => return check(global, read_data),
@@ -30,7 +30,13 @@ pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
         Repo::Stats => stats(global)?,
         Repo::Source { location, remove } => {
             let sources = open(global)?.source(&location, !remove)?;
-            print::result(global, &serde_json::json!({"sources": sources}), || sources.join("\n"));
+            print::result(global, &serde_json::json!({"sources": sources}), || {
+                if sources.is_empty() {
+                    "this host has no sources beside its repository".to_owned()
+                } else {
+                    format!("sources beside the repository:\n  {}", sources.join("\n  "))
+                }
+            });
         }
         Repo::Key(Key::Export { output }) => export(global, output)?,
         Repo::Key(Key::Import { file }) => import(global, file)?,
@@ -88,13 +94,15 @@ fn check(global: &Global, read_data: bool) -> Result<ExitCode, Failure> {
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&format!(
-            "{}: {} chunks in {} objects, {} read",
-            if document.ok { "whole" } else { "damaged" },
-            document.chunks,
-            document.objects,
-            format_bytes(document.read_bytes)
-        ));
+        let what = format!("{} chunks in {} objects", document.chunks, document.objects);
+        let read = format_bytes(document.read_bytes);
+        text.push_str(&match (document.ok, read_data) {
+            (true, true) => format!("whole: {what}, {read} read and verified"),
+            (true, false) => {
+                format!("complete: {what} are there (`--read-data` reads and verifies them too)")
+            }
+            (false, _) => format!("damaged: {what}, {read} read"),
+        });
         text
     });
     Ok(if document.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -148,7 +156,7 @@ fn export(global: &Global, output: Option<PathBuf>) -> Result<(), Failure> {
                 .mode(0o600)
                 .open(&path)
                 .and_then(|mut file| std::io::Write::write_all(&mut file, key.as_bytes()));
-            file.map_err(|e| Failure::from(e).during(format!("cannot write {}", path.display())))?;
+            file.map_err(|e| not_written(&path, e))?;
             print::result(global, &serde_json::json!({"file": path}), || {
                 format!("wrote {}", path.display())
             });
@@ -166,7 +174,16 @@ fn import(global: &Global, file: PathBuf) -> Result<(), Failure> {
     } else {
         std::fs::File::open(&file).and_then(|f| f.take(KEY_BYTES_MAX).read_to_string(&mut text))
     };
-    read.map_err(|e| Failure::from(e).during(format!("cannot read {}", file.display())))?;
+    read.map_err(|e| {
+        let hint = "name the file that `collective repo key export -o FILE` wrote";
+        match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Failure::new("not_found", format!("there is no file {}", file.display()), hint)
+            }
+            _ => Failure { hint: hint.to_owned(), ..e.into() }
+                .during(format!("cannot read {}", file.display())),
+        }
+    })?;
     let id = open(global)?.key_import(&text)?;
     print::result(global, &serde_json::json!({"repository": id}), || {
         format!("this host can open repository {} now", &id[..12.min(id.len())])

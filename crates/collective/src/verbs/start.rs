@@ -6,7 +6,7 @@ use api::StartPrint;
 use host::{Accelerator, Failure, ForkOptions, ResumeOptions, RunOptions, StartOptions};
 use model::{Name, format_bytes};
 
-use super::{name, open};
+use super::{name, new_name, open};
 use crate::cli::{Fork, Global, Resume, Run, Start, Undo};
 use crate::print::{self, duration};
 
@@ -15,14 +15,14 @@ pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
         .map_err(|e| Failure::new("usage", e.to_string(), "`collective appliances` lists them"))?;
     let options = RunOptions {
         appliance,
-        name: verb.name.as_deref().map(name).transpose()?,
+        name: verb.name.as_deref().map(new_name).transpose()?,
         properties: super::foreign::properties(&verb.properties)?,
         user_data: verb.user_data.clone(),
         network_config: verb.network_config.clone(),
         start: start_options(&verb.start)?,
     };
     let started = open(global)?.run(&options)?;
-    print_start(global, &started);
+    print_start(global, &started, options.start.wait);
     Ok(())
 }
 
@@ -33,7 +33,7 @@ pub fn resume(global: &Global, verb: &Resume) -> Result<(), Failure> {
         start: start_options(&verb.start)?,
     };
     let started = open(global)?.resume(&options)?;
-    print_start(global, &started);
+    print_start(global, &started, options.start.wait);
     Ok(())
 }
 
@@ -50,6 +50,15 @@ pub fn undo(global: &Global, verb: &Undo) -> Result<(), Failure> {
                 &branch[..12.min(branch.len())]
             ));
         }
+        match undone.state.as_str() {
+            "suspended" => {
+                text.push_str(&format!("\ngo on from there: collective resume {}", undone.name));
+            }
+            "stopped" => {
+                text.push_str(&format!("\nstart it from there: collective resume {}", undone.name));
+            }
+            _ => {}
+        }
         text
     });
     Ok(())
@@ -59,7 +68,7 @@ pub fn fork(global: &Global, verb: &Fork) -> Result<(), Failure> {
     let options = ForkOptions {
         name: name(&verb.name)?,
         count: verb.count,
-        new_name: verb.new_name.as_deref().map(name).transpose()?,
+        new_name: verb.new_name.as_deref().map(new_name).transpose()?,
         at: verb.at.clone(),
         start_them: !verb.no_start,
         start: start_options(&verb.start)?,
@@ -74,28 +83,30 @@ pub fn fork(global: &Global, verb: &Fork) -> Result<(), Failure> {
         );
         for started in &forked.starts {
             text.push('\n');
-            text.push_str(&describe(started));
+            text.push_str(&describe(started, options.start.wait));
         }
         text
     });
     Ok(())
 }
 
-fn print_start(global: &Global, started: &StartPrint) {
-    print::result(global, started, || describe(started));
+fn print_start(global: &Global, started: &StartPrint, waited: bool) {
+    print::result(global, started, || describe(started, waited));
 }
 
-fn describe(started: &StartPrint) -> String {
-    let mut text = format!(
-        "{} {} in {}, ready in {} ({}): fetched {}, reused {}",
-        started.name,
-        started.how,
-        duration(started.started_ms),
-        duration(started.ready_ms),
-        started.accel,
-        format_bytes(started.fetched_bytes),
-        format_bytes(started.reused_bytes),
-    );
+fn describe(started: &StartPrint, waited: bool) -> String {
+    let StartPrint { name, how, accel, .. } = started;
+    let mut text = format!("{name} {how} in {}", duration(started.started_ms));
+    text.push_str(&if waited {
+        format!(
+            ", ready in {} ({accel}): fetched {}, reused {}",
+            duration(started.ready_ms),
+            format_bytes(started.fetched_bytes),
+            format_bytes(started.reused_bytes),
+        )
+    } else {
+        format!(" ({accel}); whether it is ready was not waited for")
+    });
     for port in &started.ports {
         text.push_str(&format!(
             "\n  {}:{} -> port {} of the guest",

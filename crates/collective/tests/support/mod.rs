@@ -1,12 +1,17 @@
 //! Hosts and a repository of a test's own, real guests in them, and nothing left afterwards.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
+
+pub mod surgery;
+pub mod transcript;
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_collective");
@@ -14,6 +19,12 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_collective");
 /// A folder with a repository and as many hosts as are named.
 pub struct World {
     root: PathBuf,
+    /// The repository's location, when it is not the folder in here.
+    repository: Option<String>,
+    /// What every command finds in its environment.
+    environment: Vec<(String, String)>,
+    /// What starts the program: itself, or somebody else who becomes it.
+    starter: Vec<OsString>,
 }
 
 /// What a command said.
@@ -52,7 +63,22 @@ impl World {
     pub fn empty(name: &str) -> Self {
         let root = std::env::temp_dir().join(format!("collective-{name}-{}", std::process::id()));
         fs::create_dir_all(&root).unwrap();
-        Self { root }
+        let starter = vec![PROGRAM.into()];
+        Self { root, repository: None, environment: Vec::new(), starter }
+    }
+
+    /// This world with the program started by these words.
+    pub fn started_by(mut self, starter: Vec<OsString>) -> Self {
+        self.starter = starter;
+        self
+    }
+
+    /// This world with its repository elsewhere.
+    pub fn at(mut self, location: &str, environment: &[(&str, &str)]) -> Self {
+        self.repository = Some(location.to_owned());
+        let owned = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        self.environment = owned.collect();
+        self
     }
 
     /// A world whose repository has `nano`, built in an instant.
@@ -70,12 +96,41 @@ impl World {
         world
     }
 
+    /// Lets a host build with what other tests have fetched and unpacked.
+    pub fn share_tools(&self, host: &str) {
+        // Made with the fixture.
+        let tools = tiny_fixture().with_file_name("host").join("tools");
+        fs::create_dir_all(self.host(host)).unwrap();
+        std::os::unix::fs::symlink(tools, self.host(host).join("tools")).unwrap();
+    }
+
+    /// A world with a `tiny` called `t1` that sleeps in the repository; its memory holds [`noise`],
+    /// and [`READ_NOISE`] has it read that.
+    pub fn with_noisy_sleeper(name: &str) -> Self {
+        let world = Self::with_tiny(name);
+        world.run("A", &["run", "tiny", "--name", "t1"]).ok();
+        let mut put = world
+            .command("A", &["exec", "-i", "t1", "--", "/bin/sh", "-c", "cat > /tmp/noise"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        put.stdin.take().unwrap().write_all(&noise()).unwrap();
+        said(put.wait_with_output().unwrap()).ok();
+        world.exec("A", "t1", "md5sum /tmp/noise > /tmp/sum");
+        world.run("A", &["suspend", "t1"]).ok();
+        world
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }
 
     pub fn repository(&self) -> String {
-        self.root.join("repository").to_string_lossy().into_owned()
+        match &self.repository {
+            Some(location) => location.clone(),
+            None => self.root.join("repository").to_string_lossy().into_owned(),
+        }
     }
 
     pub fn host(&self, host: &str) -> PathBuf {
@@ -87,12 +142,23 @@ impl World {
     }
 
     pub fn command(&self, host: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = self.program(host);
         command
             .env_remove("COLLECTIVE_REPO")
-            .env("COLLECTIVE_DIR", self.host(host))
             .args(["--json", "--repo", &self.repository()])
-            .args(arguments)
+            .args(arguments);
+        command
+    }
+
+    /// The program as on a host where nobody types: the repository comes from the environment.
+    pub fn program(&self, host: &str) -> Command {
+        let mut command = Command::new(&self.starter[0]);
+        command
+            .args(&self.starter[1..])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("COLLECTIVE_DIR", self.host(host))
+            .env("COLLECTIVE_REPO", self.repository())
+            .current_dir(&self.root)
             .stdin(Stdio::null());
         command
     }
@@ -149,7 +215,6 @@ impl World {
 
     /// The same, when the instance may end meanwhile.
     pub fn try_type_in(&self, host: &str, name: &str, text: &str) -> bool {
-        use std::io::Write;
         let mut child = self
             .command(host, &["console", name])
             .stdin(Stdio::piped())
@@ -203,6 +268,21 @@ impl Drop for World {
     }
 }
 
+/// Prints OK when the noise is what was put there.
+pub const READ_NOISE: &[&str] = &["exec", "t1", "--", "md5sum", "-c", "/tmp/sum"];
+
+/// 2 MiB that no compression makes smaller, the same every time.
+pub fn noise() -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.take((2 << 20) / 8).flatten().collect()
+}
+
 pub fn said(output: Output) -> Said {
     Said {
         code: output.status.code().unwrap_or(-1),
@@ -214,9 +294,9 @@ pub fn said(output: Output) -> Said {
 /// Waits until something holds.
 #[track_caller]
 pub fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + within;
+    let deadline = ambient::now() + within;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        assert!(ambient::now() < deadline, "not within {within:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

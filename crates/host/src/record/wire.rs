@@ -14,7 +14,9 @@ use super::{Blob, Checkpoint, Head, Machine, Memory, Version, Why};
 pub enum RecordError {
     #[error("not a {noun}: {detail}")]
     Malformed { noun: &'static str, detail: String },
-    #[error("a {noun} of format {found}, this program knows up to {known}")]
+    #[error(
+        "this {noun} has format {found}, made by a newer Collective; up to {known} can be read here"
+    )]
     Newer { noun: &'static str, found: u32, known: u32 },
     #[error("field {field} has the value {value:?}")]
     Field { field: &'static str, value: String },

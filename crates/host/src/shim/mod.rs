@@ -101,11 +101,23 @@ fn prepare(arguments: &[OsString]) -> Result<(HostDir, Order, LocalDir, File)> {
     let name = Name::new(&order.name).map_err(|e| Failure::new("usage", e.to_string(), ""))?;
     let local = LocalDir::new(&host, &name);
     crate::dir::make_private_dir(local.path())?;
-    let lock = File::create(local.path().join(LOCK))?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Failure::new("state", format!("{name} is being started or ended by another shim"), "")
-    })?;
+    let lock = take_lock(local.path(), &name)?;
     Ok((host, order, local, lock))
+}
+
+/// Tries to take the lock so often; a command that looks whether it is held holds it for a moment.
+const LOCK_TRIES: u32 = 50;
+
+fn take_lock(folder: &Path, name: &Name) -> Result<File> {
+    let lock = File::create(folder.join(LOCK))?;
+    for _ in 0..LOCK_TRIES {
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let message = format!("{name} is being started or ended by another shim");
+    Err(Failure::new("state", message, "`collective ps` shows what it does"))
 }
 
 fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {

@@ -182,7 +182,7 @@ fn fenced(
     let failure = Failure::new(
         "fenced",
         format!(
-            "another host has taken it over; what was done here is kept as branch {}",
+            "it was taken over by another host; what was done here is kept as branch {}",
             &print.checkpoint[..12]
         ),
         format!("`collective fork NAME --at {}` goes on with it", &print.checkpoint[..12]),

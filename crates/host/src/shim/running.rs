@@ -190,7 +190,7 @@ impl Running {
             None => Err(Failure::new(
                 "fenced",
                 format!(
-                    "another host has taken it over; what was done here is kept as branch {}",
+                    "it was taken over by another host; what was done here is kept as branch {}",
                     written.id.short()
                 ),
                 format!("`collective fork NAME --at {}` goes on with it", written.id.short()),

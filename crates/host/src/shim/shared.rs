@@ -26,7 +26,8 @@ struct Inner {
     ports: Vec<PortPrint>,
     qemu_pid: Option<u32>,
     generation: u64,
-    stalls: BTreeMap<(String, u64), String>,
+    /// By volume and page.
+    stalls: BTreeMap<(String, u64), Failure>,
     volumes: Option<VolumeReader>,
     started: Option<StartReport>,
     ready: Option<Result<StartReport>>,
@@ -90,7 +91,7 @@ impl Shared {
     }
 
     /// Something of a volume cannot be had or stored now.
-    pub fn set_stall(&self, volume: &str, page: u64, why: String) {
+    pub fn set_stall(&self, volume: &str, page: u64, why: Failure) {
         let mut inner = self.lock();
         // Enough to say what is wrong; the guest waits for all of them anyway.
         if inner.stalls.len() < 64 {
@@ -111,6 +112,11 @@ impl Shared {
     /// Whether any page cannot be had now.
     pub fn is_stalled(&self) -> bool {
         !self.lock().stalls.is_empty()
+    }
+
+    /// Why something cannot be had or stored now, if that is so.
+    pub fn stall(&self) -> Option<Failure> {
+        self.lock().stalls.values().next().cloned()
     }
 
     /// The guest's CPUs run.
@@ -178,9 +184,7 @@ impl Shared {
     pub fn status(&self) -> Status {
         let (status, volumes) = {
             let inner = self.lock();
-            let stalled = inner.stalls.iter().next().map(|((volume, page), why)| {
-                format!("page {page} of volume {volume} cannot be had: {why}")
-            });
+            let stalled = inner.stalls.values().next().map(|why| format!("it waits: {why}"));
             let state =
                 if stalled.is_some() && inner.state == "running" { "paused" } else { inner.state };
             let status = Status {

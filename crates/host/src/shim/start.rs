@@ -5,6 +5,7 @@
 //! Claim (the lease) ──▶ Volumes (opened, mounted) ──▶ Guest (QEMU on these files) ──▶ Running
 //! ```
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -198,7 +199,8 @@ fn check_machine(saved: &Machine, memory_bytes: u64, accel: Accel) -> Result<()>
         Err(Failure::new(
             "hypervisor",
             format!("the checkpoint was made with {what} {saved}; here it is {here}"),
-            "resume it where they are equal, or `collective fork NAME --at` a checkpoint without memory",
+            "resume it where they are equal; or `collective fork NAME --at CHECKPOINT` with one that \
+             has no memory, which boots",
         ))
     };
     if saved.memory_bytes != memory_bytes {
@@ -351,7 +353,7 @@ impl StallObserver for Observer {
         if stall.attempts == 1 {
             eprintln!("waiting: {}", stall.error);
         }
-        self.shared.set_stall(stall.volume, page, stall.error.to_string());
+        self.shared.set_stall(stall.volume, page, stall.error.into());
         // Not at once: what comes back within a moment is not worth a pause.
         if stall.attempts > 2 {
             self.owner.send(Message::Stalled);
@@ -369,7 +371,9 @@ impl Observer {
     fn export(&self, trouble: &export::Trouble<'_>) {
         match trouble {
             export::Trouble::WriteHeld { file, error } => {
-                let why = format!("what the guest writes cannot be stored: {error}");
+                let why = io::Error::new(error.kind(), error.to_string());
+                let why = Failure::from(why)
+                    .during(format!("volume {file}: what the guest writes cannot be stored"));
                 self.shared.set_stall(file, NO_PAGE, why);
                 self.owner.send(Message::Stalled);
             }
@@ -484,12 +488,8 @@ fn watch(guest: &Arc<Guest>, owner: Sender<Message>) {
 
 /// A page that cannot be had is the likelier reason than what QEMU said about it.
 fn with_stall(failure: Failure, shared: &Shared) -> Failure {
-    match shared.status().stalled {
-        Some(stalled) => Failure::new(
-            "unavailable",
-            format!("{}: {stalled}", failure.message),
-            "`collective repo check` looks for what is missing or damaged",
-        ),
+    match shared.stall() {
+        Some(stall) => stall.during(failure.message),
         None => failure,
     }
 }

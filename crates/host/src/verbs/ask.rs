@@ -33,8 +33,18 @@ impl Host {
 
     /// Whether an instance runs here. A shim that is about to end is waited for.
     pub(super) fn runs_here(&self, name: &Name) -> Result<bool> {
-        if !socket::is_alive(self.local(name).path()) {
-            return Ok(false);
+        let local = self.local(name);
+        let deadline = ambient::now() + QUICK;
+        // A shim without its socket is being born, or has given it up and holds the volumes still:
+        // neither takes long.
+        while !socket::is_alive(local.path()) {
+            if !shim::is_locked(local.path()) {
+                return Ok(false);
+            }
+            if ambient::now() >= deadline {
+                return Err(does_not_end(name));
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
         let ending = self.status(name).is_some_and(|status| {
             matches!(status.state.as_str(), "failed" | "suspended" | "stopped")
@@ -49,7 +59,13 @@ impl Host {
     fn ask(&self, name: &Name, request: &Request, timeout: Duration) -> Result<Reply> {
         let local = self.local(name);
         if self.runs_here(name)? {
-            return socket::ask(local.path(), request, timeout).map_err(|f| named(f, name));
+            return socket::ask(local.path(), request, timeout).map_err(|failure| {
+                if failure.kind == "fenced" {
+                    // Its shim ends now: the next verb finds its files in order.
+                    let _ = self.await_end(name);
+                }
+                named(failure, name)
+            });
         }
         let store = self.store()?;
         let state = self.state_of(&store, name)?;
@@ -147,7 +163,10 @@ impl Host {
             return Err(Failure::new(
                 "state",
                 format!("{name} is suspended: its memory is kept"),
-                format!("`collective resume {name}` and then stop it, or `collective rm {name}`"),
+                format!(
+                    "`collective resume {name}` and then stop it; `collective rm {name}` would \
+                     remove it and its history"
+                ),
             ));
         }
         let request = Request::Stop { force, timeout_ms: timeout.as_millis() as u64 };
@@ -168,8 +187,7 @@ impl Host {
         let deadline = ambient::now() + QUICK;
         while socket::is_alive(local.path()) || shim::is_locked(local.path()) {
             if ambient::now() >= deadline {
-                let message = format!("the shim of {name} does not end");
-                return Err(Failure::new("timeout", message, "`collective logs NAME --shim`"));
+                return Err(does_not_end(name));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -179,7 +197,7 @@ impl Host {
     /// Removes an instance: its files here, its head and its branches in the repository.
     pub fn rm(&self, name: &Name, force: bool) -> Result<StatePrint> {
         let local = self.local(name);
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let current = store.head(name)?;
         if current.head.is_none() && local.read()?.is_none() && !local.path().exists() {
             return Err(shim::claim::not_found(name));
@@ -286,8 +304,13 @@ impl Host {
     }
 }
 
+fn does_not_end(name: &Name) -> Failure {
+    let hint = format!("`collective logs {name} --shim` says what it waits for");
+    Failure::new("timeout", format!("the shim of {name} does not end"), hint)
+}
+
 /// Puts the instance's name where a shim could only say "it".
-fn named(failure: Failure, name: &Name) -> Failure {
+pub(super) fn named(failure: Failure, name: &Name) -> Failure {
     Failure {
         message: match failure.message.strip_prefix("it ") {
             Some(rest) => format!("{name} {rest}"),

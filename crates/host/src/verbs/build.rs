@@ -23,7 +23,7 @@ impl Host {
         let began = ambient::now();
         let (recipe, folder) = read_recipe(path)?;
         // Opened first: a repository that is not there is said before the long work.
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let tools = self.dir.folder("tools")?;
         let work = Work::new(&self.dir.folder("builds")?)?;
         let built =
@@ -92,18 +92,19 @@ pub fn validate_recipe(path: &Path) -> Result<String> {
 
 fn read_recipe(path: &Path) -> Result<(Recipe, PathBuf)> {
     let file = if path.is_dir() { path.join(RECIPE) } else { path.to_owned() };
-    let missing = |detail: String| {
-        Failure::new(
-            "not_found",
-            format!("{}: {detail}", file.display()),
-            "name a folder with an appliance.yaml; `collective schema` says what it may hold",
-        )
+    let hint = "name a folder with an appliance.yaml; `collective schema` says what it may hold";
+    let unreadable = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Failure::new("not_found", format!("there is no {}", file.display()), hint)
+        }
+        _ => Failure { hint: hint.to_owned(), ..error.into() }
+            .during(format!("cannot read {}", file.display())),
     };
-    let bytes = std::fs::metadata(&file).map_err(|e| missing(e.to_string()))?.len();
-    if bytes > RECIPE_BYTES_MAX {
-        return Err(missing("it is longer than 1 MiB".to_owned()));
+    if std::fs::metadata(&file).map_err(unreadable)?.len() > RECIPE_BYTES_MAX {
+        let message = format!("{} is longer than 1 MiB: it is no recipe", file.display());
+        return Err(Failure::new("recipe", message, hint));
     }
-    let text = std::fs::read_to_string(&file).map_err(|e| missing(e.to_string()))?;
+    let text = std::fs::read_to_string(&file).map_err(unreadable)?;
     let recipe = Recipe::parse(&text, &file.display().to_string()).map_err(recipe_failure)?;
     let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((recipe, folder.canonicalize()?))
@@ -115,5 +116,5 @@ fn recipe_failure(error: RecipeError) -> Failure {
 
 fn build_failure(error: BuildError) -> Failure {
     let hint = error.hint().to_owned();
-    Failure::new("build", error.to_string(), hint)
+    Failure::new(error.kind(), error.to_string(), hint)
 }

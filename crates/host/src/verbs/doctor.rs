@@ -72,9 +72,6 @@ impl Host {
     }
 }
 
-/// What `build` runs; it says itself what a recipe needs beyond these.
-const BUILD_TOOLS: [&str; 3] = ["mmdebstrap", "busybox", "chroot"];
-
 fn print(check: &str, status: &str, detail: String, hint: &str) -> DoctorPrint {
     DoctorPrint {
         check: check.to_owned(),
@@ -114,8 +111,13 @@ fn qemu() -> DoctorPrint {
 }
 
 fn fuse() -> DoctorPrint {
-    let device = Path::new("/dev/fuse");
-    match std::fs::File::options().read(true).write(true).open(device) {
+    let opened = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+    match opened {
+        Ok(_) if !rustix::process::geteuid().is_root() && !is_in_path(FUSERMOUNT) => bad(
+            "fuse",
+            format!("there is no {FUSERMOUNT}, which mounts for ordinary users"),
+            "install fuse3: scripts/install-deps does it",
+        ),
         Ok(_) => ok("fuse", "/dev/fuse opens".to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             bad("fuse", "there is no /dev/fuse".to_owned(), "load the kernel module: modprobe fuse")
@@ -126,6 +128,14 @@ fn fuse() -> DoctorPrint {
             "run as root, or let users open it: chmod 0666 /dev/fuse",
         ),
     }
+}
+
+/// Setuid root, from the package fuse3.
+const FUSERMOUNT: &str = "fusermount3";
+
+fn is_in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
 fn space(path: &Path) -> DoctorPrint {
@@ -144,18 +154,21 @@ fn space(path: &Path) -> DoctorPrint {
 }
 
 fn tools() -> DoctorPrint {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there =
-        |program: &&str| std::env::split_paths(&path).any(|dir| dir.join(program).exists());
-    let missing: Vec<&str> = BUILD_TOOLS.into_iter().filter(|program| !is_there(program)).collect();
-    if missing.is_empty() {
-        ok("build tools", "all there".to_owned())
-    } else {
+    let missing = build::missing_programs();
+    if !missing.is_empty() {
         warning(
             "build tools",
             format!("missing: {}", missing.join(", ")),
             "only `collective build` needs them: scripts/install-deps installs them",
         )
+    } else if !rustix::process::geteuid().is_root() {
+        warning(
+            "build tools",
+            "all there, but building from packages needs root".to_owned(),
+            "only `collective build` does: run it with sudo, or use a repository that somebody built",
+        )
+    } else {
+        ok("build tools", "all there".to_owned())
     }
 }
 

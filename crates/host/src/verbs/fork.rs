@@ -14,7 +14,7 @@ use crate::{Host, ports};
 impl Host {
     /// Forks an instance: as it is now, or from a checkpoint or branch of it.
     pub fn fork(&self, options: &ForkOptions) -> Result<ForkPrint> {
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let name = &options.name;
         let Some((_, parent)) = store.head(name)?.head else {
             return Err(claim::not_found(name));
@@ -95,7 +95,8 @@ impl Host {
                 "state",
                 format!("{name} does not run on this host, and is not suspended"),
                 format!(
-                    "fork it where it runs, or from a checkpoint: `collective history {name}`, --at"
+                    "fork it where it runs; or one of its checkpoints: `collective fork {name} --at \
+                     CHECKPOINT` (`collective history {name}` lists them)"
                 ),
             )),
         }
@@ -122,7 +123,8 @@ impl Host {
                 .map_err(|e| Failure::new("usage", e.to_string(), "choose one with --name"))
         };
         let is_free = |name: &Name| -> Result<bool> {
-            Ok(store.head(name)?.head.is_none() && !self.local(name).path().exists())
+            // A start that failed leaves a folder with its log: that takes no name.
+            Ok(store.head(name)?.head.is_none() && self.local(name).read()?.is_none())
         };
         if let Some(new_name) = &options.new_name {
             let names = if options.count == 1 {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use api::{Reply, Request, StartPrint, StartReport};
 use model::{InstanceState, Name, PortMap};
 
+use super::ask::named;
 use super::{ResumeOptions, RunOptions, StartOptions};
 use crate::failure::{Failure, Result};
 use crate::ports;
@@ -26,11 +27,11 @@ impl Host {
     /// Starts a new instance of an appliance.
     pub fn run(&self, options: &RunOptions) -> Result<StartPrint> {
         let began = ambient::now();
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let Some(version_id) = store.appliance(&options.appliance)? else {
             return Err(Failure::new(
                 "not_found",
-                format!("there is no appliance {} in {}", options.appliance, store.location()),
+                format!("there is no appliance {} in {}", options.appliance, store.places()),
                 "`collective appliances` lists them; `collective build FOLDER` adds one",
             ));
         };
@@ -62,7 +63,7 @@ impl Host {
     pub fn resume(&self, options: &ResumeOptions) -> Result<StartPrint> {
         let began = ambient::now();
         let name = &options.name;
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let local = self.local(name);
         if self.runs_here(name)? {
             let paused = matches!(
@@ -78,6 +79,10 @@ impl Host {
                     format!("`collective inspect {name}` shows it")
                 },
             ));
+        }
+        // Asked before a shim is: it would leave a folder and a log for a name that nobody has.
+        if store.head(name)?.head.is_none() {
+            return Err(shim::claim::not_found(name));
         }
         let wanted = if options.start.ports.is_empty() {
             self.remembered_ports(name)?
@@ -141,7 +146,7 @@ impl Host {
                 if failure.kind != "not_ready" && failure.kind != "timeout" {
                     let _ = self.await_end(name);
                 }
-                return Err(with_log(failure, &local));
+                return Err(named(with_log(failure, &local), name));
             }
         };
         Ok(print(name, report, before_ms))
@@ -152,9 +157,10 @@ impl Host {
         (1..=10_000)
             .filter_map(|number| Name::new(&format!("{base}-{number}")).ok())
             .find_map(|name| match store.head(&name) {
-                Ok(current) if current.head.is_none() && !self.local(&name).path().exists() => {
-                    Some(Ok(name))
-                }
+                Ok(current) if current.head.is_none() => match self.local(&name).read() {
+                    Ok(None) => Some(Ok(name)),
+                    _ => None,
+                },
                 Ok(_) => None,
                 Err(failure) => Some(Err(failure)),
             })

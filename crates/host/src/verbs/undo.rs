@@ -16,7 +16,7 @@ impl Host {
     /// one before). A running instance runs on from there.
     pub fn undo(&self, name: &Name, to: Option<&str>, options: &StartOptions) -> Result<UndoPrint> {
         let began = ambient::now();
-        let store = self.store()?;
+        let store = self.writable_store()?;
         let Some((_, head)) = store.head(name)?.head else {
             return Err(claim::not_found(name));
         };
