@@ -8,8 +8,9 @@ mod output;
 mod shim;
 
 pub use output::{
-    AppliancePrint, BuildPrint, CheckPrint, CheckpointPrint, DoctorPrint, ErrorBody, ErrorPrint,
-    ExecPrint, ForkPrint, GcPrint, HistoryPrint, InspectPrint, InstancePrint, PortPrint,
-    RepoInitPrint, RepoStatsPrint, StartPrint, StatePrint, UndoPrint, VolumePrint,
+    AppliancePrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, DoctorPrint, ErrorBody,
+    ErrorPrint, ExecPrint, ForkPrint, GcPrint, HistoryPrint, InspectPrint, InstancePrint,
+    PortPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint, UndoPrint,
+    VolumePrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

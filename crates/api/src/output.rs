@@ -162,6 +162,32 @@ pub struct VolumePrint {
     pub cached_bytes: Option<u64>,
 }
 
+/// The scrub of a running instance: what this host lacks of its volumes comes in the background.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubPrint {
+    /// `off`, `waiting` (for the guest to be ready, or to try again what could not be had),
+    /// `running`, `done` (the guest can go on without the repository) or `full` (this host's cache
+    /// is, of what is in use).
+    pub state: String,
+    /// How much of the volumes was looked at.
+    pub percent: u64,
+    /// Bytes of pages that it has fetched.
+    pub fetched_bytes: u64,
+    /// Bytes of pages that could not be had when it last tried.
+    pub missing_bytes: u64,
+}
+
+/// `config`: what this host was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigPrint {
+    pub repository: Option<String>,
+    pub sources: Vec<String>,
+    /// Most bytes that the host's cache may take.
+    pub cache_bytes_max: u64,
+    /// `on` or `off`.
+    pub scrub: String,
+}
+
 /// `inspect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InspectPrint {
@@ -177,6 +203,8 @@ pub struct InspectPrint {
     pub cpu_model: String,
     pub mac: Vec<String>,
     pub volumes: Vec<VolumePrint>,
+    /// While it runs here.
+    pub scrub: Option<ScrubPrint>,
     pub vnc: Option<String>,
     pub directory: Option<String>,
 }

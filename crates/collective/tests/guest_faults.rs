@@ -114,6 +114,7 @@ fn guest_waits_while_its_repository_is_away() {
         "dd if=/dev/urandom of=/tmp/blob bs=1M count=24 2>/dev/null; md5sum /tmp/blob > /tmp/sum",
     );
     world.run("A", &["suspend", "t1"]).ok();
+    world.run("B", &["config", "scrub", "off"]).ok();
     world.run("B", &["resume", "t1"]).ok();
     let away = world.root().join("away");
     fs::rename(world.repository(), &away).unwrap();
@@ -141,6 +142,7 @@ fn guest_is_never_fed_a_damaged_page() {
         "dd if=/dev/urandom of=/tmp/blob bs=1M count=24 2>/dev/null; md5sum /tmp/blob > /tmp/sum",
     );
     world.run("A", &["suspend", "t1"]).ok();
+    world.run("B", &["config", "scrub", "off"]).ok();
     world.run("B", &["resume", "t1"]).ok();
     // One bit in every kilobyte of every pack: nothing of it can be what it says.
     let mut saved = Vec::new();

@@ -58,6 +58,7 @@ struct Queues {
     background: VecDeque<ChunkId>,
     tasks: VecDeque<Task>,
     background_running: usize,
+    urgent_running: usize,
     /// What comes together and is being fetched, with those who wait for it to come along.
     together: HashMap<u64, Vec<(ChunkId, Urgency)>>,
     flights: HashMap<ChunkId, Arc<Flight>>,
@@ -185,6 +186,12 @@ impl Fetcher {
         accepted
     }
 
+    /// Whether anybody waits for an urgent chunk.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let queues = lock(&self.shared.queues);
+        queues.urgent_running > 0 || !queues.urgent.is_empty()
+    }
+
     /// Counts.
     pub fn stats(&self) -> FetchStats {
         FetchStats {
@@ -268,7 +275,10 @@ impl Queues {
                 self.together.insert(together, Vec::new());
             }
             flight.started.store(true, Ordering::Relaxed);
-            self.background_running += usize::from(urgency == Urgency::Background);
+            match urgency {
+                Urgency::Urgent => self.urgent_running += 1,
+                Urgency::Background => self.background_running += 1,
+            }
             return Some(Work::Fetch { id, urgency, together: flight.together });
         }
     }
@@ -348,8 +358,9 @@ impl Shared {
         let mut landed = Vec::new();
         {
             let mut queues = lock(&self.queues);
-            if urgency == Urgency::Background {
-                queues.background_running -= 1;
+            match urgency {
+                Urgency::Urgent => queues.urgent_running -= 1,
+                Urgency::Background => queues.background_running -= 1,
             }
             for chunk in chunks {
                 if let Some(flight) = queues.flights.remove(&chunk.id()) {

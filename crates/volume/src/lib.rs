@@ -25,6 +25,7 @@
 //! | `base`, `local`, `readahead`, `trace` | reading the base; what is local; what will be wanted |
 //! | `cache` | [`Cache`]: the host's chunks, shared by its processes |
 //! | `fetch` | [`Fetcher`]: one request per chunk, urgent before background |
+//! | `stride` | how much is asked for at a time in the background |
 //! | `stall` | waiting for a repository that is away |
 //! | `seal`, `scrub` | overlay -> manifest; repository -> cache |
 //! | `disk` | [`Disk`]: the door to the volume's own files |
@@ -61,6 +62,7 @@ mod slots;
 mod stall;
 mod state;
 mod stats;
+mod stride;
 mod trace;
 mod volume;
 

@@ -6,6 +6,7 @@
 //! | [`claim`] | taking and giving back the lease |
 //! | [`start`] | lease, volumes, machine: each phase is consumed by the next, and cleans up after itself |
 //! | [`owner`] | the one thread that changes what the instance does, with the drawing of its states |
+//! | [`scrubbing`] | what comes in the background once the guest is ready |
 //! | [`running`], [`seal`] | checkpoint, suspend, stop: freeze, store, publish |
 //! | [`server`], [`shared`] | the socket, and what can be asked while the owner is busy |
 //! | [`leftovers`] | what a crashed shim left behind |
@@ -31,6 +32,7 @@ pub mod order;
 mod owner;
 mod ready;
 mod running;
+mod scrubbing;
 mod seal;
 mod server;
 mod shared;
@@ -148,6 +150,7 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
 /// Unmounts, and removes what is no longer needed.
 fn finish(running: running::Running, end: End) -> Result<()> {
     running.guest.kill();
+    running.scrubbing.end();
     let (local, mut instance) = (running.local, running.instance);
     running.volumes.close()?;
     match end {

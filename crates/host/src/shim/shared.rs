@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use api::{PortPrint, StartReport, Status, VolumePrint};
+use api::{PortPrint, ScrubPrint, StartReport, Status, VolumePrint};
 
 use crate::failure::{Failure, Result};
 
@@ -20,6 +20,9 @@ pub struct Shared {
 /// A function that reads the volumes' counters.
 pub type VolumeReader = Arc<dyn Fn() -> Vec<VolumePrint> + Send + Sync>;
 
+/// A function that says how far the scrub is.
+pub type ScrubReader = Arc<dyn Fn() -> ScrubPrint + Send + Sync>;
+
 struct Inner {
     state: &'static str,
     accel: String,
@@ -28,6 +31,7 @@ struct Inner {
     generation: u64,
     stalls: BTreeMap<(String, u64), String>,
     volumes: Option<VolumeReader>,
+    scrub: Option<ScrubReader>,
     started: Option<StartReport>,
     ready: Option<Result<StartReport>>,
     /// Somebody has been told how the start went.
@@ -45,6 +49,7 @@ impl Default for Shared {
                 generation: 0,
                 stalls: BTreeMap::new(),
                 volumes: None,
+                scrub: None,
                 started: None,
                 ready: None,
                 told: false,
@@ -71,6 +76,11 @@ impl Shared {
     /// The volumes are open.
     pub fn set_volumes(&self, volumes: VolumeReader) {
         self.lock().volumes = Some(volumes);
+    }
+
+    /// There is a scrub, or it is known that there is none.
+    pub fn set_scrub(&self, scrub: ScrubReader) {
+        self.lock().scrub = Some(scrub);
     }
 
     /// What the guest does now.
@@ -176,7 +186,7 @@ impl Shared {
 
     /// Everything, for `Status`.
     pub fn status(&self) -> Status {
-        let (status, volumes) = {
+        let (status, volumes, scrub) = {
             let inner = self.lock();
             let stalled = inner.stalls.iter().next().map(|((volume, page), why)| {
                 format!("page {page} of volume {volume} cannot be had: {why}")
@@ -190,12 +200,17 @@ impl Shared {
                 accel: inner.accel.clone(),
                 ports: inner.ports.clone(),
                 volumes: Vec::new(),
+                scrub: None,
                 stalled,
                 generation: inner.generation,
             };
-            (status, inner.volumes.clone())
+            (status, inner.volumes.clone(), inner.scrub.clone())
         };
         // The counters are read without the lock: a volume may be busy.
-        Status { volumes: volumes.map_or_else(Vec::new, |read| read()), ..status }
+        Status {
+            volumes: volumes.map_or_else(Vec::new, |read| read()),
+            scrub: scrub.map(|read| read()),
+            ..status
+        }
     }
 }

@@ -23,6 +23,7 @@ use super::guest::Guest;
 use super::order::{Order, Start};
 use super::ready::ReadyCheck;
 use super::running::Running;
+use super::scrubbing::Scrubbing;
 use super::server::{Door, Message};
 use super::shared::Shared;
 use super::volumes::{self, Origin, Volumes};
@@ -173,7 +174,10 @@ fn with_claim(
         began,
     });
 
+    let scrubbing = Scrubbing::start(host, store, volumes.all().cloned().collect(), &door.shared);
+
     Ok(Running {
+        scrubbing,
         store: store.clone(),
         local: local.clone(),
         instance,

@@ -4,6 +4,7 @@
 
 mod ask;
 mod build;
+mod config;
 mod doctor;
 mod fork;
 mod look;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::time::Duration;
 
 use chunk::{ChunkId, ChunkSource, FetchError, Memory, Urgency, Verified};
-use volume::{Cancel, Stall, StallObserver, Volume, VolumeError};
+use volume::{Cancel, Scrub, Stall, StallObserver, Volume, VolumeError};
 
 use crate::support::{Host, MemDisk, PAGE, offline, options, page, read, seal};
 
@@ -113,6 +113,45 @@ fn on_moody() -> (Arc<Moody>, Host, Volume) {
     read(&volume, 63 * P, PAGE).unwrap();
     moody.asked.lock().unwrap().clear();
     (moody, host, volume)
+}
+
+#[test]
+fn a_scrub_waits_for_guests_and_ends_when_the_source_is_away() {
+    let (moody, _host, volume) = on_moody();
+    let volume = Arc::new(volume);
+    // A guest waits for a page: the scrub asks for nothing.
+    moody.be(Mood::Held);
+    let scrub = Arc::new(Scrub::default());
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read(&volume, 7 * P, PAGE).unwrap());
+        moody.wait_for_asks(1);
+        let scrubbing = scope.spawn(|| volume.scrub(&scrub));
+        // Longer than it takes to look for who waits.
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(moody.asked().len(), 1, "urgent before background");
+        moody.be(Mood::Well);
+        assert!(reader.join().unwrap() == page(7));
+        assert_eq!(scrubbing.join().unwrap().unwrap().fetched_pages, PAGES - 2);
+    });
+    assert!(volume.is_local(0, PAGES * P));
+    // With nobody there it does not ask for page after page.
+    let (moody, _host, volume) = on_moody();
+    moody.be(Mood::Away);
+    let scrub = Scrub::default();
+    assert!(volume.scrub(&scrub).unwrap_err().is_passing());
+    assert!(scrub.progress().passed_pages < PAGES);
+    // A paused one asks for nothing, and can be cancelled.
+    moody.be(Mood::Well);
+    scrub.pause();
+    let before = moody.asked().len();
+    std::thread::scope(|scope| {
+        let scrubbing = scope.spawn(|| volume.scrub(&scrub));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(moody.asked().len() == before && !scrubbing.is_finished());
+        scrub.cancel();
+        assert!(matches!(scrubbing.join().unwrap(), Err(VolumeError::Cancelled { .. })));
+    });
+    assert_eq!(moody.asked().len(), before);
 }
 
 #[test]
