@@ -6,17 +6,19 @@
 //!
 //! Crash: nothing is kept of a scrub but what it brought; the next one finds that in the cache.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use ambient::Duration;
-use chunk::{ChunkId, FetchError, Urgency};
+use chunk::{ChunkId, FetchError};
 use manifest::Visit;
 
 use crate::error::{Result, VolumeError};
 use crate::layers;
 use crate::lock::lock;
 use crate::overlay::PageState;
+use crate::spans;
 use crate::stride::Stride;
 use crate::volume::{PAGE, Volume};
 
@@ -216,23 +218,29 @@ impl Round<'_> {
             return;
         }
         let began = ambient::now();
-        let ids: Vec<ChunkId> = batch.iter().map(|&(_, id)| id).collect();
-        let Some(chunks) = volume.fetcher.get_many(&ids, Urgency::Background, &volume.cancel)
-        else {
-            self.ended = true;
-            return;
-        };
-        for ((page, _), chunk) in batch.into_iter().zip(chunks) {
-            match chunk {
-                Ok(_) => {
+        let located: Vec<_> = batch.iter().map(|(_, id)| (*id, volume.fetcher.place(id))).collect();
+        let mut outcomes = HashMap::new();
+        for ids in spans::group(&located, batch.len()) {
+            let chunks = volume.fetcher.get_near(&ids, &volume.cancel);
+            outcomes.extend(ids.into_iter().zip(chunks.into_iter().flatten()));
+            // No other page can be had now either.
+            let is_away =
+                |outcome: &Result<_, _>| matches!(outcome, Err(FetchError::Unavailable { .. }));
+            if volume.cancel.is_cancelled() || outcomes.values().any(is_away) {
+                self.ended = true;
+                break;
+            }
+        }
+        for (page, id) in batch {
+            match outcomes.get(&id) {
+                Some(Ok(_)) => {
                     scrub.fetched_pages.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     scrub.failed_pages.fetch_add(1, Ordering::Relaxed);
-                    // No other page can be had now either.
-                    self.ended |= matches!(error, FetchError::Unavailable { .. });
-                    self.first_error.get_or_insert(volume.fetch_error(page, error));
+                    self.first_error.get_or_insert_with(|| volume.fetch_error(page, error.clone()));
                 }
+                None => {}
             }
         }
         let worked = began.elapsed();

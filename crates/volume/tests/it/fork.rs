@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chunk::Memory;
-use volume::{Scrub, VolumeError};
+use volume::{Cancel, Recorder, Scrub, VolumeError, prefetch};
 
 use crate::support::{Host, MemDisk, PAGE, page, read, seal};
 
@@ -235,20 +235,23 @@ fn a_trace_is_what_was_touched_in_order() {
     let (parent, _) = base(&store);
     let host = Host::new(store.clone());
     let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
-    volume.start_trace();
+    let recorder = Arc::new(Recorder::new(vec!["t/disk".to_owned()]));
+    volume.record(&recorder, 0);
     for n in [90, 3, 90, 4, 5, 6] {
         read(&volume, n * P, PAGE).unwrap();
     }
-    let trace = volume.take_trace();
-    assert_eq!(trace, [90, 3, 6], "holes need no prefetch");
+    // A part of a page needs the rest of it, a whole one does not.
+    volume.write_at(9 * P + 5, b"part").unwrap();
+    volume.write_at(12 * P, &page(12)).unwrap();
+    let trace = recorder.trace();
+    let touched: Vec<u64> = trace.runs().iter().map(|run| run.first).collect();
+    assert_eq!(touched, [90, 3, 6, 9], "holes need no prefetch");
     let other = Host::new(store.clone());
-    let volume = other.create(&MemDisk::new(), Some(parent), PAGES);
-    trace.iter().for_each(|&page| volume.prefetch(page, 1));
-    let deadline = ambient::now() + std::time::Duration::from_secs(10);
-    while !trace.iter().all(|&page| volume.is_local(page * P, P)) {
-        assert!(ambient::now() < deadline);
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let volumes = [Arc::new(other.create(&MemDisk::new(), Some(parent), PAGES))];
+    let nobody = Recorder::new(Vec::new());
+    prefetch(&trace, &volumes, &nobody, &Cancel::default());
+    assert!(touched.iter().all(|&page| volumes[0].is_local(page * P, P)));
+    assert!(!volumes[0].is_local(12 * P, P));
 }
 
 #[test]
