@@ -215,3 +215,17 @@ fn what_lies_near_comes_in_one_request_and_whole() {
     assert_eq!(mine.place(&ids[3]), Some(place(3)));
     assert!(mine.fetch_near(&ids[3..4], Urgency::Background).iter().any(|c| c.id() == ids[3]));
 }
+
+#[test]
+fn each_piece_of_a_blob_is_asked_for_once() {
+    // 40 pieces of which 3 differ, as in a kernel that is mostly padding.
+    let piece = |n: u8| vec![n; 512 << 10];
+    let blob: Vec<u8> = (0..40).flat_map(|n| piece(if n % 20 == 7 { n } else { 0 })).collect();
+    let chunks = Arc::new(chunk::Memory::new());
+    let id = write_blob(&mut chunks.clone(), &blob).unwrap();
+    assert_eq!(read_blob(&chunks, &id).unwrap(), blob);
+    assert_eq!(chunks.fetches(), 1 + 3);
+    chunks.remove(&id_of(&piece(27)));
+    let error = read_blob(&chunks, &id).unwrap_err();
+    assert!(error.to_string().contains(&id_of(&piece(27)).short()), "{error}");
+}
