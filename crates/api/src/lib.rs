@@ -10,7 +10,7 @@ mod shim;
 pub use output::{
     AppliancePrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, DoctorPrint, ErrorBody,
     ErrorPrint, ExecPrint, ForkPrint, GcPrint, HistoryPrint, InspectPrint, InstancePrint,
-    PortPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint, UndoPrint,
-    VolumePrint,
+    PortPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint, TracePrint,
+    UndoPrint, VolumePrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

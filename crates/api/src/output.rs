@@ -177,6 +177,19 @@ pub struct ScrubPrint {
     pub missing_bytes: u64,
 }
 
+/// What the start of a running instance touched, in pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracePrint {
+    /// Pages that were touched, each counted once: what the next start will fetch ahead.
+    pub recorded: u64,
+    /// Pages that were fetched ahead, because earlier starts had touched them.
+    pub prefetched: u64,
+    /// Touched pages that had been fetched ahead by then.
+    pub hits: u64,
+    /// Touched pages that had not come to this host yet, so that the guest had to wait.
+    pub misses: u64,
+}
+
 /// `config`: what this host was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigPrint {
@@ -205,6 +218,8 @@ pub struct InspectPrint {
     pub volumes: Vec<VolumePrint>,
     /// While it runs here.
     pub scrub: Option<ScrubPrint>,
+    /// While it runs here.
+    pub trace: Option<TracePrint>,
     pub vnc: Option<String>,
     pub directory: Option<String>,
 }

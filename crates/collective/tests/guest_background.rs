@@ -52,3 +52,58 @@ fn guest_goes_on_without_its_repository_once_it_is_scrubbed() {
         "offline\n2"
     );
 }
+
+/// What `inspect` says of the start, once its recording has ended and the version has learned, or
+/// as it stands.
+fn trace(world: &World, host: &str, name: &str) -> (u64, u64, u64, u64) {
+    let trace = world.run(host, &["inspect", name]).ok()["trace"].clone();
+    let field = |name: &str| trace[name].as_u64().unwrap_or_else(|| panic!("{trace}"));
+    (field("recorded"), field("prefetched"), field("hits"), field("misses"))
+}
+
+#[test]
+fn guest_finds_what_its_last_start_touched() {
+    let hosts = ["A", "B", "C", "D"];
+    let (world, server) = World::with_tiny_on_s3("trace", &hosts);
+    for host in hosts {
+        // Only what is asked for and what is foreseen comes.
+        world.run(host, &["config", "scrub", "off"]).ok();
+    }
+    let refs = || fs::read_dir(world.root().join("s3/bucket/repository/refs")).unwrap().count();
+    world.run("A", &["run", "tiny", "--name", "t1"]).ok();
+    world.run("A", &["suspend", "t1"]).ok();
+    server.delay(Duration::from_millis(25));
+
+    // Nobody knows what it will touch: it waits for every frame.
+    let before = refs();
+    let cold = world.run("B", &["resume", "t1"]).ok();
+    let (recorded, prefetched, hits, waited) = trace(&world, "B", "t1");
+    assert!(recorded > 500 && waited > 100, "{recorded} {waited}");
+    assert_eq!((prefetched, hits), (0, 0));
+    // A moment after it was ready, its version has learned.
+    eventually(Duration::from_secs(60), "the version learns", || refs() > before);
+    world.run("B", &["suspend", "t1"]).ok();
+
+    // On a third host, which has nothing, it comes ahead of the guest.
+    let warm = world.run("C", &["resume", "t1"]).ok();
+    let (recorded, prefetched, hits, missed) = trace(&world, "C", "t1");
+    println!("waited for {waited} pages before, {missed} with a trace: {cold} {warm}");
+    assert!(prefetched > 500 && hits > 500, "{recorded} {prefetched} {hits} {missed}");
+    assert!(missed * 3 < waited, "{missed} of {waited}");
+
+    // Another instance, that was never resumed, uses what its version knows.
+    world.run("A", &["run", "tiny", "--name", "t2"]).ok();
+    world.run("A", &["suspend", "t2"]).ok();
+    world.run("D", &["resume", "t2"]).ok();
+    let (_, prefetched, hits, missed) = trace(&world, "D", "t2");
+    println!("another instance: {prefetched} came ahead, {hits} in time, waited for {missed}");
+    assert!(prefetched > 300 && hits > 300, "{prefetched} {hits}");
+
+    // Where everything is here already there is nothing to do.
+    world.run("C", &["suspend", "t1"]).ok();
+    world.run("C", &["resume", "t1"]).ok();
+    let (_, prefetched, _, missed) = trace(&world, "C", "t1");
+    assert!(prefetched < 200 && missed < 20, "{prefetched} {missed}");
+    let check = world.run("A", &["repo", "check", "--read-data"]).ok();
+    assert_eq!(check["ok"], true, "{check}");
+}

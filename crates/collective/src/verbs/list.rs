@@ -98,6 +98,12 @@ fn describe(shown: &InspectPrint) -> String {
         lines.push(format!("note        {note}"));
     }
     let bytes = |value: Option<u64>| value.map_or_else(none, format_bytes);
+    if let Some(trace) = &shown.trace {
+        lines.push(format!(
+            "start       touched {} pages; {} came ahead of it, {} of them in time; waited for {}",
+            trace.recorded, trace.prefetched, trace.hits, trace.misses
+        ));
+    }
     if let Some(scrub) = &shown.scrub {
         lines.push(format!("scrub       {}", describe_scrub(scrub)));
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use s3_server::S3Server;
 use serde_json::Value;
 
 /// The program under test.
@@ -14,6 +15,8 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_collective");
 /// A folder with a repository and as many hosts as are named.
 pub struct World {
     root: PathBuf,
+    location: String,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// What a command said.
@@ -52,7 +55,8 @@ impl World {
     pub fn empty(name: &str) -> Self {
         let root = std::env::temp_dir().join(format!("collective-{name}-{}", std::process::id()));
         fs::create_dir_all(&root).unwrap();
-        Self { root }
+        let location = root.join("repository").to_string_lossy().into_owned();
+        Self { root, location, environment: Vec::new() }
     }
 
     /// A world whose repository has `nano`, built in an instant.
@@ -70,12 +74,37 @@ impl World {
         world
     }
 
+    /// The same behind an S3 server, and these hosts with its key.
+    pub fn with_tiny_on_s3(name: &str, hosts: &[&str]) -> (Self, S3Server) {
+        let mut world = Self::empty(name);
+        let folder = world.root.join("s3");
+        fs::create_dir_all(folder.join("bucket")).unwrap();
+        copy_tree(&tiny_fixture(), &folder.join("bucket/repository"));
+        let key = world.root.join("key");
+        let folder_itself = folder.join("bucket/repository");
+        world.location = folder_itself.to_string_lossy().into_owned();
+        world.run(hosts[0], &["repo", "key", "export", "-o", key.to_str().unwrap()]).ok();
+        fs::remove_file(folder_itself.join("key")).unwrap();
+        let server = S3Server::start(&folder, &["bucket"], "127.0.0.1:0").unwrap();
+        world.location = "s3://bucket/repository".to_owned();
+        world.environment = vec![
+            ("AWS_ENDPOINT_URL", server.endpoint()),
+            ("AWS_ACCESS_KEY_ID", s3_server::ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", s3_server::SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+        ];
+        for host in hosts {
+            world.run(host, &["repo", "key", "import", key.to_str().unwrap()]).ok();
+        }
+        (world, server)
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }
 
     pub fn repository(&self) -> String {
-        self.root.join("repository").to_string_lossy().into_owned()
+        self.location.clone()
     }
 
     pub fn host(&self, host: &str) -> PathBuf {
@@ -91,6 +120,7 @@ impl World {
         command
             .env_remove("COLLECTIVE_REPO")
             .env("COLLECTIVE_DIR", self.host(host))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["--json", "--repo", &self.repository()])
             .args(arguments)
             .stdin(Stdio::null());

@@ -6,7 +6,7 @@
 //! | [`claim`] | taking and giving back the lease |
 //! | [`start`] | lease, volumes, machine: each phase is consumed by the next, and cleans up after itself |
 //! | [`owner`] | the one thread that changes what the instance does, with the drawing of its states |
-//! | [`scrubbing`] | what comes in the background once the guest is ready |
+//! | [`tracing`], [`scrubbing`] | what comes ahead of the guest, and in the background once it is ready |
 //! | [`running`], [`seal`] | checkpoint, suspend, stop: freeze, store, publish |
 //! | [`server`], [`shared`] | the socket, and what can be asked while the owner is busy |
 //! | [`leftovers`] | what a crashed shim left behind |
@@ -37,6 +37,7 @@ mod seal;
 mod server;
 mod shared;
 mod start;
+mod tracing;
 mod volumes;
 
 use std::ffi::OsString;
@@ -151,6 +152,7 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
 fn finish(running: running::Running, end: End) -> Result<()> {
     running.guest.kill();
     running.scrubbing.end();
+    running.tracing.end();
     let (local, mut instance) = (running.local, running.instance);
     running.volumes.close()?;
     match end {

@@ -11,6 +11,7 @@ use volume::Sealed;
 use super::guest::Guest;
 use super::scrubbing::Scrubbing;
 use super::seal::{self, Outcome, Plan};
+use super::tracing::Tracing;
 use super::volumes::Volumes;
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
@@ -35,6 +36,7 @@ pub struct Running {
     pub machine: Machine,
     pub volumes: Volumes,
     pub guest: Arc<Guest>,
+    pub tracing: Arc<Tracing>,
     pub scrubbing: Arc<Scrubbing>,
     pub shared: Arc<super::shared::Shared>,
 }
@@ -181,6 +183,7 @@ impl Running {
             taken_unix_ms: ambient::unix_ms(),
             pause_ms: 0.0,
             memory: None,
+            traces: self.tracing.for_checkpoint(),
             disks: self.volumes.disks.iter().map(|disk| &**disk).collect(),
         };
         let written = seal::write(&self.store, &plan, began)?;
@@ -238,6 +241,7 @@ impl Running {
             pause_ms: frozen.pause_ms,
             memory: Some((&self.volumes.ram, frozen.device_state.clone(), self.machine.clone())),
             disks: self.volumes.disks.iter().map(|disk| &**disk).collect(),
+            traces: self.tracing.for_checkpoint(),
         }
     }
 

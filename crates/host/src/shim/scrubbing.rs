@@ -1,4 +1,4 @@
-//! The instance's scrub: once its guest is ready, what this host lacks of its volumes comes in the
+//! The instance's scrub: once its guest is ready and has had a moment, what this host lacks of its volumes comes in the
 //! background, so that the guest can go on without the repository.
 //!
 //! ```text
@@ -10,6 +10,7 @@
 //! fetched when the guest touches it. It stands still while a checkpoint is stored.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,8 +25,6 @@ use crate::store::Store;
 /// Before what could not be had is asked for again; twice as long each time.
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(600);
-/// A guest that says nothing for so long will not be ready, and is scrubbed all the same.
-const READY: Duration = Duration::from_secs(600);
 
 /// What `inspect` calls the states of the drawing above.
 const STATES: [&str; 5] = ["off", "waiting", "running", "done", "full"];
@@ -47,12 +46,14 @@ pub struct Scrubbing {
 pub struct Still(Arc<Scrubbing>);
 
 impl Scrubbing {
-    /// Starts it, unless the user or the situation says that there shall be none.
+    /// Starts it once `settled` has ended, unless the user or the situation says that there shall be
+    /// none.
     pub fn start(
         host: &HostDir,
         store: &Store,
         volumes: Vec<Arc<Volume>>,
-        shared: &Arc<Shared>,
+        settled: Receiver<()>,
+        shared: &Shared,
     ) -> Arc<Self> {
         let this = Arc::new(Self::default());
         // What lies in this host's own directory is here already.
@@ -60,9 +61,10 @@ impl Scrubbing {
         if host.scrubs() && !is_here {
             let _ = this.pages.set(volumes.iter().map(|v| v.size_bytes() / PAGE).sum());
             this.be(WAITING);
-            let (scrubbing, ready) = (this.clone(), shared.clone());
+            let scrubbing = this.clone();
             std::thread::spawn(move || {
-                let _ = ready.await_ready(READY);
+                // Nobody ever sends: it ends.
+                let _ = settled.recv();
                 scrubbing.run(&volumes);
             });
         }

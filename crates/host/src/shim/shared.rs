@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use api::{PortPrint, ScrubPrint, StartReport, Status, VolumePrint};
+use api::{PortPrint, ScrubPrint, StartReport, Status, TracePrint, VolumePrint};
 
 use crate::failure::{Failure, Result};
 
@@ -23,6 +23,9 @@ pub type VolumeReader = Arc<dyn Fn() -> Vec<VolumePrint> + Send + Sync>;
 /// A function that says how far the scrub is.
 pub type ScrubReader = Arc<dyn Fn() -> ScrubPrint + Send + Sync>;
 
+/// A function that says how well the trace fits.
+pub type TraceReader = Arc<dyn Fn() -> TracePrint + Send + Sync>;
+
 struct Inner {
     state: &'static str,
     accel: String,
@@ -32,6 +35,7 @@ struct Inner {
     stalls: BTreeMap<(String, u64), String>,
     volumes: Option<VolumeReader>,
     scrub: Option<ScrubReader>,
+    trace: Option<TraceReader>,
     started: Option<StartReport>,
     ready: Option<Result<StartReport>>,
     /// Somebody has been told how the start went.
@@ -50,6 +54,7 @@ impl Default for Shared {
                 stalls: BTreeMap::new(),
                 volumes: None,
                 scrub: None,
+                trace: None,
                 started: None,
                 ready: None,
                 told: false,
@@ -81,6 +86,11 @@ impl Shared {
     /// There is a scrub, or it is known that there is none.
     pub fn set_scrub(&self, scrub: ScrubReader) {
         self.lock().scrub = Some(scrub);
+    }
+
+    /// What is touched is recorded.
+    pub fn set_trace(&self, trace: TraceReader) {
+        self.lock().trace = Some(trace);
     }
 
     /// What the guest does now.
@@ -186,7 +196,7 @@ impl Shared {
 
     /// Everything, for `Status`.
     pub fn status(&self) -> Status {
-        let (status, volumes, scrub) = {
+        let (status, volumes, scrub, trace) = {
             let inner = self.lock();
             let stalled = inner.stalls.iter().next().map(|((volume, page), why)| {
                 format!("page {page} of volume {volume} cannot be had: {why}")
@@ -201,15 +211,17 @@ impl Shared {
                 ports: inner.ports.clone(),
                 volumes: Vec::new(),
                 scrub: None,
+                trace: None,
                 stalled,
                 generation: inner.generation,
             };
-            (status, inner.volumes.clone(), inner.scrub.clone())
+            (status, inner.volumes.clone(), inner.scrub.clone(), inner.trace.clone())
         };
         // The counters are read without the lock: a volume may be busy.
         Status {
             volumes: volumes.map_or_else(Vec::new, |read| read()),
             scrub: scrub.map(|read| read()),
+            trace: trace.map(|read| read()),
             ..status
         }
     }

@@ -150,7 +150,8 @@ impl Host {
             cpu_model: vmm::BASELINE_CPU.to_owned(),
             mac: head.macs.iter().map(|mac| network::Mac(*mac).to_string()).collect(),
             volumes,
-            scrub: status.and_then(|status| status.scrub),
+            scrub: status.as_ref().and_then(|status| status.scrub.clone()),
+            trace: status.and_then(|status| status.trace),
             vnc: (runs && version.hardware.display.is_some())
                 .then(|| format!("unix:{}", local_dir.run().join(vmm::VNC_SOCKET).display())),
             directory: local.map(|_| local_dir.path().display().to_string()),
