@@ -156,6 +156,9 @@ pub struct VolumePrint {
     pub size_bytes: u64,
     /// Bytes written since the last checkpoint, while it runs here.
     pub dirty_bytes: Option<u64>,
+    /// Bytes that the guest has given back since the last checkpoint (trimmed, or free memory), while
+    /// it runs here.
+    pub freed_bytes: Option<u64>,
     /// Bytes read from the repository since it started, as pages.
     pub fetched_bytes: Option<u64>,
     /// Bytes found in the host's cache since it started.

@@ -107,3 +107,35 @@ fn guest_finds_what_its_last_start_touched() {
     let check = world.run("A", &["repo", "check", "--read-data"]).ok();
     assert_eq!(check["ok"], true, "{check}");
 }
+
+#[test]
+fn guest_gives_free_memory_back_and_it_is_not_stored() {
+    let world = World::with_tiny("reporting");
+    world.run("A", &["run", "tiny", "--name", "t1"]).ok();
+    world.run("A", &["checkpoint", "t1"]).ok();
+    let write = "dd if=/dev/urandom of=/tmp/blob bs=1M count=32 2>/dev/null";
+    world.exec("A", "t1", write);
+    let kept = world.run("A", &["checkpoint", "t1"]).ok();
+    assert!(kept["dirty_bytes"].as_u64().unwrap() >= 32 << 20, "{kept}");
+    world.exec("A", "t1", "rm /tmp/blob");
+    let freed = || {
+        let shown = world.run("A", &["inspect", "t1"]).ok();
+        assert_eq!(shown["volumes"][0]["name"], "ram", "{shown}");
+        shown["volumes"][0]["freed_bytes"].as_u64().unwrap()
+    };
+    eventually(Duration::from_secs(60), "the guest gives back what it freed", || {
+        freed() >= 24 << 20
+    });
+    // Written, deleted and given back between two checkpoints: only what it left behind is stored.
+    world.run("A", &["checkpoint", "t1"]).ok();
+    assert!(freed() < 4 << 20);
+    world.exec("A", "t1", &format!("{write}; rm /tmp/blob"));
+    eventually(Duration::from_secs(60), "the guest gives it back again", || freed() >= 24 << 20);
+    let taken = world.run("A", &["checkpoint", "t1"]).ok();
+    println!("of 32 MiB written and freed, a checkpoint has {}", taken["dirty_bytes"]);
+    assert!(taken["dirty_bytes"].as_u64().unwrap() < 16 << 20, "{taken}");
+    // And it goes on elsewhere.
+    world.run("A", &["suspend", "t1"]).ok();
+    world.run("B", &["resume", "t1"]).ok();
+    assert_eq!(world.exec("B", "t1", &format!("{write} && echo written")), "written");
+}

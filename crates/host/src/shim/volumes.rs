@@ -203,6 +203,7 @@ pub fn print(volume: &Volume) -> VolumePrint {
         manifest: volume.base().map(|id| id.to_string()),
         size_bytes: volume.size_bytes(),
         dirty_bytes: Some((stats.active.data_pages + stats.frozen.data_pages) * page),
+        freed_bytes: Some((stats.active.zero_pages + stats.frozen.zero_pages) * page),
         fetched_bytes: Some(stats.fetched_bytes),
         cached_bytes: Some(stats.cache_hits * page),
     }

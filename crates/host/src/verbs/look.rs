@@ -198,6 +198,7 @@ fn volumes_at_rest(store: &Store, head: &Head, version: &Version) -> Result<Vec<
         manifest: manifest.map(|id| id.to_string()),
         size_bytes,
         dirty_bytes: None,
+        freed_bytes: None,
         fetched_bytes: None,
         cached_bytes: None,
     };
