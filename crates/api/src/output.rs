@@ -185,6 +185,9 @@ pub struct ScrubPrint {
 pub struct TracePrint {
     /// Pages that were touched, each counted once: what the next start will fetch ahead.
     pub recorded: u64,
+    /// Of these, pages that were on this host and, because earlier starts had touched them, put into
+    /// memory before the guest ran. Whether it touched them is not seen.
+    pub placed: u64,
     /// Pages that were fetched ahead, because earlier starts had touched them.
     pub prefetched: u64,
     /// Touched pages that had been fetched ahead by then.

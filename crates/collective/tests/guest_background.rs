@@ -102,8 +102,11 @@ fn guest_finds_what_its_last_start_touched() {
     // Where everything is here already there is nothing to do.
     world.run("C", &["suspend", "t1"]).ok();
     world.run("C", &["resume", "t1"]).ok();
-    let (_, prefetched, _, missed) = trace(&world, "C", "t1");
+    let (recorded, prefetched, _, missed) = trace(&world, "C", "t1");
     assert!(prefetched < 200 && missed < 20, "{prefetched} {missed}");
+    let placed = world.run("C", &["inspect", "t1"]).ok()["trace"]["placed"].as_u64().unwrap();
+    println!("here: {placed} of {recorded} lay ready, {prefetched} were fetched");
+    assert!(placed > 300, "it lies in the kernel's cache before QEMU opens it: {placed}");
     let check = world.run("A", &["repo", "check", "--read-data"]).ok();
     assert_eq!(check["ok"], true, "{check}");
 }

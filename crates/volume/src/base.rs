@@ -72,6 +72,7 @@ impl Volume {
         first: u64,
         buf: &mut [u8],
         found: &[bool],
+        is_touched: bool,
     ) -> bool {
         let mut ids = Vec::with_capacity(found.len());
         let count = found.len() as u64;
@@ -80,7 +81,9 @@ impl Volume {
         {
             return false;
         }
-        self.touch(first, found, &ids, &[]);
+        if is_touched {
+            self.touch(first, found, &ids, &[]);
+        }
         true
     }
 

@@ -26,6 +26,7 @@ struct Touches {
     seen: HashSet<(u8, u64)>,
     /// What a prefetch has asked for.
     asked: HashSet<(u8, u64)>,
+    placed: u64,
     hits: u64,
     misses: u64,
 }
@@ -33,8 +34,10 @@ struct Touches {
 /// How a start went, in pages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TraceStats {
-    /// Pages of the base that were touched, each counted once.
+    /// Pages of the base that were touched or placed, each counted once.
     pub recorded: u64,
+    /// Pages that were put where touching them is not seen.
+    pub placed: u64,
     /// Pages that a prefetch has brought.
     pub prefetched: u64,
     /// Touched pages that a prefetch had brought before.
@@ -64,6 +67,7 @@ impl Recorder {
         let touches = lock(&self.touches);
         TraceStats {
             recorded: touches.order.len() as u64,
+            placed: touches.placed,
             prefetched: self.prefetched.load(Ordering::Relaxed),
             hits: touches.hits,
             misses: touches.misses,
@@ -75,6 +79,18 @@ impl Recorder {
         self.on.store(false, Ordering::Relaxed);
         let mut touches = lock(&self.touches);
         (touches.seen, touches.asked) = Default::default();
+    }
+
+    /// These pages are put where touching them will not be seen, because earlier starts touched
+    /// them: taken for touched.
+    pub fn place(&self, volume: u8, pages: impl Iterator<Item = u64>) {
+        let mut touches = lock(&self.touches);
+        for page in pages {
+            if touches.order.len() < PAGES_MAX && touches.seen.insert((volume, page)) {
+                touches.order.push((volume, page));
+                touches.placed += 1;
+            }
+        }
     }
 
     pub(crate) fn touch(&self, volume: u8, touched: impl Iterator<Item = (u64, bool)>) {

@@ -100,8 +100,9 @@ fn describe(shown: &InspectPrint) -> String {
     let bytes = |value: Option<u64>| value.map_or_else(none, format_bytes);
     if let Some(trace) = &shown.trace {
         lines.push(format!(
-            "start       touched {} pages; {} came ahead of it, {} of them in time; waited for {}",
-            trace.recorded, trace.prefetched, trace.hits, trace.misses
+            "start       touched {} pages; {} lay ready, {} were fetched ahead and {} of them in time; \
+             waited for {}",
+            trace.recorded, trace.placed, trace.prefetched, trace.hits, trace.misses
         ));
     }
     if let Some(scrub) = &shown.scrub {

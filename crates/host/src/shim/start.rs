@@ -114,21 +114,25 @@ fn with_claim(
 
     let mut guest_ports = ports::read(&order.ports);
     let ready_port = add_ready_port(&claim.version.ready, &mut guest_ports)?;
-    let started = BootFiles::prepare(host, local, &fetcher, claim)
-        .and_then(|files| {
-            start_guest(local, claim, &memory, accel, owner, &files, &volumes, &guest_ports)
-                .map(|guest| (guest, files.console_offset))
-        })
-        .and_then(|(guest, console_offset)| {
-            let loaded = load(&guest, local, &fetcher, memory.as_ref().map(|m| &m.device_state));
-            match loaded.and_then(|()| guest.unpause()) {
-                Ok(()) => Ok((guest, console_offset)),
-                Err(failure) => {
-                    guest.kill();
-                    Err(failure)
-                }
+    let start = || {
+        let files = BootFiles::prepare(host, local, &fetcher, claim)?;
+        start_guest(local, claim, &memory, accel, owner, &files, &volumes, &guest_ports)
+            .map(|guest| (guest, files.console_offset))
+    };
+    let started = std::thread::scope(|scope| {
+        scope.spawn(|| tracing.place(&volumes));
+        start()
+    });
+    let started = started.and_then(|(guest, console_offset)| {
+        let loaded = load(&guest, local, &fetcher, memory.as_ref().map(|m| &m.device_state));
+        match loaded.and_then(|()| guest.unpause()) {
+            Ok(()) => Ok((guest, console_offset)),
+            Err(failure) => {
+                guest.kill();
+                Err(failure)
             }
-        });
+        }
+    });
     let (guest, console_offset) = match started {
         Ok(started) => started,
         Err(failure) => {

@@ -137,6 +137,14 @@ impl Volumes {
         }
     }
 
+    /// Puts bytes of a volume into the kernel's cache, before QEMU has opened its file; `false` when
+    /// that was not possible any more.
+    pub fn place(&self, volume: &Volume, offset: u64, bytes: &[u8]) -> bool {
+        let is_ram = volume.name() == self.ram.name();
+        let export = if is_ram { Some(&self.ram_export) } else { self.disk_export.as_ref() };
+        export.is_some_and(|export| export.store(volume.name(), offset, bytes).unwrap_or(false))
+    }
+
     /// Memory first, then the disks.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Volume>> {
         std::iter::once(&self.ram).chain(&self.disks)

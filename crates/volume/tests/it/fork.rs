@@ -240,12 +240,16 @@ fn a_trace_is_what_was_touched_in_order() {
     for n in [90, 3, 90, 4, 5, 6] {
         read(&volume, n * P, PAGE).unwrap();
     }
+    // What is placed counts as touched, once.
+    recorder.place(0, 18..19);
+    read(&volume, 18 * P, PAGE).unwrap();
+    assert_eq!((recorder.stats().recorded, recorder.stats().placed), (4, 1));
     // A part of a page needs the rest of it, a whole one does not.
     volume.write_at(9 * P + 5, b"part").unwrap();
     volume.write_at(12 * P, &page(12)).unwrap();
     let trace = recorder.trace();
     let touched: Vec<u64> = trace.runs().iter().map(|run| run.first).collect();
-    assert_eq!(touched, [90, 3, 6, 9], "holes need no prefetch");
+    assert_eq!(touched, [90, 3, 6, 18, 9], "holes need no prefetch");
     let other = Host::new(store.clone());
     let volumes = [Arc::new(other.create(&MemDisk::new(), Some(parent), PAGES))];
     let nobody = Recorder::new(Vec::new());

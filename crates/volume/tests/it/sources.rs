@@ -531,9 +531,12 @@ fn a_prefetch_brings_a_trace_in_few_requests_in_its_order() {
     for n in [20, 21, 23, 28, 29, 63, 15] {
         assert!(read(volume, n * P, PAGE).unwrap() == page(n));
     }
+    // Who looks without touching leaves no trace; what is placed will not be seen when it is touched.
+    assert!(volume.peek_local(41 * P, &mut [0; PAGE]).is_ok_and(|local| !local));
+    assert!(volume.peek_local(20 * P, &mut [0; PAGE]).is_ok_and(|local| local));
     read(volume, 5 * P, 2 * PAGE).unwrap();
     read(volume, 5 * P, 3 * PAGE).unwrap();
-    let expected = TraceStats { recorded: 10, prefetched: 6, hits: 6, misses: 3 };
+    let expected = TraceStats { recorded: 10, placed: 0, prefetched: 6, hits: 6, misses: 3 };
     assert_eq!(recorder.stats(), expected);
     assert_eq!(recorder.trace(), trace(&[20, 21, 23, 28, 29, 63, 15, 5, 6, 7]));
     // Nothing is left to do, and what comes later does not count.
@@ -586,7 +589,7 @@ fn who_touches_what_a_prefetch_is_bringing_waits_for_it_and_others_do_not() {
         prefetching.join().unwrap();
     });
     assert_eq!(moody.asked(), [(ids([50])[0], Urgency::Urgent)]);
-    let expected = TraceStats { recorded: 2, prefetched: 3, hits: 0, misses: 2 };
+    let expected = TraceStats { recorded: 2, placed: 0, prefetched: 3, hits: 0, misses: 2 };
     assert_eq!(recorder.stats(), expected, "it was asked for, but had not come");
 }
 
