@@ -2,7 +2,8 @@
 //! so that the host can go offline and reads are quick.
 //!
 //! It is the last in every queue: it waits while anybody waits for a page, asks for little at a
-//! time, rests longer than it works, and ends rather than push out of the cache what is in use.
+//! time, rests far longer than it computes, and ends rather than push out of the cache what is in
+//! use.
 //!
 //! Crash: nothing is kept of a scrub but what it brought; the next one finds that in the cache.
 
@@ -22,10 +23,11 @@ use crate::spans;
 use crate::stride::Stride;
 use crate::volume::{PAGE, Volume};
 
-/// It rests so many times as long as it worked: it takes a quarter of a processor at most.
-const REST: u32 = 3;
-/// It does not rest longer than this: on a slow line it works little anyway, it mostly waits.
-const REST_MAX: Duration = Duration::from_secs(1);
+/// It rests so many times as long as this process was computing meanwhile, for whomever: it takes
+/// a twentieth of a processor at most, and less while a guest keeps the process busy. On a slow line
+/// it mostly waits, and need not rest.
+const REST: u32 = 19;
+const REST_MAX: Duration = Duration::from_secs(5);
 /// Bytes of pages that it brings a second, at most.
 const BYTES_PER_SECOND: u64 = 32 << 20;
 /// How often it looks whether somebody still waits for a page.
@@ -217,7 +219,7 @@ impl Round<'_> {
             self.ended = true;
             return;
         }
-        let began = ambient::now();
+        let (began, computed) = (ambient::now(), ambient::processor_time());
         let located: Vec<_> = batch.iter().map(|(_, id)| (*id, volume.fetcher.place(id))).collect();
         let mut outcomes = HashMap::new();
         for ids in spans::group(&located, batch.len()) {
@@ -246,6 +248,7 @@ impl Round<'_> {
         let worked = began.elapsed();
         self.stride.took(worked);
         let due = Duration::from_micros(bytes * 1_000_000 / BYTES_PER_SECOND);
-        scrub.rest((worked * REST).min(REST_MAX).max(due.saturating_sub(worked)));
+        let computed = ambient::processor_time().saturating_sub(computed);
+        scrub.rest((computed * REST).min(REST_MAX).max(due.saturating_sub(worked)));
     }
 }
