@@ -24,7 +24,7 @@
 //! | `keeper`, `state` | which overlays there are, on disk |
 //! | `base`, `local`, `readahead` | reading the base; what is local; what a sequential reader will want |
 //! | `recorder`, [`trace`] | what a start touches, in order; what the starts before it did |
-//! | [`prefetch`], `spans` | pushing a trace's pages ahead, in large requests |
+//! | [`prefetch()`], `spans` | pushing a trace's pages ahead, in large requests |
 //! | `cache` | [`Cache`]: the host's chunks, shared by its processes |
 //! | `fetch` | [`Fetcher`]: one request per chunk, urgent before background |
 //! | `stride` | how much is asked for at a time in the background |

@@ -10,6 +10,16 @@
 //! Whoever touches a page that is on its way waits for that request, and makes none. What is here
 //! already, what was written over and what is a hole costs nothing. Errors are not told: who
 //! touches the page will see.
+//!
+//! What it does, on an empty host with 25 ms to an S3 server, unoptimised, on two busy cores:
+//!
+//! | | pages waited for | from running to ready | fetched until ready |
+//! | --- | --- | --- | --- |
+//! | `tiny` resumed, without a trace / with one | 236 / 0 | 7.3 / 0.5 s | 31.4 / 32.0 MB |
+//! | `web` resumed | 316 / 1 | 11.8 / 0.6 s | 32.5 / 33.4 MB |
+//! | `web` booted | 2131 / 35 | 13.6 / 7.7 s | 39.2 / 42.5 MB |
+//!
+//! (20 MB and more of what is fetched are kernel and initrd.)
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
