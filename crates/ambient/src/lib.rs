@@ -23,6 +23,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// What this process has used of processors so far, all its threads together.
+pub fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
+}
+
 /// Bytes from the operating system's cryptographic generator.
 ///
 /// # Panics
@@ -42,5 +48,6 @@ mod tests {
         assert_ne!(random::<16>(), random::<16>());
         assert!(unix_ms() > 1_700_000_000_000);
         assert!(now() <= now());
+        assert!(!processor_time().is_zero() && processor_time() <= processor_time());
     }
 }

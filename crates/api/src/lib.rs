@@ -8,9 +8,10 @@ mod output;
 mod shim;
 
 pub use output::{
-    AppliancePrint, BuildPrint, CheckPrint, CheckpointPrint, CopyPrint, DoctorPrint, ErrorBody,
-    ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint, GcPrint, HistoryPrint,
-    ImportPrint, InspectPrint, InstancePrint, MountPrint, PortPrint, PropertyPrint, RepoInitPrint,
-    RepoStatsPrint, StartPrint, StatePrint, UndoPrint, VolumePrint,
+    AppliancePrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint, DoctorPrint,
+    ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint, GcPrint,
+    HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MountPrint, PortPrint, PropertyPrint,
+    RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint, TracePrint, UndoPrint,
+    VolumePrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

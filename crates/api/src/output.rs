@@ -247,10 +247,55 @@ pub struct VolumePrint {
     pub size_bytes: u64,
     /// Bytes written since the last checkpoint, while it runs here.
     pub dirty_bytes: Option<u64>,
+    /// Bytes that the guest has given back since the last checkpoint (trimmed, or free memory), while
+    /// it runs here.
+    pub freed_bytes: Option<u64>,
     /// Bytes read from the repository since it started, as pages.
     pub fetched_bytes: Option<u64>,
     /// Bytes found in the host's cache since it started.
     pub cached_bytes: Option<u64>,
+}
+
+/// The scrub of a running instance: what this host lacks of its volumes comes in the background.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubPrint {
+    /// `off`, `waiting` (for the guest to be ready, or to try again what could not be had),
+    /// `running`, `done` (the guest can go on without the repository) or `full` (this host's cache
+    /// is, of what is in use).
+    pub state: String,
+    /// How much of the volumes was looked at.
+    pub percent: u64,
+    /// Bytes of pages that it has fetched.
+    pub fetched_bytes: u64,
+    /// Bytes of pages that could not be had when it last tried.
+    pub missing_bytes: u64,
+}
+
+/// What the start of a running instance touched, in pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracePrint {
+    /// Pages that were touched, each counted once: what the next start will fetch ahead.
+    pub recorded: u64,
+    /// Of these, pages that were on this host and, because earlier starts had touched them, put into
+    /// memory before the guest ran. Whether it touched them is not seen.
+    pub placed: u64,
+    /// Pages that were fetched ahead, because earlier starts had touched them.
+    pub prefetched: u64,
+    /// Touched pages that had been fetched ahead by then.
+    pub hits: u64,
+    /// Touched pages that had not come to this host yet, so that the guest had to wait.
+    pub misses: u64,
+}
+
+/// `config`: what this host was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigPrint {
+    pub repository: Option<String>,
+    pub sources: Vec<String>,
+    /// Most bytes that the host's cache may take.
+    pub cache_bytes_max: u64,
+    /// `on` or `off`.
+    pub scrub: String,
 }
 
 /// `inspect`.
@@ -268,6 +313,10 @@ pub struct InspectPrint {
     pub cpu_model: String,
     pub mac: Vec<String>,
     pub volumes: Vec<VolumePrint>,
+    /// While it runs here.
+    pub scrub: Option<ScrubPrint>,
+    /// While it runs here.
+    pub trace: Option<TracePrint>,
     pub vnc: Option<String>,
     pub directory: Option<String>,
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CheckpointPrint, ErrorBody, PortPrint, VolumePrint};
+use crate::{CheckpointPrint, ErrorBody, PortPrint, ScrubPrint, TracePrint, VolumePrint};
 
 /// What can be asked of a shim.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,6 +86,8 @@ pub struct Status {
     pub accel: String,
     pub ports: Vec<PortPrint>,
     pub volumes: Vec<VolumePrint>,
+    pub scrub: Option<ScrubPrint>,
+    pub trace: Option<TracePrint>,
     /// A page that cannot be had now, and why.
     pub stalled: Option<String>,
     pub generation: u64,

@@ -31,5 +31,5 @@ pub mod verified;
 
 pub use id::{CHUNK_BYTES_MAX, id_of, is_zero, zero_page_id};
 pub use model::{ChunkId, PAGE_BYTES};
-pub use source::{ChunkSink, ChunkSource, FetchError, Memory, Put, SinkError, Urgency};
+pub use source::{ChunkSink, ChunkSource, FetchError, Memory, Place, Put, SinkError, Urgency};
 pub use verified::{Mismatch, Verified};

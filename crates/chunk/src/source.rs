@@ -27,12 +27,35 @@ pub trait ChunkSource: Send + Sync {
     /// neighbours that came along for free (they were in the same frame). Never empty.
     fn fetch(&self, id: &ChunkId, urgency: Urgency) -> Result<Vec<Verified>, FetchError>;
 
-    /// A number that chunks have in common which one fetch brings together (they are in the same
-    /// frame), as far as is known here and now: a hint, so that nobody asks for them twice.
-    /// Cheap: never asks the network.
-    fn together(&self, _id: &ChunkId) -> Option<u64> {
+    /// Where a chunk lies, as far as is known here and now: a hint, so that what comes together
+    /// is not asked for twice, and what lies near is asked for at once. Cheap: never asks the
+    /// network.
+    fn place(&self, _id: &ChunkId) -> Option<Place> {
         None
     }
+
+    /// A number that chunks have in common which one fetch brings together.
+    fn together(&self, id: &ChunkId) -> Option<u64> {
+        self.place(id).map(|place| place.object.wrapping_add(place.offset))
+    }
+
+    /// Fetches what a single request can bring of chunks that lie near one another
+    /// ([`Self::place`]), and whatever comes along. There is no error: what does not come is to be
+    /// asked for alone.
+    fn fetch_near(&self, _ids: &[ChunkId], _urgency: Urgency) -> Vec<Verified> {
+        Vec::new()
+    }
+}
+
+/// Where a source keeps what one fetch brings (a frame).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// A number that tells one object from another.
+    pub object: u64,
+    /// The first byte in it.
+    pub offset: u64,
+    /// How many.
+    pub bytes: u32,
 }
 
 /// Where chunks go. What was put is neither visible nor durable until the implementor's own
@@ -209,8 +232,16 @@ impl<S: ChunkSource + ?Sized> ChunkSource for Arc<S> {
         (**self).fetch(id, urgency)
     }
 
+    fn place(&self, id: &ChunkId) -> Option<Place> {
+        (**self).place(id)
+    }
+
     fn together(&self, id: &ChunkId) -> Option<u64> {
         (**self).together(id)
+    }
+
+    fn fetch_near(&self, ids: &[ChunkId], urgency: Urgency) -> Vec<Verified> {
+        (**self).fetch_near(ids, urgency)
     }
 }
 

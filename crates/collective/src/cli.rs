@@ -93,6 +93,8 @@ pub enum Verb {
     Screenshot(Screenshot),
     /// Print what the serial console has shown
     Logs(Logs),
+    /// Show what this host is told for all its instances, or change it
+    Config(Config),
     /// Repositories: where everything is kept
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Repo(Repo),
@@ -372,6 +374,17 @@ pub struct Logs {
     /// What its shim has said instead
     #[arg(long)]
     pub shim: bool,
+}
+
+#[derive(Args)]
+pub struct Config {
+    /// `scrub`: whether what a running instance lacks is fetched in the background, so that it can
+    /// go on without the repository (on, off); `cache-size`: what this host may keep of
+    /// repositories
+    #[arg(requires = "value")]
+    pub key: Option<String>,
+    /// Its new value; instances that run now go on as they were started
+    pub value: Option<String>,
 }
 
 #[derive(Subcommand)]

@@ -42,6 +42,13 @@ struct HostFile {
     sources: Vec<String>,
     #[serde(default = "cache_bytes_default")]
     cache_bytes_max: u64,
+    #[serde(default = "scrub_default")]
+    scrub: bool,
+}
+
+/// Unless somebody chose otherwise, a host fetches ahead what it would need to go offline.
+fn scrub_default() -> bool {
+    true
 }
 
 /// The host cache's bound where nobody chose one: 8 GiB.
@@ -91,6 +98,7 @@ impl HostDir {
                 repository: None,
                 sources: Vec::new(),
                 cache_bytes_max: cache_bytes_default(),
+                scrub: scrub_default(),
             };
             // Two first commands at once: the one that links first decides.
             let mine = root.join(format!("host.json.{}", id.short()));
@@ -144,6 +152,16 @@ impl HostDir {
         self.identity.cache_bytes_max
     }
 
+    /// Whether what a running instance lacks is fetched in the background.
+    pub fn scrubs(&self) -> bool {
+        self.identity.scrub
+    }
+
+    /// Whether a repository lies inside this directory.
+    pub fn holds(&self, location: &str) -> bool {
+        Path::new(location).starts_with(&self.root)
+    }
+
     /// Makes `location` the repository of every later command on this host.
     pub fn configure_repository(&mut self, location: &str) -> Result<()> {
         self.identity.repository = Some(location.to_owned());
@@ -162,6 +180,12 @@ impl HostDir {
     /// Sets the bound of the page cache, bytes.
     pub fn configure_cache(&mut self, bytes_max: u64) -> Result<()> {
         self.identity.cache_bytes_max = bytes_max;
+        replace_file(&self.root.join("host.json"), &encode(&self.identity)?)
+    }
+
+    /// Sets whether what a running instance lacks is fetched in the background.
+    pub fn configure_scrub(&mut self, on: bool) -> Result<()> {
+        self.identity.scrub = on;
         replace_file(&self.root.join("host.json"), &encode(&self.identity)?)
     }
 

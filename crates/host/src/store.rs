@@ -6,6 +6,7 @@
 //! | `appliance` | the appliance's | the version's id | the version's record |
 //! | `instance` | the instance's | its head | version, checkpoint, origin |
 //! | `branch` | instance id and checkpoint | the head it left | version, checkpoint |
+//! | `trace` | version id and how it starts | nothing | a trace, and not the version |
 //!
 //! *Invariant.* A head, version or branch is made visible only after the session that wrote what
 //! it names has finished.
@@ -28,6 +29,10 @@ use repository::{
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::record::{self, Blob, Checkpoint, Head, Version};
+
+mod traces;
+
+pub use traces::VersionTrace;
 
 const APPLIANCE: &str = "appliance";
 const INSTANCE: &str = "instance";
@@ -186,6 +191,11 @@ impl Store {
     /// Bytes that were read from the store and its sources since it was opened.
     pub fn fetched_bytes(&self) -> u64 {
         self.counted.iter().map(|objects| objects.counts().read_bytes).sum()
+    }
+
+    /// Whether anything can be stored in it.
+    pub fn is_writable(&self) -> bool {
+        self.repository.is_writable()
     }
 
     /// Where chunks come from.
@@ -371,6 +381,12 @@ impl Store {
         Ok(branches)
     }
 
+    /// The versions that branches can be started from.
+    fn branch_versions(&self) -> Result<Vec<VersionId>> {
+        let branches = self.repository.refs().list(BRANCH)?;
+        branches.iter().map(|e| Ok(decode_head(&e.name, &e.value.body)?.version)).collect()
+    }
+
     /// Forgets a branch.
     pub fn retire_branch(&self, branch: &Branch) -> Result<()> {
         match self.repository.refs().remove(BRANCH, &branch.name, branch.generation) {
@@ -443,6 +459,8 @@ impl Store {
 
     /// Deletes what nothing has named for the repository's grace age.
     pub fn gc(&self) -> Result<GcPrint> {
+        // A head that is newer than this program hides what it names: then traces stay.
+        let _ = self.drop_traces();
         let done = self.repository.gc(repository::GcOptions::default())?;
         Ok(GcPrint {
             live_chunks: done.live_chunks,
@@ -647,6 +665,12 @@ impl Session {
         if let Some(memory) = &checkpoint.memory {
             children.push(Child::new("ram", Target::Manifest(memory.ram)));
             children.push(Child::new("device-state", Target::Record(memory.device_state.id)));
+        }
+        let traces = checkpoint.traces;
+        for (label, trace) in
+            [("trace-booted", traces.booted), ("trace-continued", traces.continued)]
+        {
+            children.extend(trace.map(|id| Child::new(label, Target::Chunk(id))));
         }
         for (index, manifest) in checkpoint.disks.iter().enumerate() {
             children.push(Child::new(&format!("disk{index}"), Target::Manifest(*manifest)));

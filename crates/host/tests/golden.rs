@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use host::record::{
-    Blob, Checkpoint, Head, Machine, Memory, Version, Why, decode_checkpoint, decode_head,
-    decode_version, encode_checkpoint, encode_head, encode_version,
+    Blob, Checkpoint, Head, How, Machine, Memory, Traces, Version, Why, decode_checkpoint,
+    decode_head, decode_version, encode_checkpoint, encode_head, encode_version,
 };
 use import::ovf::Property;
 use model::{
@@ -158,6 +158,7 @@ fn a_checkpoint() {
         disks: vec![ManifestId::from_bytes([7; 32])],
         dirty_bytes: 8192,
         stored_bytes: 1234,
+        traces: Traces::default(),
     };
     let bytes = encode_checkpoint(&checkpoint);
     golden("checkpoint.json", &bytes);
@@ -165,7 +166,13 @@ fn a_checkpoint() {
     let boots = Checkpoint { memory: None, parent: None, label: None, ..checkpoint };
     let bytes = encode_checkpoint(&boots);
     golden("checkpoint-boots.json", &bytes);
-    assert_eq!(decode_checkpoint(&bytes), Ok(boots));
+    assert_eq!(decode_checkpoint(&bytes), Ok(boots.clone()));
+    let traces = Traces::default().with(How::Continued, ChunkId::from_bytes([8; 32]));
+    let traced =
+        Checkpoint { traces: traces.with(How::Booted, ChunkId::from_bytes([9; 32])), ..boots };
+    let bytes = encode_checkpoint(&traced);
+    golden("checkpoint-traces.json", &bytes);
+    assert_eq!(decode_checkpoint(&bytes), Ok(traced));
 }
 
 #[test]

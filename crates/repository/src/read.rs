@@ -7,7 +7,7 @@
 
 use chunk::crypt::FrameKind;
 use chunk::frame::{FRAME_BYTES_MAX, decode};
-use chunk::{ChunkSource, FetchError, Urgency, Verified};
+use chunk::{ChunkSource, FetchError, Place, Urgency, Verified};
 use model::ChunkId;
 use objects::ObjectError;
 
@@ -45,20 +45,37 @@ impl ChunkSource for Repository {
         }
     }
 
-    fn together(&self, id: &ChunkId) -> Option<u64> {
-        let name = self.inner.cipher.stored_name(id);
-        let locations = self.look_up(|index| index.locations(&name)).ok()?;
-        match locations.first() {
-            // Packs have random ids, so the sum of the parts tells frames apart well enough for a
-            // hint.
-            Some(at) => {
-                let pack = u64::from_le_bytes(std::array::from_fn(|i| at.pack.0[i]));
-                Some(pack.wrapping_add(u64::from(at.frame)))
-            }
-            None => self.inner.sources.iter().find_map(|source| source.together(id)),
+    fn place(&self, id: &ChunkId) -> Option<Place> {
+        match self.location_of(id) {
+            // Packs have random ids, so a part tells them apart well enough for a hint.
+            Some(at) => Some(Place {
+                object: u64::from_le_bytes(std::array::from_fn(|i| at.pack.0[i])),
+                offset: at.offset,
+                bytes: at.bytes,
+            }),
+            None => self.inner.sources.iter().find_map(|source| source.place(id)),
         }
     }
+
+    fn fetch_near(&self, ids: &[ChunkId], urgency: Urgency) -> Vec<Verified> {
+        let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
+        for id in ids {
+            match self.location_of(id) {
+                Some(at) => here.push(at),
+                None => elsewhere.push(*id),
+            }
+        }
+        let mut chunks = self.fetch_span(here).unwrap_or_default();
+        if !elsewhere.is_empty() {
+            let source = self.inner.sources.iter().find(|s| s.place(&elsewhere[0]).is_some());
+            chunks.extend(source.map_or_else(Vec::new, |s| s.fetch_near(&elsewhere, urgency)));
+        }
+        chunks
+    }
 }
+
+/// Bytes that one request for chunks that lie near one another asks for, at most.
+const SPAN_BYTES_MAX: u64 = 16 << 20;
 
 impl Repository {
     /// Whether the index, as last seen, has this chunk.
@@ -86,6 +103,39 @@ impl Repository {
             }
         }
         Err(worst)
+    }
+
+    /// Where a chunk lies, as the index was last seen.
+    fn location_of(&self, id: &ChunkId) -> Option<Location> {
+        let name = self.inner.cipher.stored_name(id);
+        self.look_up(|index| index.locations(&name)).ok()?.first().copied()
+    }
+
+    /// Reads the frames at these places in one request: those that lie in the first one's pack,
+    /// not too far from it. A frame that cannot be opened is left out.
+    fn fetch_span(&self, mut places: Vec<Location>) -> Option<Vec<Verified>> {
+        places.sort_unstable_by_key(|at| at.offset);
+        let first = *places.first()?;
+        let end = |at: &Location| at.offset.saturating_add(u64::from(at.bytes));
+        places.retain(|at| {
+            at.pack == first.pack && end(at).saturating_sub(first.offset) <= SPAN_BYTES_MAX
+        });
+        places.dedup_by_key(|at| at.offset);
+        let len = places.iter().map(end).max()?.saturating_sub(first.offset);
+        let span = self.inner.objects.get_range(&pack_key(&first.pack), first.offset, len).ok()?;
+        let cipher = self.inner.pack_ciphers.get(&self.inner.cipher, first.pack);
+        let mut chunks = Vec::new();
+        for at in &places {
+            let start = (at.offset - first.offset) as usize;
+            let Some(sealed) = span.get(start..start + at.bytes as usize) else { continue };
+            let mut frame = sealed.to_vec();
+            if cipher.open(FrameKind::Chunks, at.frame, &mut frame).is_ok()
+                && let Ok(opened) = decode(&frame, FRAME_BYTES_MAX)
+            {
+                chunks.extend(opened.iter().map(Verified::of));
+            }
+        }
+        Some(chunks)
     }
 
     fn fetch_at(&self, id: &ChunkId, at: &Location) -> Result<Vec<Verified>, FetchError> {

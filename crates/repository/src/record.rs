@@ -11,8 +11,11 @@
 //!
 //! What is not named as a child is not kept: a body's own ids do not count.
 
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use chunk::header::Intent;
-use chunk::{CHUNK_BYTES_MAX, ChunkSink, ChunkSource, Urgency, id_of};
+use chunk::{CHUNK_BYTES_MAX, ChunkSink, ChunkSource, Urgency, Verified, id_of};
 use model::{ChunkId, ManifestId};
 
 use crate::RepositoryError;
@@ -172,11 +175,50 @@ pub fn read_blob(source: &dyn ChunkSource, id: &ChunkId) -> Result<Vec<u8>, Repo
         return Err(damaged());
     }
     let mut bytes = Vec::with_capacity(length);
-    for child in &record.children {
-        let chunks = source.fetch(&child.target.chunk(), Urgency::Urgent)?;
-        bytes.extend_from_slice(chunks.first().ok_or_else(damaged)?);
+    let pieces: Vec<ChunkId> = record.children.iter().map(|child| child.target.chunk()).collect();
+    let known = fetch_all(source, &pieces)?;
+    for piece in &pieces {
+        bytes.extend_from_slice(known.get(piece).ok_or_else(damaged)?);
     }
     if bytes.len() == length { Ok(bytes) } else { Err(damaged()) }
+}
+
+/// Requests for the pieces of a blob on their way at once.
+const LANES: usize = 4;
+
+/// Fetches chunks side by side, each once: a program has many pieces that are alike.
+fn fetch_all(
+    source: &dyn ChunkSource,
+    ids: &[ChunkId],
+) -> Result<HashMap<ChunkId, Verified>, RepositoryError> {
+    let mut seen = HashSet::new();
+    let queue: VecDeque<ChunkId> = ids.iter().copied().filter(|id| seen.insert(*id)).collect();
+    let (queue, fetched) = (Mutex::new(queue), Mutex::new(HashMap::new()));
+    let lane = || -> Result<(), RepositoryError> {
+        loop {
+            let Some(id) = lock(&queue).pop_front() else { return Ok(()) };
+            match source.fetch(&id, Urgency::Urgent) {
+                Ok(chunks) => lock(&fetched).extend(chunks.into_iter().take(1).map(|c| (id, c))),
+                Err(error) => {
+                    // The others need not go on either.
+                    lock(&queue).clear();
+                    return Err(error.into());
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let lanes: Vec<_> = (1..LANES.min(ids.len())).map(|_| scope.spawn(lane)).collect();
+        let mine = lane();
+        let others = lanes.into_iter().map(|lane| lane.join().unwrap_or(Ok(())));
+        others.fold(mine, Result::and)
+    })?;
+    Ok(fetched.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each critical section is one call: a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) fn from_sink(error: chunk::SinkError) -> RepositoryError {

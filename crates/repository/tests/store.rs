@@ -1,10 +1,11 @@
 //! Storing, finding again, and making visible.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use chunk::{ChunkSink, ChunkSource, FetchError, Put, Urgency, id_of};
 use model::Generation;
-use objects::{Memory, Objects};
+use objects::{Counted, Faults, FlipEvery, Memory, Objects};
 use repository::{
     Child, Init, Open, RefError, RefPayload, Repository, RepositoryError, Target, new_key,
     read_blob, read_record, write_blob, write_record,
@@ -154,4 +155,77 @@ fn records_and_blobs_come_back() {
     assert_eq!(read_blob(&repository, &blob_id).unwrap(), blob);
     assert_eq!(read_blob(&repository, &empty).unwrap(), b"");
     assert!(read_blob(&repository, &record).is_err());
+}
+
+#[test]
+fn what_lies_near_comes_in_one_request_and_whole() {
+    let faults = Arc::new(Faults::new(Arc::new(Memory::new())));
+    let counted = Arc::new(Counted::new(faults.clone()));
+    let objects: Arc<dyn Objects> = counted.clone();
+    let repository = private(&objects);
+    let mut writer = repository.writer().unwrap();
+    let ids: Vec<_> = (0..1000).map(page).map(|page| id_of(&page)).collect();
+    for page in (0..1000).map(page) {
+        writer.put(id_of(&page), &page).unwrap();
+    }
+    writer.finish().unwrap();
+    // Frames lie one after another, in the order in which they were filled (a compressor may
+    // overtake another).
+    let place = |n: usize| repository.place(&ids[n]).unwrap();
+    let mut frames: Vec<_> = (0..1000).map(place).collect();
+    frames.sort_unstable();
+    frames.dedup();
+    assert!(frames.len() >= 1000 / 32, "{}", frames.len());
+    for pair in frames.windows(2) {
+        assert_eq!(pair[0].object, pair[1].object);
+        assert_eq!(pair[0].offset + u64::from(pair[0].bytes), pair[1].offset);
+    }
+    assert_eq!(repository.place(&id_of(b"absent")), None);
+
+    // A page twice, one of another frame, and one that is not here.
+    let far = (0..1000).find(|n| place(*n) != place(3)).unwrap();
+    let wanted = [ids[far], ids[3], ids[3], id_of(b"absent")];
+    let before = counted.counts().reads;
+    let came: HashSet<_> =
+        repository.fetch_near(&wanted, Urgency::Background).iter().map(|c| c.id()).collect();
+    assert_eq!(counted.counts().reads, before + 1);
+    let in_frames: HashSet<_> =
+        (0..1000).filter(|n| [place(3), place(far)].contains(&place(*n))).map(|n| ids[n]).collect();
+    assert_eq!(came, in_frames, "both frames, and nothing of what lies between");
+
+    // A frame that is damaged is left out, the others come.
+    let (first, last) = (frames[0], frames[frames.len() - 1]);
+    let at = |frame| ids[(0..1000).find(|n| place(*n) == frame).unwrap()];
+    let flip = FlipEvery { prefix: "packs/".to_owned(), bit: 100 };
+    faults.flip(Some(flip));
+    let came = repository.fetch_near(&[at(first), at(last)], Urgency::Background);
+    assert!(came.iter().any(|chunk| chunk.id() == at(last)));
+    assert!(came.iter().all(|chunk| chunk.id() != at(first)));
+    faults.flip(None);
+    faults.vanish(true);
+    assert!(repository.fetch_near(&[at(first)], Urgency::Background).is_empty());
+    faults.vanish(false);
+
+    // A repository asks the source that has what it lacks.
+    let mine: Arc<dyn Objects> = Arc::new(Memory::new());
+    let init = Init { key: Some(new_key()), ..Init::default() };
+    let key = Repository::init(mine.clone(), &init).unwrap().key().cloned();
+    let open = Open { key, sources: vec![Arc::new(repository.clone())], ..Open::default() };
+    let mine = Repository::open(mine, open).unwrap();
+    assert_eq!(mine.place(&ids[3]), Some(place(3)));
+    assert!(mine.fetch_near(&ids[3..4], Urgency::Background).iter().any(|c| c.id() == ids[3]));
+}
+
+#[test]
+fn each_piece_of_a_blob_is_asked_for_once() {
+    // 40 pieces of which 3 differ, as in a kernel that is mostly padding.
+    let piece = |n: u8| vec![n; 512 << 10];
+    let blob: Vec<u8> = (0..40).flat_map(|n| piece(if n % 20 == 7 { n } else { 0 })).collect();
+    let chunks = Arc::new(chunk::Memory::new());
+    let id = write_blob(&mut chunks.clone(), &blob).unwrap();
+    assert_eq!(read_blob(&chunks, &id).unwrap(), blob);
+    assert_eq!(chunks.fetches(), 1 + 3);
+    chunks.remove(&id_of(&piece(27)));
+    let error = read_blob(&chunks, &id).unwrap_err();
+    assert!(error.to_string().contains(&id_of(&piece(27)).short()), "{error}");
 }

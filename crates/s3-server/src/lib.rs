@@ -15,7 +15,9 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -37,6 +39,7 @@ pub const SECRET_KEY: &str = "collective-test-secret";
 /// A running server; dropping it stops it.
 pub struct S3Server {
     address: SocketAddr,
+    delay_ms: Arc<AtomicU64>,
     runtime: Option<Runtime>,
 }
 
@@ -58,8 +61,14 @@ impl S3Server {
             Builder::new_multi_thread().worker_threads(2).thread_name("s3").enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(address))?;
         let address = listener.local_addr()?;
-        runtime.spawn(accept(listener, service));
-        Ok(Self { address, runtime: Some(runtime) })
+        let delay_ms = Arc::new(AtomicU64::new(0));
+        runtime.spawn(accept(listener, service, Arc::clone(&delay_ms)));
+        Ok(Self { address, delay_ms, runtime: Some(runtime) })
+    }
+
+    /// From now on each answer begins so much later, as if the server were far away.
+    pub fn delay(&self, delay: Duration) {
+        self.delay_ms.store(delay.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// What clients need as `AWS_ENDPOINT_URL`.
@@ -77,16 +86,23 @@ impl Drop for S3Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: S3Service) {
+async fn accept(listener: TcpListener, service: S3Service, delay_ms: Arc<AtomicU64>) {
     let turns = Turns::default();
     loop {
         let Ok((socket, _)) = listener.accept().await else { continue };
         // Else each answer of two packets waits 40 ms for a delayed acknowledgement.
         let _ = socket.set_nodelay(true);
-        let (service, turns) = (service.clone(), Arc::clone(&turns));
+        let (service, turns, delay_ms) =
+            (service.clone(), Arc::clone(&turns), Arc::clone(&delay_ms));
         tokio::spawn(async move {
-            let serve =
-                service_fn(move |request| in_turn(service.clone(), Arc::clone(&turns), request));
+            let serve = service_fn(move |request| {
+                let delay = Duration::from_millis(delay_ms.load(Ordering::Relaxed));
+                let answer = in_turn(service.clone(), Arc::clone(&turns), request);
+                async move {
+                    tokio::time::sleep(delay).await;
+                    answer.await
+                }
+            });
             // A client that hangs up is no concern of the server's.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(socket), serve)

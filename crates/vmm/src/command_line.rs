@@ -123,6 +123,13 @@ fn board(launch: &Launch, line: &mut Line) {
     line.option("-msg", "timestamp=on");
 }
 
+/// What Linux is told beside what its maker says, and before it, so that a maker may say otherwise:
+/// give back free memory (the balloon's free-page reporting) from 128 KiB on. By itself Linux waits
+/// for runs of 2 MiB, which a guest that has run for a while seldom has: of 32 MiB that a guest of
+/// 128 MiB wrote and deleted, a checkpoint then stores all, and with this 7 MiB. Runs of 32 KiB
+/// would save 2 MiB more, for four times as many requests.
+const CMDLINE: &str = "page_reporting.page_reporting_order=5";
+
 /// TCG's code buffer: QEMU takes up to 1 GiB by itself. A guest's code grows with what it runs,
 /// for which its memory is the best guess: 1/4 of it, 32 MiB to 256 MiB.
 fn tcg(cpus: u32, memory_bytes: u64) -> String {
@@ -136,7 +143,7 @@ fn boot(launch: &Launch, line: &mut Line) {
         BootKind::Bios => line.option("-boot", "strict=on,menu=off"),
         BootKind::Kernel => {
             let maker = &launch.hardware.boot.cmdline;
-            let cmdline = format!("{maker} {}", launch.cmdline_extra);
+            let cmdline = format!("{CMDLINE} {maker} {}", launch.cmdline_extra);
             for (flag, path) in [("-kernel", &launch.kernel), ("-initrd", &launch.initrd)] {
                 if let Some(path) = path {
                     line.option(flag, reached(launch, path).as_os_str());
@@ -392,7 +399,7 @@ mod tests {
             "mem-path=mnt/ram",
             "size=536870912,share=on",
             "tcg,thread=multi,tb-size=128",
-            "-append console=ttyS0 quiet",
+            "-append page_reporting.page_reporting_order=5 console=ttyS0 quiet",
             // QEMU's separator is doubled in paths, and absent from serial numbers.
             "filename=mnt/disk,,0",
             "filename=/elsewhere/disk",

@@ -43,7 +43,7 @@ impl Volume {
         let mut ids = Vec::with_capacity(found.len());
         self.base_ids(layers, &self.nodes, first, found.len() as u64, &mut ids)?;
         let missing = self.read_cached(&ids, buf, found);
-        self.touch(first, found, &ids);
+        self.touch(first, found, &ids, &missing);
         if missing.is_empty() {
             return Ok(());
         }
@@ -72,6 +72,7 @@ impl Volume {
         first: u64,
         buf: &mut [u8],
         found: &[bool],
+        is_touched: bool,
     ) -> bool {
         let mut ids = Vec::with_capacity(found.len());
         let count = found.len() as u64;
@@ -80,7 +81,9 @@ impl Volume {
         {
             return false;
         }
-        self.touch(first, found, &ids);
+        if is_touched {
+            self.touch(first, found, &ids, &[]);
+        }
         true
     }
 
@@ -105,10 +108,19 @@ impl Volume {
         missing
     }
 
-    /// Lets the trace know which pages of the base were wanted.
-    fn touch(&self, first: u64, found: &[bool], ids: &[Option<ChunkId>]) {
-        let wanted = std::iter::zip(found, ids).map(|(found, id)| !found && id.is_some());
-        self.trace.touch((first..).zip(wanted).filter(|(_, wanted)| *wanted).map(|(page, _)| page));
+    /// Lets the recorder know which pages of the base were wanted, and which were missing here.
+    fn touch(
+        &self,
+        first: u64,
+        found: &[bool],
+        ids: &[Option<ChunkId>],
+        missing: &[(usize, ChunkId)],
+    ) {
+        let Some((recorder, place)) = self.recorder.get() else { return };
+        let mut missing = missing.iter().map(|(at, _)| *at).peekable();
+        let wanted = (0..ids.len()).filter(|&at| !found[at] && ids[at].is_some());
+        recorder
+            .touch(*place, wanted.map(|at| (first + at as u64, missing.next_if_eq(&at).is_some())));
     }
 
     /// The chunks of pages of the base; `None` is a hole.

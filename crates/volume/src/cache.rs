@@ -188,6 +188,11 @@ impl Cache {
         self.note_failure(&taken);
     }
 
+    /// Bytes that can be kept before something has to go that was of use within the last week.
+    pub fn room(&self) -> u64 {
+        self.segments.room()
+    }
+
     fn append(&self, kind: Kind, chunks: &[(ChunkId, &[u8])]) {
         if chunks.is_empty() {
             return;

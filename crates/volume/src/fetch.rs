@@ -9,6 +9,7 @@
 //! * One request in flight per chunk, and as far as the source can tell one for chunks that come
 //!   together: the others wait for it, and are asked for only if it did not bring them.
 //! * Neighbours that come along are kept, and end their flights.
+//! * What [`Fetcher::get_near`] wants is one request; what that does not bring is asked for alone.
 //! * Urgent goes before background, and background never occupies the last worker.
 //! * Bounded: `threads` requests at once; the urgent queue holds what callers wait for; the
 //!   background queue takes [`PREFETCH_MAX`] hints and [`TASKS_MAX`] tasks and drops the rest.
@@ -17,14 +18,14 @@
 //! Waiting ends when the flight does, or within 50 ms when its caller is cancelled; the request
 //! itself goes on and its result is kept.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use ambient::Duration;
-use chunk::{ChunkId, ChunkSource, FetchError, Urgency, Verified};
+use chunk::{ChunkId, ChunkSource, FetchError, Place, Urgency, Verified};
 
 use crate::cache::Cache;
 use crate::lock::lock;
@@ -56,8 +57,11 @@ struct Shared {
 struct Queues {
     urgent: VecDeque<ChunkId>,
     background: VecDeque<ChunkId>,
+    /// What is to be asked for in one request each, before `background`.
+    near: VecDeque<Vec<ChunkId>>,
     tasks: VecDeque<Task>,
     background_running: usize,
+    urgent_running: usize,
     /// What comes together and is being fetched, with those who wait for it to come along.
     together: HashMap<u64, Vec<(ChunkId, Urgency)>>,
     flights: HashMap<ChunkId, Arc<Flight>>,
@@ -70,6 +74,7 @@ type Task = Box<dyn FnOnce() + Send>;
 /// What a worker does next.
 enum Work {
     Fetch { id: ChunkId, urgency: Urgency, together: Option<u64> },
+    FetchNear { ids: Vec<ChunkId>, together: HashSet<u64> },
     Do(Task),
 }
 
@@ -80,6 +85,8 @@ struct Flight {
     together: Option<u64>,
     /// A worker has it. Changed only under the lock of the queues.
     started: AtomicBool,
+    /// Somebody waits for it. Changed only under the lock of the queues.
+    urgent: AtomicBool,
     outcome: Mutex<Option<Result<Verified, FetchError>>>,
     done: Condvar,
 }
@@ -154,6 +161,39 @@ impl Fetcher {
         flights.iter().map(|flight| flight.wait(cancel)).collect()
     }
 
+    /// Gets chunks that lie near one another from the source, in the background, in one request;
+    /// the results are in the order of `ids`. `None` when cancelled before all were there.
+    pub fn get_near(
+        &self,
+        ids: &[ChunkId],
+        cancel: &Cancel,
+    ) -> Option<Vec<Result<Verified, FetchError>>> {
+        let together: Vec<_> = ids.iter().map(|id| self.shared.source.together(id)).collect();
+        let flights: Vec<Arc<Flight>> = {
+            let mut queues = lock(&self.shared.queues);
+            let mut near = Vec::new();
+            let flights = ids.iter().zip(together).map(|(id, together)| {
+                let (flight, is_new) = queues.flight(id, together);
+                if is_new {
+                    near.push(*id);
+                }
+                flight
+            });
+            let flights = flights.collect();
+            if !near.is_empty() {
+                queues.near.push_back(near);
+            }
+            flights
+        };
+        self.shared.work.notify_all();
+        flights.iter().map(|flight| flight.wait(cancel)).collect()
+    }
+
+    /// Where a chunk lies in the source, as far as is known.
+    pub(crate) fn place(&self, id: &ChunkId) -> Option<Place> {
+        self.shared.source.place(id)
+    }
+
     /// Asks for chunks that will be wanted soon. A hint: it may be dropped, and errors are not
     /// told.
     pub fn prefetch(&self, ids: impl IntoIterator<Item = ChunkId>) {
@@ -183,6 +223,12 @@ impl Fetcher {
             self.shared.work.notify_all();
         }
         accepted
+    }
+
+    /// Whether anybody waits for an urgent chunk.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let queues = lock(&self.shared.queues);
+        queues.urgent_running > 0 || !queues.urgent.is_empty()
     }
 
     /// Counts.
@@ -222,17 +268,11 @@ impl Drop for Fetcher {
 impl Queues {
     /// The flight of a chunk, queued if it is new, moved forward if it is more urgent now.
     fn enrol(&mut self, id: &ChunkId, together: Option<u64>, urgency: Urgency) -> Arc<Flight> {
-        let known = self.flights.get(id).cloned();
-        let new = || Arc::new(Flight { together, ..Flight::default() });
-        let flight = known.clone().unwrap_or_else(new);
-        match (known.is_none(), urgency) {
-            (true, _) => {
-                self.flights.insert(*id, flight.clone());
-                match urgency {
-                    Urgency::Urgent => self.urgent.push_back(*id),
-                    Urgency::Background => self.background.push_back(*id),
-                }
-            }
+        let (flight, is_new) = self.flight(id, together);
+        flight.urgent.fetch_or(urgency == Urgency::Urgent, Ordering::Relaxed);
+        match (is_new, urgency) {
+            (true, Urgency::Urgent) => self.urgent.push_back(*id),
+            (true, Urgency::Background) => self.background.push_back(*id),
             // It may be queued twice now; whoever takes it second finds it started or gone.
             (false, Urgency::Urgent) if !flight.started.load(Ordering::Relaxed) => {
                 self.urgent.push_back(*id);
@@ -240,6 +280,40 @@ impl Queues {
             _ => {}
         }
         flight
+    }
+
+    /// The flight of a chunk, and whether it is new; then it is in no queue yet.
+    fn flight(&mut self, id: &ChunkId, together: Option<u64>) -> (Arc<Flight>, bool) {
+        if let Some(known) = self.flights.get(id) {
+            return (known.clone(), false);
+        }
+        let flight = Arc::new(Flight { together, ..Flight::default() });
+        self.flights.insert(*id, flight.clone());
+        (flight, true)
+    }
+
+    /// Of chunks that were to be asked for in one request those that still are, started.
+    fn take_near(&mut self, ids: Vec<ChunkId>) -> Option<Work> {
+        let mut taken = Vec::with_capacity(ids.len());
+        let mut keys = HashSet::new();
+        for id in ids {
+            let Some(flight) = self.flights.get(&id) else { continue };
+            if flight.started.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Some(key) = flight.together.filter(|key| !keys.contains(key)) {
+                // Somebody else's request is bringing it.
+                if let Some(waiting) = self.together.get_mut(&key) {
+                    waiting.push((id, Urgency::Background));
+                    continue;
+                }
+                keys.insert(key);
+            }
+            flight.started.store(true, Ordering::Relaxed);
+            taken.push(id);
+        }
+        keys.iter().for_each(|key| drop(self.together.insert(*key, Vec::new())));
+        (!taken.is_empty()).then_some(Work::FetchNear { ids: taken, together: keys })
     }
 
     /// The next chunk to fetch.
@@ -251,6 +325,11 @@ impl Queues {
                 if let Some(task) = self.tasks.pop_front() {
                     self.background_running += 1;
                     return Some(Work::Do(task));
+                }
+                if let Some(near) = self.near.pop_front() {
+                    let Some(work) = self.take_near(near) else { continue };
+                    self.background_running += 1;
+                    return Some(work);
                 }
                 (self.background.pop_front()?, Urgency::Background)
             } else {
@@ -268,7 +347,10 @@ impl Queues {
                 self.together.insert(together, Vec::new());
             }
             flight.started.store(true, Ordering::Relaxed);
-            self.background_running += usize::from(urgency == Urgency::Background);
+            match urgency {
+                Urgency::Urgent => self.urgent_running += 1,
+                Urgency::Background => self.background_running += 1,
+            }
             return Some(Work::Fetch { id, urgency, together: flight.together });
         }
     }
@@ -312,6 +394,11 @@ impl Shared {
                             });
                     self.land(&id, urgency, together, fetched);
                 }
+                Work::FetchNear { ids, together } => {
+                    let fetch = || self.source.fetch_near(&ids, Urgency::Background);
+                    let chunks = catch_unwind(AssertUnwindSafe(fetch)).unwrap_or_default();
+                    self.land_near(&ids, &together, chunks);
+                }
                 Work::Do(task) => {
                     // It has nobody to tell.
                     let _ = catch_unwind(AssertUnwindSafe(task));
@@ -338,18 +425,13 @@ impl Shared {
             }
             Err(error) => (Vec::new(), Some(error)),
         };
-        // Kept before the flights end: who asks just afterwards finds it in the cache.
-        let is_new = |chunk: &&Verified| chunk.id() == *id || !self.cache.has(&chunk.id());
-        self.cache.keep(&chunks.iter().filter(is_new).collect::<Vec<_>>());
-        for chunk in &chunks {
-            self.chunks.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        }
+        self.keep(&chunks, |chunk| chunk == id);
         let mut landed = Vec::new();
         {
             let mut queues = lock(&self.queues);
-            if urgency == Urgency::Background {
-                queues.background_running -= 1;
+            match urgency {
+                Urgency::Urgent => queues.urgent_running -= 1,
+                Urgency::Background => queues.background_running -= 1,
             }
             for chunk in chunks {
                 if let Some(flight) = queues.flights.remove(&chunk.id()) {
@@ -365,7 +447,50 @@ impl Shared {
                 queues.arrived(together);
             }
         }
-        // What waited for this one, or for a place in the background, may go on.
+        self.tell(landed);
+    }
+
+    /// The same for one request for many: what it did not bring is asked for alone.
+    fn land_near(&self, ids: &[ChunkId], together: &HashSet<u64>, chunks: Vec<Verified>) {
+        let wanted: HashSet<&ChunkId> = ids.iter().collect();
+        self.keep(&chunks, |chunk| wanted.contains(chunk));
+        let mut landed = Vec::new();
+        {
+            let mut queues = lock(&self.queues);
+            queues.background_running -= 1;
+            for chunk in chunks {
+                if let Some(flight) = queues.flights.remove(&chunk.id()) {
+                    landed.push((flight, Ok(chunk)));
+                }
+            }
+            for id in ids.iter().rev() {
+                if let Some(flight) = queues.flights.get(id) {
+                    flight.started.store(false, Ordering::Relaxed);
+                    match flight.urgent.load(Ordering::Relaxed) {
+                        true => queues.urgent.push_front(*id),
+                        false => queues.background.push_front(*id),
+                    }
+                }
+            }
+            together.iter().for_each(|key| queues.arrived(*key));
+        }
+        self.tell(landed);
+    }
+
+    /// Keeps what came in the cache. Before the flights end: who asks just afterwards finds it
+    /// there. What was asked for is kept even if it seems to be there: it may be damaged.
+    fn keep(&self, chunks: &[Verified], was_asked_for: impl Fn(&ChunkId) -> bool) {
+        let wanted = |chunk: &&Verified| was_asked_for(&chunk.id()) || !self.cache.has(&chunk.id());
+        self.cache.keep(&chunks.iter().filter(wanted).collect::<Vec<_>>());
+        for chunk in chunks {
+            self.chunks.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells who waits.
+    fn tell(&self, landed: Vec<(Arc<Flight>, Result<Verified, FetchError>)>) {
+        // What waited for these, or for a place in the background, may go on.
         self.work.notify_all();
         for (flight, outcome) in landed {
             *lock(&flight.outcome) = Some(outcome);

@@ -22,9 +22,12 @@
 //! | `overlay` | pages written, in slots; what survives a crash |
 //! | `journal`, `pages`, `slots`, `ranges` | its parts: what was flushed, where pages are, which slots are free |
 //! | `keeper`, `state` | which overlays there are, on disk |
-//! | `base`, `local`, `readahead`, `trace` | reading the base; what is local; what will be wanted |
+//! | `base`, `local`, `readahead` | reading the base; what is local; what a sequential reader will want |
+//! | `recorder`, [`trace`] | what a start touches, in order; what the starts before it did |
+//! | [`prefetch()`], `spans` | pushing a trace's pages ahead, in large requests |
 //! | `cache` | [`Cache`]: the host's chunks, shared by its processes |
 //! | `fetch` | [`Fetcher`]: one request per chunk, urgent before background |
+//! | `stride` | how much is asked for at a time in the background |
 //! | `stall` | waiting for a repository that is away |
 //! | `seal`, `scrub` | overlay -> manifest; repository -> cache |
 //! | `view` | [`View`]: a base alone, to read |
@@ -54,15 +57,19 @@ mod local;
 mod lock;
 pub mod overlay;
 mod pages;
+mod prefetch;
 mod ranges;
 mod readahead;
+mod recorder;
 mod scrub;
 mod seal;
 mod slots;
+mod spans;
 mod stall;
 mod state;
 mod stats;
-mod trace;
+mod stride;
+pub mod trace;
 mod view;
 mod volume;
 
@@ -72,9 +79,12 @@ pub use error::{Result, VolumeError};
 pub use fetch::{Cancel, FetchStats, Fetcher};
 pub use journal::OverlayId;
 pub use overlay::{Overlay, OverlayStats, PageState};
+pub use prefetch::prefetch;
+pub use recorder::{Recorder, TraceStats};
 pub use scrub::{Scrub, ScrubProgress};
 pub use seal::Sealed;
 pub use stall::{Stall, StallObserver};
 pub use stats::VolumeStats;
+pub use trace::{Recorded, Trace, TraceError};
 pub use view::View;
 pub use volume::{Volume, VolumeOptions};

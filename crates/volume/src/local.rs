@@ -55,6 +55,19 @@ impl Volume {
     /// Reads like [`Volume::read_at`] when that needs nothing from the repository; else `false`, and
     /// `buf` holds nothing of use.
     pub fn try_read_local(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
+        let is_local = self.read_local(offset, buf, true)?;
+        if is_local {
+            self.read_ahead(offset, buf.len() as u64);
+        }
+        Ok(is_local)
+    }
+
+    /// The same for somebody who is not the guest: nothing is recorded, and nothing read ahead.
+    pub fn peek_local(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
+        self.read_local(offset, buf, false)
+    }
+
+    fn read_local(&self, offset: u64, buf: &mut [u8], is_touched: bool) -> Result<bool> {
         self.check_range(offset, buf.len() as u64)?;
         let first = offset / PAGE;
         let end = (offset + buf.len() as u64).div_ceil(PAGE);
@@ -65,14 +78,13 @@ impl Volume {
         let mut found = vec![false; (end - first) as usize];
         layers.read(first, target, &mut found)?;
         if !found.iter().all(|&found| found)
-            && !self.read_cached_base(&layers, first, target, &found)
+            && !self.read_cached_base(&layers, first, target, &found, is_touched)
         {
             return Ok(false);
         }
         if !whole {
             buf.copy_from_slice(&pages[(offset % PAGE) as usize..][..buf.len()]);
         }
-        self.read_ahead(offset, buf.len() as u64);
         Ok(true)
     }
 }

@@ -1,4 +1,4 @@
-//! Fetching ahead of a sequential reader, and of a recorded trace. Only hints: errors are not told.
+//! Fetching ahead of a sequential reader. Only a hint: errors are not told.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,14 +59,6 @@ impl Volume {
                 prefetch(&layers, &nodes, &fetcher, first, count);
             }
         });
-    }
-
-    /// Asks in the background for the pages `first..first + count` of the base that are not on
-    /// this host: for a recorded trace. May wait for the index; what the queue cannot take is
-    /// dropped.
-    pub fn prefetch(&self, first: u64, count: u64) {
-        let count = count.min(self.pages().saturating_sub(first));
-        prefetch(&self.layers(), &self.nodes, &self.fetcher, first, count);
     }
 }
 

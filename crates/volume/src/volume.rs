@@ -24,7 +24,7 @@
 //! waits until it can be had or the volume is cancelled.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use chunk::ChunkSource;
 use manifest::{Manifest, NodeCache};
@@ -39,9 +39,9 @@ use crate::local::CacheOnly;
 use crate::lock::{exclusive, shared};
 use crate::overlay::Patched;
 use crate::readahead::Readahead;
+use crate::recorder::Recorder;
 use crate::stall::StallObserver;
 use crate::stats::Counters;
-use crate::trace::Trace;
 
 pub(crate) const PAGE: u64 = PAGE_BYTES as u64;
 /// Decoded nodes kept for reading: 4 KiB each, enough for 2 GiB of pages.
@@ -83,7 +83,8 @@ pub struct Volume {
     pub(crate) cancel: Cancel,
     pub(crate) observer: Option<Arc<dyn StallObserver>>,
     pub(crate) readahead: Readahead,
-    pub(crate) trace: Trace,
+    /// Who wants to know what is touched, and under which number.
+    pub(crate) recorder: OnceLock<(Arc<Recorder>, u8)>,
     pub(crate) counters: Counters,
 }
 
@@ -168,7 +169,7 @@ impl Volume {
             cancel: Cancel::default(),
             observer: options.observer,
             readahead: Readahead::new(options.readahead_bytes),
-            trace: Trace::default(),
+            recorder: OnceLock::new(),
             counters: Counters::default(),
         }
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use volume::{Cache, Folder, Overlay, OverlayId, PageState};
+use volume::{Cache, Folder, Overlay, OverlayId, PageState, Recorded, Trace};
 
 const PAGE: usize = 4096;
 const ID: OverlayId =
@@ -81,4 +81,14 @@ fn the_index_of_a_cache_begins_as_ever() {
     let index = fs::read(dir.path().join("index")).unwrap();
     assert_eq!(index.len(), 4096 + (1 << 18) * 2 / 42 * 2048);
     golden("cache-index-v1.bin", &index[..4096]);
+}
+
+#[test]
+fn a_trace_is_written_as_ever() {
+    let names = || ["ram", "system", "data"].map(str::to_owned).to_vec();
+    let old = Trace::of(names(), [(0, 70_000), (1, 0), (1, 1), (2, 4000)]);
+    let new = [(0, 256), (0, 257), (1, 1), (0, 3), (1, 2), (1, 3), (0, 1 << 40)];
+    let trace = old.merged(&Trace::of(names(), new), Recorded::Whole);
+    let bytes = golden("trace-v1.bin", &trace.encode());
+    assert_eq!(Trace::decode(&bytes), Ok(trace));
 }

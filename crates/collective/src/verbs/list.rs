@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use api::{InspectPrint, InstancePrint};
+use api::{InspectPrint, InstancePrint, ScrubPrint};
 use host::Failure;
 use model::format_bytes;
 
 use super::{name, open};
-use crate::cli::{Global, One, Ps};
+use crate::cli::{Config, Global, One, Ps};
 use crate::print;
 
 pub fn doctor(global: &Global) -> Result<ExitCode, Failure> {
@@ -99,6 +99,16 @@ fn describe(shown: &InspectPrint) -> String {
         lines.push(format!("note        {note}"));
     }
     let bytes = |value: Option<u64>| value.map_or_else(none, format_bytes);
+    if let Some(trace) = &shown.trace {
+        lines.push(format!(
+            "start       touched {} pages; {} lay ready, {} were fetched ahead and {} of them in time; \
+             waited for {}",
+            trace.recorded, trace.placed, trace.prefetched, trace.hits, trace.misses
+        ));
+    }
+    if let Some(scrub) = &shown.scrub {
+        lines.push(format!("scrub       {}", describe_scrub(scrub)));
+    }
     lines.push(print::table(
         &["VOLUME", "SIZE", "WRITTEN", "FETCHED", "CACHED", "BASE"],
         shown.volumes.iter().map(|volume| {
@@ -113,6 +123,38 @@ fn describe(shown: &InspectPrint) -> String {
         }),
     ));
     lines.join("\n")
+}
+
+fn describe_scrub(scrub: &ScrubPrint) -> String {
+    let fetched = format_bytes(scrub.fetched_bytes);
+    match scrub.state.as_str() {
+        "done" => format!("done: needs its repository no more (fetched {fetched})"),
+        "full" => format!("ended: this host's cache is full (fetched {fetched})"),
+        "running" => format!("{}% looked at, fetched {fetched}", scrub.percent),
+        "waiting" if scrub.missing_bytes > 0 => {
+            format!("waiting to try again: {} cannot be had", format_bytes(scrub.missing_bytes))
+        }
+        "waiting" => "waiting until it is ready".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+pub fn config(global: &Global, verb: &Config) -> Result<(), Failure> {
+    let mut host = open(global)?;
+    let config = match (&verb.key, &verb.value) {
+        (Some(key), Some(value)) => host.configure(key, value)?,
+        _ => host.config(),
+    };
+    print::result(global, &config, || {
+        [
+            format!("repository  {}", config.repository.as_deref().unwrap_or("-")),
+            format!("sources     {}", config.sources.join(" ")).trim_end().to_owned(),
+            format!("cache-size  {}", format_bytes(config.cache_bytes_max)),
+            format!("scrub       {}", config.scrub),
+        ]
+        .join("\n")
+    });
+    Ok(())
 }
 
 pub fn history(global: &Global, verb: &One) -> Result<(), Failure> {

@@ -46,6 +46,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Console(verb) => done(attach::console(&global, &verb)),
         Verb::Screenshot(verb) => done(attach::screenshot(&global, &verb)),
         Verb::Logs(verb) => done(attach::logs(&global, &verb)),
+        Verb::Config(verb) => done(list::config(&global, &verb)),
         Verb::Repo(verb) => repo::execute(&global, verb),
         Verb::Completion { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();

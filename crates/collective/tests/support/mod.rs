@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use s3_server::S3Server;
 use serde_json::Value;
 
 pub mod surgery;
@@ -120,6 +121,33 @@ impl World {
         world.exec("A", "t1", "md5sum /tmp/noise > /tmp/sum");
         world.run("A", &["suspend", "t1"]).ok();
         world
+    }
+
+    /// [`World::with_tiny`] behind an S3 server, and these hosts with its key.
+    pub fn with_tiny_on_s3(name: &str, hosts: &[&str]) -> (Self, S3Server) {
+        let mut world = Self::empty(name);
+        let folder = world.root.join("s3");
+        fs::create_dir_all(folder.join("bucket")).unwrap();
+        let folder_itself = folder.join("bucket/repository");
+        copy_tree(&tiny_fixture(), &folder_itself);
+        let key = world.root.join("key");
+        world.repository = Some(folder_itself.to_string_lossy().into_owned());
+        world.run(hosts[0], &["repo", "key", "export", "-o", key.to_str().unwrap()]).ok();
+        fs::remove_file(folder_itself.join("key")).unwrap();
+        let server = S3Server::start(&folder, &["bucket"], "127.0.0.1:0").unwrap();
+        let environment = [
+            ("AWS_ENDPOINT_URL", server.endpoint()),
+            ("AWS_ACCESS_KEY_ID", s3_server::ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", s3_server::SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+        ];
+        let environment: Vec<(&str, &str)> =
+            environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        world = world.at("s3://bucket/repository", &environment);
+        for host in hosts {
+            world.run(host, &["repo", "key", "import", key.to_str().unwrap()]).ok();
+        }
+        (world, server)
     }
 
     pub fn root(&self) -> &Path {

@@ -72,6 +72,50 @@ pub struct Machine {
     pub memory_bytes: u64,
 }
 
+/// How a start begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// From its disks.
+    Booted,
+    /// From its memory.
+    Continued,
+}
+
+impl How {
+    /// The word in `run --json` and in the names of traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Booted => "booted",
+            Self::Continued => "continued",
+        }
+    }
+}
+
+/// What starts of an instance touched: chunks of [`volume::Trace`], for each kind of start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traces {
+    pub booted: Option<ChunkId>,
+    pub continued: Option<ChunkId>,
+}
+
+impl Traces {
+    /// For one kind of start.
+    pub fn of(self, how: How) -> Option<ChunkId> {
+        match how {
+            How::Booted => self.booted,
+            How::Continued => self.continued,
+        }
+    }
+
+    /// With another one for one kind of start.
+    pub fn with(self, how: How, id: ChunkId) -> Self {
+        match how {
+            How::Booted => Self { booted: Some(id), ..self },
+            How::Continued => Self { continued: Some(id), ..self },
+        }
+    }
+}
+
 /// All volumes of an instance sealed at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -90,6 +134,7 @@ pub struct Checkpoint {
     pub dirty_bytes: u64,
     /// Bytes that this added to the repository, as stored.
     pub stored_bytes: u64,
+    pub traces: Traces,
 }
 
 /// What a checkpoint was taken for.

@@ -7,7 +7,7 @@ use model::{ChunkId, InstanceState, Lease, ManifestId, Name};
 use serde::{Deserialize, Serialize};
 
 use super::hardware::{self, HardwareWire, ReadyWire, id};
-use super::{Blob, Checkpoint, Head, Machine, Memory, Version, Why};
+use super::{Blob, Checkpoint, Head, Machine, Memory, Traces, Version, Why};
 
 /// Why bytes are not the record they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +104,10 @@ struct CheckpointWire {
     disks: Vec<String>,
     dirty_bytes: u64,
     stored_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace_booted: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace_continued: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -261,6 +265,8 @@ pub fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
         disks: checkpoint.disks.iter().map(ToString::to_string).collect(),
         dirty_bytes: checkpoint.dirty_bytes,
         stored_bytes: checkpoint.stored_bytes,
+        trace_booted: checkpoint.traces.booted.map(|id| id.to_string()),
+        trace_continued: checkpoint.traces.continued.map(|id| id.to_string()),
     })
 }
 
@@ -291,6 +297,10 @@ pub fn decode_checkpoint(body: &[u8]) -> Result<Checkpoint, RecordError> {
         disks: manifests("disks", &wire.disks)?,
         dirty_bytes: wire.dirty_bytes,
         stored_bytes: wire.stored_bytes,
+        traces: Traces {
+            booted: wire.trace_booted.map(|text| id("trace_booted", &text)).transpose()?,
+            continued: wire.trace_continued.map(|text| id("trace_continued", &text)).transpose()?,
+        },
     })
 }
 

@@ -64,6 +64,7 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
     let cache = Arc::new(Cache::open(&host.folder("cache")?, host.cache_bytes_max())?);
     let fetcher = Arc::new(Fetcher::new(cache, store.source(), 2));
     let base = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
+    let traces = base.as_ref().map(|checkpoint| checkpoint.traces).unwrap_or_default();
     let manifests = base.map_or_else(|| version.disks.clone(), |checkpoint| checkpoint.disks);
 
     let mut session = store.session()?;
@@ -103,6 +104,7 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
         disks,
         dirty_bytes,
         stored_bytes,
+        traces,
     })?;
     session.finish()?;
     store.add_branch(&head, id)?;

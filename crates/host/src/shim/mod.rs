@@ -6,6 +6,7 @@
 //! | [`claim`] | taking and giving back the lease |
 //! | [`start`] | lease, volumes, machine: each phase is consumed by the next, and cleans up after itself |
 //! | [`owner`] | the one thread that changes what the instance does, with the drawing of its states |
+//! | [`tracing`], [`scrubbing`] | what comes ahead of the guest, and in the background once it is ready |
 //! | [`running`], [`seal`] | checkpoint, suspend, stop: freeze, store, publish |
 //! | [`server`], [`shared`] | the socket, and what can be asked while the owner is busy |
 //! | [`leftovers`] | what a crashed shim left behind |
@@ -31,10 +32,12 @@ pub mod order;
 mod owner;
 mod ready;
 mod running;
+mod scrubbing;
 mod seal;
 mod server;
 mod shared;
 mod start;
+mod tracing;
 mod volumes;
 
 use std::ffi::OsString;
@@ -160,6 +163,8 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
 /// Unmounts, and removes what is no longer needed.
 fn finish(running: running::Running, end: End) -> Result<()> {
     running.guest.kill();
+    running.scrubbing.end();
+    running.tracing.end();
     let (local, mut instance) = (running.local, running.instance);
     running.volumes.close()?;
     match end {

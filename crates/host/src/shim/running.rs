@@ -9,7 +9,9 @@ use model::{Generation, InstanceState};
 use volume::Sealed;
 
 use super::guest::Guest;
+use super::scrubbing::Scrubbing;
 use super::seal::{self, Outcome, Plan};
+use super::tracing::Tracing;
 use super::volumes::Volumes;
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
@@ -34,6 +36,8 @@ pub struct Running {
     pub machine: Machine,
     pub volumes: Volumes,
     pub guest: Arc<Guest>,
+    pub tracing: Arc<Tracing>,
+    pub scrubbing: Arc<Scrubbing>,
     pub shared: Arc<super::shared::Shared>,
 }
 
@@ -52,6 +56,7 @@ impl Running {
     /// A point to come back to, while the guest runs on.
     pub fn checkpoint(&mut self, label: Option<String>, why: Why) -> Result<Outcome> {
         let began = ambient::now();
+        let _still = self.scrubbing.still();
         let was_running = self.shared.state() == "running";
         let frozen = self.freeze(was_running)?;
         let written = seal::write(&self.store, &self.plan(label, why, &frozen), began)?;
@@ -78,6 +83,7 @@ impl Running {
     /// To the repository; with `branch`, beside the instance's own line.
     pub fn suspend(&mut self, label: Option<String>, branch: bool) -> Result<Outcome> {
         let began = ambient::now();
+        let _still = self.scrubbing.still();
         let was_running = self.shared.state() == "running";
         let why = if branch { Why::Undo } else { Why::Suspend };
         let frozen = self.freeze(false)?;
@@ -164,6 +170,7 @@ impl Running {
     /// The guest is off: its disks become a checkpoint that boots.
     pub fn stop_sealed(&mut self) -> Result<String> {
         let began = ambient::now();
+        let _still = self.scrubbing.still();
         self.volumes.sync_disks()?;
         for disk in &self.volumes.disks {
             disk.freeze()?;
@@ -176,6 +183,7 @@ impl Running {
             taken_unix_ms: ambient::unix_ms(),
             pause_ms: 0.0,
             memory: None,
+            traces: self.tracing.for_checkpoint(),
             disks: self.volumes.disks.iter().map(|disk| &**disk).collect(),
         };
         let written = seal::write(&self.store, &plan, began)?;
@@ -233,6 +241,7 @@ impl Running {
             pause_ms: frozen.pause_ms,
             memory: Some((&self.volumes.ram, frozen.device_state.clone(), self.machine.clone())),
             disks: self.volumes.disks.iter().map(|disk| &**disk).collect(),
+            traces: self.tracing.for_checkpoint(),
         }
     }
 

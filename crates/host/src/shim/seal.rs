@@ -8,10 +8,10 @@
 
 use api::CheckpointPrint;
 use model::{CheckpointId, DiskRole, Generation, InstanceState, ManifestId, ResetPolicy};
-use volume::{Sealed, Volume};
+use volume::{Sealed, Trace, Volume};
 
 use crate::failure::Result;
-use crate::record::{Blob, Checkpoint, Head, Machine, Memory, Version, Why};
+use crate::record::{Blob, Checkpoint, Head, How, Machine, Memory, Traces, Version, Why};
 use crate::store::{Advance, Session, Store};
 
 /// What became of a checkpoint.
@@ -33,6 +33,8 @@ pub struct Plan<'a> {
     /// Memory and device state; none: the checkpoint boots.
     pub memory: Option<(&'a Volume, std::path::PathBuf, Machine)>,
     pub disks: Vec<&'a Volume>,
+    /// What is known of earlier starts, and what has just been learned.
+    pub traces: (Traces, Option<(How, Trace)>),
 }
 
 /// A checkpoint whose content is durable, but that nothing names yet.
@@ -60,6 +62,10 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         disks.push(kept(plan, index, disk.manifest));
         sealed.push(disk);
     }
+    let traces = match &plan.traces {
+        (known, Some((how, trace))) => known.with(*how, session.put_trace(trace)?),
+        (known, None) => *known,
+    };
     let stored_bytes = session.stored_bytes()?;
     let dirty_bytes = sealed.iter().map(|s| s.dirty_bytes).sum();
     let checkpoint = Checkpoint {
@@ -73,6 +79,7 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         disks,
         dirty_bytes,
         stored_bytes,
+        traces,
     };
     let id = session.put_checkpoint(&checkpoint)?;
     let stored = session.finish()?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use api::{PortPrint, StartReport, Status, VolumePrint};
+use api::{PortPrint, ScrubPrint, StartReport, Status, TracePrint, VolumePrint};
 
 use crate::failure::{Failure, Result};
 
@@ -20,6 +20,12 @@ pub struct Shared {
 /// A function that reads the volumes' counters.
 pub type VolumeReader = Arc<dyn Fn() -> Vec<VolumePrint> + Send + Sync>;
 
+/// A function that says how far the scrub is.
+pub type ScrubReader = Arc<dyn Fn() -> ScrubPrint + Send + Sync>;
+
+/// A function that says how well the trace fits.
+pub type TraceReader = Arc<dyn Fn() -> TracePrint + Send + Sync>;
+
 struct Inner {
     state: &'static str,
     accel: String,
@@ -29,6 +35,8 @@ struct Inner {
     /// By volume and page.
     stalls: BTreeMap<(String, u64), Failure>,
     volumes: Option<VolumeReader>,
+    scrub: Option<ScrubReader>,
+    trace: Option<TraceReader>,
     started: Option<StartReport>,
     ready: Option<Result<StartReport>>,
     /// Somebody has been told how the start went.
@@ -46,6 +54,8 @@ impl Default for Shared {
                 generation: 0,
                 stalls: BTreeMap::new(),
                 volumes: None,
+                scrub: None,
+                trace: None,
                 started: None,
                 ready: None,
                 told: false,
@@ -72,6 +82,16 @@ impl Shared {
     /// The volumes are open.
     pub fn set_volumes(&self, volumes: VolumeReader) {
         self.lock().volumes = Some(volumes);
+    }
+
+    /// There is a scrub, or it is known that there is none.
+    pub fn set_scrub(&self, scrub: ScrubReader) {
+        self.lock().scrub = Some(scrub);
+    }
+
+    /// What is touched is recorded.
+    pub fn set_trace(&self, trace: TraceReader) {
+        self.lock().trace = Some(trace);
     }
 
     /// What the guest does now.
@@ -182,7 +202,7 @@ impl Shared {
 
     /// Everything, for `Status`.
     pub fn status(&self) -> Status {
-        let (status, volumes) = {
+        let (status, volumes, scrub, trace) = {
             let inner = self.lock();
             let stalled = inner.stalls.values().next().map(|why| format!("it waits: {why}"));
             let state =
@@ -194,12 +214,19 @@ impl Shared {
                 accel: inner.accel.clone(),
                 ports: inner.ports.clone(),
                 volumes: Vec::new(),
+                scrub: None,
+                trace: None,
                 stalled,
                 generation: inner.generation,
             };
-            (status, inner.volumes.clone())
+            (status, inner.volumes.clone(), inner.scrub.clone(), inner.trace.clone())
         };
         // The counters are read without the lock: a volume may be busy.
-        Status { volumes: volumes.map_or_else(Vec::new, |read| read()), ..status }
+        Status {
+            volumes: volumes.map_or_else(Vec::new, |read| read()),
+            scrub: scrub.map(|read| read()),
+            trace: trace.map(|read| read()),
+            ..status
+        }
     }
 }

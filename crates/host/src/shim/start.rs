@@ -24,15 +24,17 @@ use super::guest::Guest;
 use super::order::{Order, Start};
 use super::ready::ReadyCheck;
 use super::running::Running;
+use super::scrubbing::Scrubbing;
 use super::server::{Door, Message};
 use super::shared::Shared;
+use super::tracing::Tracing;
 use super::volumes::{self, Origin, Volumes};
 use super::{identity, leftovers};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
 use crate::ports;
-use crate::record::{Blob, Machine};
+use crate::record::{Blob, How, Machine};
 use crate::store::Store;
 
 /// Threads that fetch from the repository for one instance.
@@ -104,27 +106,38 @@ fn with_claim(
     prepare_run(local, owner)?;
     let cache = Arc::new(Cache::open(&host.folder("cache")?, host.cache_bytes_max())?);
     let fetcher = Arc::new(Fetcher::new(cache, store.source(), FETCH_THREADS));
-    let files = BootFiles::prepare(host, local, &fetcher, claim)?;
     let volumes = open_volumes(local, claim, crashed, &memory, &fetcher, owner, door)?;
-    let reader: Vec<_> = volumes.all().cloned().collect();
+    let how = if memory.is_some() { How::Continued } else { How::Booted };
+    let all: Vec<_> = volumes.all().cloned().collect();
+    let (tracing, settled) = Tracing::start(store, claim, how, &all, &fetcher, &door.shared);
+    let reader = all.clone();
     door.shared.set_volumes(Arc::new(move || reader.iter().map(|v| volumes::print(v)).collect()));
 
     let mut guest_ports = ports::read(&order.ports);
     let ready_port = add_ready_port(&claim.version.ready, &mut guest_ports)?;
-    let started = start_guest(local, claim, &memory, accel, owner, &files, &volumes, &guest_ports)
-        .and_then(|guest| {
-            let loaded = load(&guest, local, &fetcher, memory.as_ref().map(|m| &m.device_state));
-            match loaded.and_then(|()| guest.unpause()) {
-                Ok(()) => Ok(guest),
-                Err(failure) => {
-                    guest.kill();
-                    Err(failure)
-                }
+    let start = || {
+        let files = BootFiles::prepare(host, local, &fetcher, claim)?;
+        start_guest(local, claim, &memory, accel, owner, &files, &volumes, &guest_ports)
+            .map(|guest| (guest, files.console_offset))
+    };
+    let started = std::thread::scope(|scope| {
+        scope.spawn(|| tracing.place(&volumes));
+        start()
+    });
+    let started = started.and_then(|(guest, console_offset)| {
+        let loaded = load(&guest, local, &fetcher, memory.as_ref().map(|m| &m.device_state));
+        match loaded.and_then(|()| guest.unpause()) {
+            Ok(()) => Ok((guest, console_offset)),
+            Err(failure) => {
+                guest.kill();
+                Err(failure)
             }
-        });
+        }
+    });
     let (guest, console_offset) = match started {
-        Ok(guest) => (guest, files.console_offset),
+        Ok(started) => started,
         Err(failure) => {
+            tracing.end();
             let failure = with_stall(failure, &door.shared);
             let _ = volumes.close();
             if !crashed {
@@ -143,7 +156,6 @@ fn with_claim(
         eprintln!("went on from the disks that a crash left: as after a power cut");
     }
 
-    let how = if memory.is_some() { "continued" } else { "booted" };
     let report = StartReport {
         started_ms,
         ready_ms: 0,
@@ -151,7 +163,7 @@ fn with_claim(
         reused_bytes: 0,
         accel: accel.as_str().to_owned(),
         ports: order.ports.clone(),
-        how: how.to_owned(),
+        how: how.as_str().to_owned(),
     };
     door.shared.set_started(report.clone());
     let fresh = claim.head.fresh.then(|| (claim.head.name.clone(), claim.head.macs.clone()));
@@ -174,7 +186,11 @@ fn with_claim(
         began,
     });
 
+    let scrubbing = Scrubbing::start(host, store, all, settled, &door.shared);
+
     Ok(Running {
+        tracing,
+        scrubbing,
         store: store.clone(),
         local: local.clone(),
         instance,

@@ -137,6 +137,14 @@ impl Volumes {
         }
     }
 
+    /// Puts bytes of a volume into the kernel's cache, before QEMU has opened its file; `false` when
+    /// that was not possible any more.
+    pub fn place(&self, volume: &Volume, offset: u64, bytes: &[u8]) -> bool {
+        let is_ram = volume.name() == self.ram.name();
+        let export = if is_ram { Some(&self.ram_export) } else { self.disk_export.as_ref() };
+        export.is_some_and(|export| export.store(volume.name(), offset, bytes).unwrap_or(false))
+    }
+
     /// Memory first, then the disks.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Volume>> {
         std::iter::once(&self.ram).chain(&self.disks)
@@ -203,6 +211,7 @@ pub fn print(volume: &Volume) -> VolumePrint {
         manifest: volume.base().map(|id| id.to_string()),
         size_bytes: volume.size_bytes(),
         dirty_bytes: Some((stats.active.data_pages + stats.frozen.data_pages) * page),
+        freed_bytes: Some((stats.active.zero_pages + stats.frozen.zero_pages) * page),
         fetched_bytes: Some(stats.fetched_bytes),
         cached_bytes: Some(stats.cache_hits * page),
     }

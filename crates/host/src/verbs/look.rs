@@ -150,6 +150,8 @@ impl Host {
             cpu_model: vmm::BASELINE_CPU.to_owned(),
             mac: head.macs.iter().map(|mac| network::Mac(*mac).to_string()).collect(),
             volumes,
+            scrub: status.as_ref().and_then(|status| status.scrub.clone()),
+            trace: status.and_then(|status| status.trace),
             vnc: (runs && version.hardware.display.is_some())
                 .then(|| format!("unix:{}", local_dir.run().join(vmm::VNC_SOCKET).display())),
             directory: local.map(|_| local_dir.path().display().to_string()),
@@ -196,6 +198,7 @@ fn volumes_at_rest(store: &Store, head: &Head, version: &Version) -> Result<Vec<
         manifest: manifest.map(|id| id.to_string()),
         size_bytes,
         dirty_bytes: None,
+        freed_bytes: None,
         fetched_bytes: None,
         cached_bytes: None,
     };

@@ -4,6 +4,7 @@
 
 mod ask;
 mod build;
+mod config;
 mod doctor;
 mod export;
 mod files;
@@ -102,6 +103,7 @@ fn volume_print(name: &str, manifest: Option<ManifestId>, size_bytes: u64) -> Vo
         manifest: manifest.map(|id| id.to_string()),
         size_bytes,
         dirty_bytes: None,
+        freed_bytes: None,
         fetched_bytes: None,
         cached_bytes: None,
     }

@@ -25,6 +25,8 @@ const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 const OPEN_MAX: usize = 256;
 /// A segment's time of use is not renewed more often than this.
 const TOUCH_EVERY_MS: u64 = 10_000;
+/// What was of use within a week is in use: [`Segments::room`].
+const IN_USE_SECONDS: i64 = 7 * 24 * 3600;
 
 /// Pages are appended apart from all else, so that each lies on a page boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,16 +159,7 @@ impl Segments {
     /// Removes the segments that were not of use for longest, until there is room for `bytes` and
     /// one more segment.
     fn make_room(&self, bytes: u64) {
-        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
-        let mut found = Vec::new();
-        for entry in entries.flatten() {
-            if let Some(number) = entry.file_name().to_str().and_then(number_of)
-                && let Ok(metadata) = entry.metadata()
-            {
-                let used = (metadata.mtime(), metadata.mtime_nsec());
-                found.push((used, number, metadata.blocks() * 512));
-            }
-        }
+        let mut found = self.list();
         let mut total: u64 = found.iter().map(|(_, _, bytes)| bytes).sum();
         let room = self.bytes_max.saturating_sub(bytes + self.segment_bytes);
         found.sort_unstable();
@@ -183,6 +176,34 @@ impl Segments {
             let _ = std::fs::remove_file(path);
             exclusive(&self.open).remove(&number);
         }
+    }
+
+    /// All segments of the directory: when each was last of use (Unix seconds, nanoseconds), its
+    /// number, and the bytes that it takes.
+    fn list(&self) -> Vec<((i64, i64), u64, u64)> {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
+        let mut found = Vec::new();
+        for entry in entries.flatten() {
+            if let Some(number) = entry.file_name().to_str().and_then(number_of)
+                && let Ok(metadata) = entry.metadata()
+            {
+                let used = (metadata.mtime(), metadata.mtime_nsec());
+                found.push((used, number, metadata.blocks() * 512));
+            }
+        }
+        found
+    }
+
+    /// Bytes that can be added before a segment has to go that is in use.
+    pub fn room(&self) -> u64 {
+        let since = (ambient::unix_ms() / 1000) as i64 - IN_USE_SECONDS;
+        let in_use: u64 = self
+            .list()
+            .into_iter()
+            .filter(|((used, _), ..)| *used >= since)
+            .map(|(_, _, bytes)| bytes)
+            .sum();
+        self.bytes_max.saturating_sub(in_use + self.segment_bytes)
     }
 
     fn segment(&self, number: u64) -> Option<Arc<Segment>> {

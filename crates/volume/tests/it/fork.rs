@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chunk::Memory;
-use volume::{Scrub, VolumeError};
+use volume::{Cancel, Recorder, Scrub, VolumeError, prefetch};
 
 use crate::support::{Host, MemDisk, PAGE, page, read, seal};
 
@@ -140,15 +140,26 @@ fn scrubbing_makes_everything_local() {
     let (parent, bytes) = base(&store);
     let host = Host::new(store.clone());
     let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
+    // What was written over is wanted by nobody.
+    volume.write_at(6 * P, &page(7000)).unwrap();
+    volume.discard(9 * P, P).unwrap();
     let scrub = Scrub::default();
     let progress = volume.scrub(&scrub).unwrap();
-    assert_eq!((progress.seen_pages, progress.fetched_pages, progress.failed_pages), (200, 200, 0));
+    assert_eq!(
+        (progress.passed_pages, progress.fetched_pages, progress.failed_pages, progress.full),
+        (PAGES, 198, 0, false)
+    );
     let before = store.fetches();
     assert!(volume.is_local(0, PAGES * P));
-    assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
+    let mut expected = bytes;
+    expected[6 * PAGE..7 * PAGE].copy_from_slice(&page(7000));
+    expected[9 * PAGE..10 * PAGE].fill(0);
+    assert!(read(&volume, 0, expected.len()).unwrap() == expected);
     assert_eq!(store.fetches(), before);
-    assert_eq!(volume.scrub(&Scrub::default()).unwrap().fetched_pages, 0);
+    scrub.begin();
+    assert_eq!(volume.scrub(&scrub).unwrap().fetched_pages, 0);
     scrub.cancel();
+    assert!(!scrub.rest(std::time::Duration::from_secs(3600)));
     assert!(matches!(volume.scrub(&scrub), Err(VolumeError::Cancelled { .. })));
 }
 
@@ -163,6 +174,32 @@ fn a_scrub_goes_past_what_is_missing_and_says_so() {
     let error = volume.scrub(&scrub).unwrap_err();
     assert_eq!(error.page(), Some(33));
     assert_eq!((scrub.progress().fetched_pages, scrub.progress().failed_pages), (199, 1));
+}
+
+#[test]
+fn a_scrub_pushes_nothing_out_that_is_in_use() {
+    let store = Arc::new(Memory::new());
+    let (parent, bytes) = base(&store);
+    // 200 pages are wanted, and there is room for not quite as many.
+    let host = Host::with_cache(store.clone(), 1 << 20);
+    let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
+    let hot: Vec<u64> = (190..200).map(|n| 3 * n).collect();
+    hot.iter().for_each(|&n| assert!(read(&volume, n * P, PAGE).unwrap() == page(n)));
+    let scrub = Scrub::default();
+    let progress = volume.scrub(&scrub).unwrap();
+    assert!(progress.full, "{progress:?}");
+    assert!((1..180).contains(&progress.fetched_pages), "{progress:?}");
+    assert!(progress.passed_pages < PAGES, "{progress:?}");
+    let before = store.fetches();
+    hot.iter().for_each(|&n| assert!(read(&volume, n * P, PAGE).unwrap() == page(n)));
+    assert_eq!(store.fetches(), before, "what was in use is still there");
+    assert!(read(&volume, 0, bytes.len()).unwrap() == bytes);
+    // What nobody has used for long may go.
+    for entry in std::fs::read_dir(host.dir.path()).unwrap() {
+        let file = std::fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000)).unwrap();
+    }
+    assert!(host.fetcher.cache().room() > 900 << 10);
 }
 
 #[test]
@@ -198,20 +235,27 @@ fn a_trace_is_what_was_touched_in_order() {
     let (parent, _) = base(&store);
     let host = Host::new(store.clone());
     let volume = host.create(&MemDisk::new(), Some(parent), PAGES);
-    volume.start_trace();
+    let recorder = Arc::new(Recorder::new(vec!["t/disk".to_owned()]));
+    volume.record(&recorder, 0);
     for n in [90, 3, 90, 4, 5, 6] {
         read(&volume, n * P, PAGE).unwrap();
     }
-    let trace = volume.take_trace();
-    assert_eq!(trace, [90, 3, 6], "holes need no prefetch");
+    // What is placed counts as touched, once.
+    recorder.place(0, 18..19);
+    read(&volume, 18 * P, PAGE).unwrap();
+    assert_eq!((recorder.stats().recorded, recorder.stats().placed), (4, 1));
+    // A part of a page needs the rest of it, a whole one does not.
+    volume.write_at(9 * P + 5, b"part").unwrap();
+    volume.write_at(12 * P, &page(12)).unwrap();
+    let trace = recorder.trace();
+    let touched: Vec<u64> = trace.runs().iter().map(|run| run.first).collect();
+    assert_eq!(touched, [90, 3, 6, 18, 9], "holes need no prefetch");
     let other = Host::new(store.clone());
-    let volume = other.create(&MemDisk::new(), Some(parent), PAGES);
-    trace.iter().for_each(|&page| volume.prefetch(page, 1));
-    let deadline = ambient::now() + std::time::Duration::from_secs(10);
-    while !trace.iter().all(|&page| volume.is_local(page * P, P)) {
-        assert!(ambient::now() < deadline);
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let volumes = [Arc::new(other.create(&MemDisk::new(), Some(parent), PAGES))];
+    let nobody = Recorder::new(Vec::new());
+    prefetch(&trace, &volumes, &nobody, &Cancel::default());
+    assert!(touched.iter().all(|&page| volumes[0].is_local(page * P, P)));
+    assert!(!volumes[0].is_local(12 * P, P));
 }
 
 #[test]

@@ -9,3 +9,4 @@ mod full;
 mod model;
 mod sources;
 mod support;
+mod trace;

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::time::Duration;
 
-use chunk::{ChunkId, ChunkSource, FetchError, Memory, Urgency, Verified};
-use volume::{Cancel, Stall, StallObserver, Volume, VolumeError};
+use chunk::{ChunkId, ChunkSource, FetchError, Memory, Place, Urgency, Verified};
+use volume::{
+    Cancel, Recorder, Scrub, Stall, StallObserver, Trace, TraceStats, Volume, VolumeError, prefetch,
+};
 
 use crate::support::{Host, MemDisk, PAGE, offline, options, page, read, seal};
 
@@ -22,6 +24,10 @@ struct Moody {
     neighbours: Mutex<Vec<ChunkId>>,
     /// Whether it says so beforehand.
     tells: AtomicBool,
+    /// Whether it knows that pages lie side by side, and which it was asked for at once.
+    places: AtomicBool,
+    asked_near: Mutex<Vec<Vec<ChunkId>>>,
+    withheld: Mutex<Vec<ChunkId>>,
     at_once: AtomicUsize,
     at_once_max: AtomicUsize,
 }
@@ -45,6 +51,9 @@ impl Moody {
             asked: Mutex::default(),
             neighbours: Mutex::default(),
             tells: AtomicBool::new(false),
+            places: AtomicBool::new(false),
+            asked_near: Mutex::default(),
+            withheld: Mutex::default(),
             at_once: AtomicUsize::new(0),
             at_once_max: AtomicUsize::new(0),
         })
@@ -93,7 +102,30 @@ impl ChunkSource for Moody {
         }
     }
 
+    fn place(&self, id: &ChunkId) -> Option<Place> {
+        let at = (0..PAGES).find(|n| *id == chunk::id_of(&page(*n)))?;
+        let known = self.places.load(Ordering::SeqCst);
+        known.then_some(Place { object: 1, offset: at * P, bytes: PAGE as u32 })
+    }
+
+    fn fetch_near(&self, ids: &[ChunkId], urgency: Urgency) -> Vec<Verified> {
+        assert_eq!(urgency, Urgency::Background);
+        self.asked_near.lock().unwrap().push(ids.to_vec());
+        let mood = self.changed.wait_while(self.mood.lock().unwrap(), |mood| *mood == Mood::Held);
+        match *mood.unwrap() {
+            Mood::Panics => panic!("a bug in a source (a test)"),
+            Mood::Well => {}
+            _ => return Vec::new(),
+        }
+        let withheld = self.withheld.lock().unwrap();
+        let here = ids.iter().filter(|id| !withheld.contains(id));
+        here.filter_map(|id| self.store.fetch(id, urgency).ok()).flatten().collect()
+    }
+
     fn together(&self, id: &ChunkId) -> Option<u64> {
+        if let Some(place) = self.place(id) {
+            return Some(place.offset);
+        }
         // Sometimes wrong: then nothing is lost but time.
         let expected = self.tells.load(Ordering::SeqCst);
         (expected && (0..25).any(|n| *id == chunk::id_of(&page(n)))).then_some(1)
@@ -113,6 +145,45 @@ fn on_moody() -> (Arc<Moody>, Host, Volume) {
     read(&volume, 63 * P, PAGE).unwrap();
     moody.asked.lock().unwrap().clear();
     (moody, host, volume)
+}
+
+#[test]
+fn a_scrub_waits_for_guests_and_ends_when_the_source_is_away() {
+    let (moody, _host, volume) = on_moody();
+    let volume = Arc::new(volume);
+    // A guest waits for a page: the scrub asks for nothing.
+    moody.be(Mood::Held);
+    let scrub = Arc::new(Scrub::default());
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read(&volume, 7 * P, PAGE).unwrap());
+        moody.wait_for_asks(1);
+        let scrubbing = scope.spawn(|| volume.scrub(&scrub));
+        // Longer than it takes to look for who waits.
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(moody.asked().len(), 1, "urgent before background");
+        moody.be(Mood::Well);
+        assert!(reader.join().unwrap() == page(7));
+        assert_eq!(scrubbing.join().unwrap().unwrap().fetched_pages, PAGES - 2);
+    });
+    assert!(volume.is_local(0, PAGES * P));
+    // With nobody there it does not ask for page after page.
+    let (moody, _host, volume) = on_moody();
+    moody.be(Mood::Away);
+    let scrub = Scrub::default();
+    assert!(volume.scrub(&scrub).unwrap_err().is_passing());
+    assert!(scrub.progress().passed_pages < PAGES);
+    // A paused one asks for nothing, and can be cancelled.
+    moody.be(Mood::Well);
+    scrub.pause();
+    let before = moody.asked().len();
+    std::thread::scope(|scope| {
+        let scrubbing = scope.spawn(|| volume.scrub(&scrub));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(moody.asked().len() == before && !scrubbing.is_finished());
+        scrub.cancel();
+        assert!(matches!(scrubbing.join().unwrap(), Err(VolumeError::Cancelled { .. })));
+    });
+    assert_eq!(moody.asked().len(), before);
 }
 
 #[test]
@@ -187,14 +258,14 @@ fn neighbours_answer_those_who_wait_for_them() {
 
 #[test]
 fn what_comes_together_is_asked_for_once() {
-    let (moody, _host, volume) = on_moody();
+    let (moody, host, volume) = on_moody();
     *moody.neighbours.lock().unwrap() = (0..20).map(|n| chunk::id_of(&page(n))).collect();
     moody.tells.store(true, Ordering::SeqCst);
     let bytes = read(&volume, 0, 20 * PAGE).unwrap();
     assert!(bytes == (0..20).flat_map(page).collect::<Vec<u8>>());
     assert_eq!(moody.asked().len(), 1);
     // What did not come along after all is asked for.
-    volume.prefetch(20, 2);
+    host.fetcher.prefetch((20..22).map(|n| chunk::id_of(&page(n))));
     let bytes = read(&volume, 20 * P, 10 * PAGE).unwrap();
     assert!(bytes == (20..30).flat_map(page).collect::<Vec<u8>>());
     // An error ends only the flight that it belongs to.
@@ -222,7 +293,7 @@ fn the_pages_of_one_read_are_fetched_at_once() {
 fn urgent_goes_before_background() {
     let (moody, host, volume) = on_moody();
     moody.be(Mood::Held);
-    volume.prefetch(0, 40);
+    host.fetcher.prefetch((0..40).map(|n| chunk::id_of(&page(n))));
     moody.wait_for_asks(2);
     std::thread::scope(|scope| {
         // One worker is left for it, however much waits in the background.
@@ -428,4 +499,145 @@ fn a_cache_that_cannot_be_written_fails_no_read() {
     volume.write_at(3, b"part").unwrap();
     assert_eq!(seal(&volume, &moody.store).dirty_bytes, P);
     assert_eq!(read(&volume, 3, 4).unwrap(), b"part");
+}
+
+/// A volume whose source knows what lies side by side, and what records its touches.
+fn on_placed() -> (Arc<Moody>, Host, [Arc<Volume>; 1], Arc<Recorder>) {
+    let (moody, host, volume) = on_moody();
+    moody.places.store(true, Ordering::SeqCst);
+    let recorder = Arc::new(Recorder::new(vec![volume.name().to_owned()]));
+    volume.record(&recorder, 0);
+    (moody, host, [Arc::new(volume)], recorder)
+}
+
+fn trace(pages: &[u64]) -> Trace {
+    Trace::of(vec!["t/disk".to_owned()], pages.iter().map(|&page| (0, page)))
+}
+
+fn ids(pages: impl IntoIterator<Item = u64>) -> Vec<ChunkId> {
+    pages.into_iter().map(|n| chunk::id_of(&page(n))).collect()
+}
+
+#[test]
+fn a_prefetch_brings_a_trace_in_few_requests_in_its_order() {
+    let (moody, _host, volumes, recorder) = on_placed();
+    let [volume] = &volumes;
+    // Written over, here already, unknown to the volume: nothing of that is asked for.
+    volume.write_at(22 * P, &page(7)).unwrap();
+    let wanted = trace(&[20, 28, 21, 22, 23, 29, 63, 15, 500]);
+    prefetch(&wanted, &volumes, &recorder, &Cancel::default());
+    assert_eq!(moody.asked(), [], "nothing was asked for alone");
+    assert_eq!(*moody.asked_near.lock().unwrap(), [ids([15, 20, 21, 23, 28, 29])]);
+    for n in [20, 21, 23, 28, 29, 63, 15] {
+        assert!(read(volume, n * P, PAGE).unwrap() == page(n));
+    }
+    // Who looks without touching leaves no trace; what is placed will not be seen when it is touched.
+    assert!(volume.peek_local(41 * P, &mut [0; PAGE]).is_ok_and(|local| !local));
+    assert!(volume.peek_local(20 * P, &mut [0; PAGE]).is_ok_and(|local| local));
+    read(volume, 5 * P, 2 * PAGE).unwrap();
+    read(volume, 5 * P, 3 * PAGE).unwrap();
+    let expected = TraceStats { recorded: 10, placed: 0, prefetched: 6, hits: 6, misses: 3 };
+    assert_eq!(recorder.stats(), expected);
+    assert_eq!(recorder.trace(), trace(&[20, 21, 23, 28, 29, 63, 15, 5, 6, 7]));
+    // Nothing is left to do, and what comes later does not count.
+    recorder.end();
+    prefetch(&recorder.trace(), &volumes, &recorder, &Cancel::default());
+    assert_eq!(moody.asked_near.lock().unwrap().len(), 1);
+    read(volume, 30 * P, PAGE).unwrap();
+    assert_eq!(recorder.stats(), expected);
+}
+
+#[test]
+fn a_prefetch_asks_alone_for_what_did_not_come_along() {
+    for mood in [Mood::Well, Mood::Panics] {
+        let (moody, _host, volumes, recorder) = on_placed();
+        moody.withheld.lock().unwrap().extend(ids([11]));
+        moody.store.remove(&ids([13])[0]);
+        moody.be(mood.clone());
+        prefetch(&trace(&[10, 11, 12, 13]), &volumes, &recorder, &Cancel::default());
+        let alone: Vec<ChunkId> = moody.asked().into_iter().map(|(id, _)| id).collect();
+        if mood == Mood::Well {
+            assert_eq!(alone, ids([11, 13]));
+            assert_eq!(recorder.stats().prefetched, 3);
+            assert!(volumes[0].is_local(10 * P, 3 * P));
+        } else {
+            assert_eq!(alone, ids([10, 11, 12, 13]));
+            assert_eq!(recorder.stats().prefetched, 0);
+        }
+        assert!(read(&volumes[0], 13 * P, PAGE).is_err());
+    }
+}
+
+#[test]
+fn who_touches_what_a_prefetch_is_bringing_waits_for_it_and_others_do_not() {
+    let (moody, _host, volumes, recorder) = on_placed();
+    let [volume] = &volumes;
+    moody.be(Mood::Held);
+    let cancel = Cancel::default();
+    std::thread::scope(|scope| {
+        let prefetching =
+            scope.spawn(|| prefetch(&trace(&[10, 11, 12]), &volumes, &recorder, &cancel));
+        eventually(|| !moody.asked_near.lock().unwrap().is_empty());
+        let touching = scope.spawn(|| read(volume, 11 * P, PAGE).unwrap());
+        let other = scope.spawn(|| read(volume, 50 * P, PAGE).unwrap());
+        // The other one's request goes out while the prefetch is held.
+        moody.wait_for_asks(1);
+        eventually(|| recorder.stats().misses == 2);
+        assert!(!touching.is_finished());
+        moody.be(Mood::Well);
+        assert!(touching.join().unwrap() == page(11) && other.join().unwrap() == page(50));
+        prefetching.join().unwrap();
+    });
+    assert_eq!(moody.asked(), [(ids([50])[0], Urgency::Urgent)]);
+    let expected = TraceStats { recorded: 2, placed: 0, prefetched: 3, hits: 0, misses: 2 };
+    assert_eq!(recorder.stats(), expected, "it was asked for, but had not come");
+}
+
+#[test]
+fn a_page_that_is_waited_for_stays_urgent_when_its_request_comes_back_without_it() {
+    let (moody, _host, volumes, recorder) = on_placed();
+    let [volume] = &volumes;
+    moody.withheld.lock().unwrap().extend(ids([11]));
+    moody.be(Mood::Held);
+    std::thread::scope(|scope| {
+        let prefetching =
+            scope.spawn(|| prefetch(&trace(&[10, 11]), &volumes, &recorder, &Cancel::default()));
+        eventually(|| !moody.asked_near.lock().unwrap().is_empty());
+        let touching = scope.spawn(|| read(volume, 11 * P, PAGE).unwrap());
+        // Until it waits.
+        eventually(|| recorder.stats().misses == 1);
+        std::thread::sleep(Duration::from_millis(50));
+        moody.be(Mood::Well);
+        assert!(touching.join().unwrap() == page(11));
+        prefetching.join().unwrap();
+    });
+    assert_eq!(moody.asked(), [(ids([11])[0], Urgency::Urgent)]);
+}
+
+#[test]
+fn a_cancelled_prefetch_ends_and_asks_for_nothing_more() {
+    let (moody, _host, volumes, recorder) = on_placed();
+    moody.places.store(false, Ordering::SeqCst);
+    moody.be(Mood::Held);
+    let cancel = Cancel::default();
+    std::thread::scope(|scope| {
+        let all: Vec<u64> = (0..60).collect();
+        let wanted = trace(&all);
+        let (volumes, recorder, cancel) = (&volumes, &recorder, &cancel);
+        let prefetching = scope.spawn(move || prefetch(&wanted, volumes, recorder, cancel));
+        eventually(|| moody.asked_near.lock().unwrap().len() == 2);
+        cancel.cancel();
+        prefetching.join().unwrap();
+        moody.be(Mood::Well);
+    });
+    // The two that were on their way, and the one that waited for a worker.
+    assert!(moody.asked_near.lock().unwrap().len() <= 3);
+}
+
+fn eventually(holds: impl Fn() -> bool) {
+    let deadline = ambient::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(ambient::now() < deadline);
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

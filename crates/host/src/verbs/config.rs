@@ -1,0 +1,45 @@
+//! `config`: what this host is told for all its instances.
+
+use api::ConfigPrint;
+
+use crate::Host;
+use crate::failure::{Failure, Result};
+
+impl Host {
+    /// What this host was told.
+    pub fn config(&self) -> ConfigPrint {
+        ConfigPrint {
+            repository: self.dir.repository().map(str::to_owned),
+            sources: self.dir.sources().to_vec(),
+            cache_bytes_max: self.dir.cache_bytes_max(),
+            scrub: if self.dir.scrubs() { "on" } else { "off" }.to_owned(),
+        }
+    }
+
+    /// Sets one thing; instances that run now go on as they were started.
+    pub fn configure(&mut self, key: &str, value: &str) -> Result<ConfigPrint> {
+        let wrong = |expected: &str| {
+            let message = format!("{key} cannot be {value:?}");
+            Err(Failure::new("usage", message, format!("it is {expected}")))
+        };
+        match (key, value) {
+            ("scrub", "on" | "off") => self.dir.configure_scrub(value == "on")?,
+            ("scrub", _) => return wrong("`on` or `off`"),
+            ("cache-size", _) => match model::parse_bytes(value) {
+                Ok(bytes) if bytes >= CACHE_BYTES_MIN => self.dir.configure_cache(bytes)?,
+                _ => return wrong("a size like 8GiB, at least 16MiB"),
+            },
+            _ => {
+                return Err(Failure::new(
+                    "usage",
+                    format!("there is nothing called {key} to set"),
+                    "it is `scrub` or `cache-size`; for the rest see `collective repo use` and `repo source`",
+                ));
+            }
+        }
+        Ok(self.config())
+    }
+}
+
+/// A smaller cache would hold no instance's working set.
+const CACHE_BYTES_MIN: u64 = 16 << 20;
