@@ -3,7 +3,7 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use chunk::{ChunkSink, ChunkSource, Put, Urgency, id_of};
 use common::{again, assert_whole, init, page, publish, store, verify};
@@ -222,24 +222,28 @@ fn a_damaged_repository_is_not_collected() {
 fn race(objects: Arc<dyn Objects>, grace_ms: u64, advance: impl Fn() + Send + Sync + 'static) {
     let repository = init(&objects, grace_ms);
     let done = Arc::new(AtomicBool::new(false));
+    let removed = Arc::new(AtomicU64::new(0));
     let collector = {
         let (repository, done) = (again(&repository, &objects).unwrap(), Arc::clone(&done));
+        let removed = Arc::clone(&removed);
         std::thread::spawn(move || {
-            let mut removed = 0;
             while !done.load(Ordering::Relaxed) {
                 advance();
-                removed += repository.gc(options()).unwrap().removed_packs;
+                let stats = repository.gc(options()).unwrap();
+                removed.fetch_add(stats.removed_packs, Ordering::Relaxed);
             }
-            removed
         })
     };
     let writers: Vec<_> = (0..3u64)
         .map(|writer| {
             let (repository, objects) = (again(&repository, &objects).unwrap(), objects.clone());
+            let removed = Arc::clone(&removed);
             std::thread::spawn(move || {
                 let mut expected: Vec<(String, model::ManifestId, u64)> = Vec::new();
                 let (mut stale, mut published) = (0, 0);
-                for round in 0..40u64 {
+                // Until there was a race, however the machine shares its time among them.
+                let raced = || removed.load(Ordering::Relaxed) > 0;
+                for round in (0..4000u64).take_while(|round| *round < 40 || !raced()) {
                     let name = format!("w{writer}-{}", round % 5);
                     // Overlaps with what others store and drop.
                     let first = (round % 4) * 20 + writer * 10;
@@ -271,8 +275,8 @@ fn race(objects: Arc<dyn Objects>, grace_ms: u64, advance: impl Fn() + Send + Sy
         .collect();
     let expected: Vec<_> = writers.into_iter().flat_map(|w| w.join().unwrap()).collect();
     done.store(true, Ordering::Relaxed);
-    let removed = collector.join().unwrap();
-    assert!(removed > 0, "the collector did collect");
+    collector.join().unwrap();
+    assert!(removed.load(Ordering::Relaxed) > 0, "the collector did collect");
     let other = again(&repository, &objects).unwrap();
     for (name, id, first) in expected {
         assert!(other.refs().read("instance", &name).unwrap().is_some(), "{name}");
