@@ -224,8 +224,12 @@ mod tests {
                 disk[512 + 72..512 + 80].copy_from_slice(&2_u64.to_le_bytes());
                 disk[512 + 84..512 + 88].copy_from_slice(&128_u32.to_le_bytes());
             }
-            for part in parts(&disk).unwrap() {
-                prop_assert!(part.start + part.bytes <= disk.len() as u64);
+            match parts(&disk) {
+                Ok(parts) => {
+                    let end = disk.len() as u64;
+                    prop_assert!(parts.iter().all(|part| part.start + part.bytes <= end));
+                }
+                Err(error) => prop_assert!(matches!(error, FilesError::Damaged { .. }), "{error}"),
             }
         }
     }

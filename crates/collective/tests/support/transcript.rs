@@ -33,6 +33,12 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"\b\d+ of \d+\b", "[n] of [n]"),
     (r"\b\d+ (chunks|objects|packs)\b", "[n] $1"),
     (r"\bsince \d+ min\b", "since [n] min"),
+    (r"\btouched \d+ pages; \d+ lay ready, \d+ were", "touched [n] pages; [n] lay ready, [n] were"),
+    (
+        r"\bahead and \d+ of them in time; waited for \d+",
+        "ahead and [n] of them in time; waited for [n]",
+    ),
+    (r"(?m)^scrub  .*$", "scrub  [how far it is]"),
     (r"(?m)^(\S+  \S+  \S+  \S+  tcg)  \d+", "$1  [pid]"),
 ];
 
