@@ -18,7 +18,8 @@
 //!   guest.
 //!
 //! ext2, ext3 and ext4 are read (in the older two, a file with a hole of hundreds of blocks is an
-//! error: the library does not know it); of everything else only where it lies ([`Part`]) is told. The
+//! error: the library does not know it; and a journal without checksums that was in use is refused, as an
+//! ext4 has it for some seconds after it was first mounted); of everything else only where it lies ([`Part`]) is told. The
 //! library is `ext4-view`. Partition tables are read by our own code: of the libraries that do it,
 //! those that were looked at allocate what the table says, or bring a serializer with them.
 

@@ -72,7 +72,7 @@ impl FileSystem {
     /// Opens the file system on a part of a disk.
     pub fn open(disk: Arc<dyn Disk>, part: &Part) -> Result<Self> {
         if !is_ext(&*disk, part)? {
-            let detail = "ext2, ext3 and ext4 can be read".to_owned();
+            let detail = "it is neither ext2, ext3 nor ext4".to_owned();
             return Err(FilesError::Unknown { detail });
         }
         let (requests, queue) = sync_channel(REQUESTS_MAX);

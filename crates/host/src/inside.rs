@@ -59,6 +59,8 @@ struct Volume {
     view: Arc<View>,
     /// What could be read of its file systems when somebody first looked.
     systems: Mutex<Option<Arc<Systems>>>,
+    /// Why a file system on it cannot be read, if there is such a one.
+    unread: Mutex<Option<String>>,
 }
 
 /// The file systems of a disk, by the name of their part.
@@ -120,13 +122,13 @@ impl Inside {
             };
             return volume.find(path);
         }
-        let mut first = None;
+        let (mut first, mut unreadable) = (None, None);
         for volume in disks() {
             match volume.find(path) {
                 Ok(place) => return Ok(place),
                 // A disk that cannot be read must not look like one that lacks the file.
                 Err(failure) if failure.kind == "not_found" => drop(first.get_or_insert(failure)),
-                Err(failure) => first = Some(failure),
+                Err(failure) => unreadable = Some(failure),
             }
         }
         let below = path.trim_start_matches('/');
@@ -138,7 +140,7 @@ impl Inside {
                 return Ok(place);
             }
         }
-        Err(first.unwrap_or_else(|| {
+        Err(unreadable.or(first).unwrap_or_else(|| {
             Failure::new("not_found", "it has no disks", "`collective inspect NAME` shows it")
         }))
     }
@@ -166,7 +168,12 @@ impl Volume {
         fetcher: &Arc<Fetcher>,
     ) -> Result<Self> {
         let view = View::open(&format!("{instance}/{name}"), manifest, fetcher.clone())?;
-        Ok(Self { name: name.to_owned(), view: Arc::new(view), systems: Mutex::default() })
+        Ok(Self {
+            name: name.to_owned(),
+            view: Arc::new(view),
+            systems: Mutex::default(),
+            unread: Mutex::default(),
+        })
     }
 
     /// Its file systems; read once.
@@ -182,7 +189,10 @@ impl Volume {
                 match FileSystem::open(disk.clone(), &part) {
                     Ok(system) => found.push((Part::name(&part), Arc::new(system))),
                     // Another kind of file system: the disk as a whole can still be had.
-                    Err(FilesError::Unknown { .. }) => {}
+                    Err(FilesError::Unknown { detail }) => {
+                        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+                        unread.get_or_insert(detail);
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -195,7 +205,9 @@ impl Volume {
     fn find(&self, path: &str) -> Result<Place> {
         let failed = |error| failure(&self.name, error);
         let systems = self.systems().map_err(failed)?;
-        let mut last = FilesError::Unknown { detail: "ext2, ext3 and ext4 can be read".to_owned() };
+        let unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let detail = unread.unwrap_or_else(|| "it has none that is known".to_owned());
+        let mut last = FilesError::Unknown { detail };
         for (_, system) in systems.iter() {
             match system.follow(path.as_bytes()).and_then(|path| {
                 system.stat(&path)?;
@@ -216,9 +228,10 @@ pub fn failure(disk: &str, error: FilesError) -> Failure {
     let (kind, hint) = match &error {
         FilesError::NotFound { .. } => ("not_found", "`collective mount NAME DIR` lets you look"),
         FilesError::WrongKind { .. } => ("usage", "`collective mount NAME DIR` lets you look"),
-        FilesError::Unknown { .. } => {
-            ("not_found", "`collective mount NAME DIR` shows the whole disk as DISK.raw")
-        }
+        FilesError::Unknown { .. } => (
+            "format",
+            "`collective mount NAME DIR` shows the whole disk as DISK.raw; other programs may read it",
+        ),
         FilesError::Damaged { .. } => (
             "damaged",
             "the guest's own file system is damaged; an older checkpoint may be whole, or mount it and use fsck on a copy of DISK.raw",
