@@ -195,11 +195,12 @@ impl Volume {
             let part = &mut bytes[run.start * PAGE_BYTES..run.end * PAGE_BYTES];
             layers::read(layers.frozen.iter(), pages[run.start], part, &mut found[run])?;
         }
-        // What is frozen does not change, so there is none; but never bytes of another page.
-        for (page, _) in
-            bytes.chunks_exact_mut(PAGE_BYTES).zip(&found).filter(|(_, found)| !**found)
-        {
-            page.fill(0);
+        // What is frozen does not change, so there is none. But a buffer holds another page's bytes,
+        // and those must never be taken for this one's.
+        if let Some(at) = found.iter().position(|found| !found) {
+            let detail = "its overlay lists it and does not have it".to_owned();
+            let (volume, page) = (self.name.clone(), pages[at]);
+            return Err(VolumeError::DamagedPage { volume, page, detail });
         }
         // One lookup for pages under the same leaf.
         let mut ids = Vec::new();

@@ -66,11 +66,6 @@ impl View {
         Ok(())
     }
 
-    /// Which of the pages from `first` are not holes.
-    pub fn data(&self, first: u64, count: u64) -> Result<Vec<bool>> {
-        Ok(self.ids(first, count)?.iter().map(Option::is_some).collect())
-    }
-
     fn ids(&self, first: u64, count: u64) -> Result<Vec<Option<ChunkId>>> {
         let mut ids = Vec::new();
         let inside = count.min(self.manifest.pages().saturating_sub(first));

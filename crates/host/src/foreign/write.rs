@@ -67,27 +67,35 @@ impl Reader {
 
     /// Writes the pages of a batch, neighbours together.
     fn flush(&self, batch: &mut Batch, file: &File) -> Result<()> {
-        let ids: Vec<ChunkId> = batch.pages.iter().map(|(_, id)| *id).collect();
+        let wanted: Vec<(usize, ChunkId)> =
+            batch.pages.iter().map(|(_, id)| *id).enumerate().collect();
+        let mut bytes = vec![0; wanted.len() * PAGE_BYTES];
+        let missing = self.fetcher.cache().read_pages(&wanted, &mut bytes);
+        let ids: Vec<ChunkId> = missing.iter().map(|(_, id)| *id).collect();
         let chunks = self
             .fetcher
             .get_many(&ids, Urgency::Urgent, &Cancel::default())
             .ok_or_else(|| Failure::new("internal", "reading was cancelled", ""))?;
-        let mut run = Vec::new();
-        let mut start = 0;
-        for ((page, id), chunk) in batch.pages.drain(..).zip(chunks) {
+        for ((at, id), chunk) in missing.into_iter().zip(chunks) {
+            let page = batch.pages[at].0;
             let chunk =
                 chunk.map_err(|error| Failure::from(error).during(format!("page {page}")))?;
             if chunk.len() != PAGE_BYTES {
                 let detail = format!("chunk {} is no page", id.short());
                 return Err(Failure::new("damaged", detail, "`collective repo check` says more"));
             }
+            bytes[at * PAGE_BYTES..][..PAGE_BYTES].copy_from_slice(&chunk);
+        }
+        let mut run = Vec::new();
+        let mut start = 0;
+        for ((page, _), content) in batch.pages.drain(..).zip(bytes.chunks_exact(PAGE_BYTES)) {
             let at = page * PAGE_BYTES as u64;
             if start + run.len() as u64 != at {
                 file.write_all_at(&run, start)?;
                 run.clear();
                 start = at;
             }
-            run.extend_from_slice(&chunk);
+            run.extend_from_slice(content);
             batch.written += PAGE_BYTES as u64;
         }
         Ok(file.write_all_at(&run, start)?)

@@ -8,6 +8,7 @@ use api::{
 };
 use model::{CheckpointId, Generation, InstanceState, Name};
 
+use super::volume_print;
 use crate::failure::Result;
 use crate::local::LocalInstance;
 use crate::record::{Head, Version};
@@ -193,21 +194,12 @@ impl Host {
 }
 
 fn volumes_at_rest(store: &Store, head: &Head, version: &Version) -> Result<Vec<VolumePrint>> {
-    let row = |name: &str, manifest: Option<model::ManifestId>, size_bytes| VolumePrint {
-        name: name.to_owned(),
-        manifest: manifest.map(|id| id.to_string()),
-        size_bytes,
-        dirty_bytes: None,
-        freed_bytes: None,
-        fetched_bytes: None,
-        cached_bytes: None,
-    };
     let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
     let ram = checkpoint.as_ref().and_then(|c| c.memory.as_ref()).map(|memory| memory.ram);
-    let mut volumes = vec![row("ram", ram, version.hardware.memory_bytes)];
+    let mut volumes = vec![volume_print("ram", ram, version.hardware.memory_bytes)];
     let disks = checkpoint.map_or_else(|| version.disks.clone(), |c| c.disks);
     for (spec, manifest) in version.hardware.disks.iter().zip(disks) {
-        volumes.push(row(&spec.name, Some(manifest), spec.size_bytes));
+        volumes.push(volume_print(&spec.name, Some(manifest), spec.size_bytes));
     }
     Ok(volumes)
 }
