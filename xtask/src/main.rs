@@ -4,6 +4,7 @@
 //! **Invariant:** nothing here is part of the product; no crate depends on it.
 
 mod ci;
+mod fuzz;
 mod leaks;
 mod tidy;
 
@@ -12,7 +13,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask ci [--quick]         everything CI runs; --quick leaves out guests, docs, licences
-       cargo xtask tidy [--bless-new]   the rules of the house; --bless-new locks new golden files";
+       cargo xtask tidy [--bless-new]   the rules of the house; --bless-new locks new golden files
+       cargo xtask fuzz [--seconds N] [TARGET...]   every parser under a guided fuzzer, N seconds each (60)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -23,10 +25,14 @@ fn main() -> ExitCode {
         ["ci", "--quick"] => ci::run(root, ci::Extent::Quick),
         ["tidy"] => tidy::run(root, tidy::NewGolden::Refuse),
         ["tidy", "--bless-new"] => tidy::run(root, tidy::NewGolden::Lock),
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
+        ["fuzz", "--seconds", seconds, ref targets @ ..] => match seconds.parse() {
+            Ok(seconds) => fuzz::run(root, seconds, targets),
+            Err(_) => return usage(),
+        },
+        ["fuzz", ref targets @ ..] if targets.iter().all(|name| !name.starts_with('-')) => {
+            fuzz::run(root, 60, targets)
         }
+        _ => return usage(),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -36,4 +42,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
 }

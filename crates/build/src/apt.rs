@@ -237,6 +237,13 @@ pub fn forget_package_lists(tools_dir: &Path) -> Result<(), BuildError> {
     Ok(())
 }
 
+/// Reads a package's file name for [`crate::fuzz`].
+pub(crate) fn try_file_name(name: &str) {
+    if let Some(deb) = Deb::from_file(name) {
+        assert!(!deb.name.is_empty() && !deb.name.contains('/'));
+    }
+}
+
 /// All packages of a build, each once.
 #[derive(Debug, Default)]
 pub(crate) struct Used(BTreeMap<String, String>);

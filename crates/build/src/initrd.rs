@@ -127,7 +127,7 @@ fn add_program(
 }
 
 /// The paths in the dynamic loader's list: "name => PATH (address)" or "PATH (address)".
-fn libraries(listing: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn libraries(listing: &str) -> impl Iterator<Item = &str> {
     listing.lines().filter_map(|line| {
         let path = line.split_once("=>").map_or(line, |(_, path)| path).trim();
         path.starts_with('/').then(|| path.split(' ').next().unwrap_or(path))

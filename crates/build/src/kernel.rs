@@ -187,6 +187,16 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, BuildError> {
     Ok(bytes)
 }
 
+/// Unpacks for [`crate::fuzz`]: from a bzImage, and as a payload alone.
+pub(crate) fn try_unpack(bytes: &[u8]) {
+    for payload in [payload_of(bytes).ok(), Some(bytes)].into_iter().flatten() {
+        if let Ok(elf) = decompress(payload) {
+            assert!(elf.len() <= KERNEL_BYTES_MAX.max(payload.len()));
+            has_pvh_note(&elf);
+        }
+    }
+}
+
 /// The compressed kernel inside a bzImage.
 fn payload_of(image: &[u8]) -> Result<&[u8], BuildError> {
     let short = || bad("it is too short for a bzImage");

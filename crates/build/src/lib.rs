@@ -28,6 +28,8 @@ mod debian;
 mod document;
 mod error;
 mod ext4;
+#[doc(hidden)]
+pub mod fuzz;
 mod initrd;
 mod kernel;
 mod place;

@@ -26,7 +26,7 @@ pub(crate) struct Cut {
 /// Cuts a range that lies within a file of `size` bytes.
 pub(crate) fn cut(offset: u64, len: u64, size: u64) -> Cut {
     let end = offset + len;
-    let first = offset.next_multiple_of(PAGE).min(end);
+    let first = offset.checked_next_multiple_of(PAGE).map_or(end, |first| first.min(end));
     let last = if end == size { end } else { (end / PAGE * PAGE).max(first) };
     Cut { head: (offset, first - offset), pages: (first, last - first), tail: (last, end - last) }
 }

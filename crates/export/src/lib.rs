@@ -75,6 +75,8 @@ mod bounds;
 mod error;
 mod export;
 mod fdtable;
+#[doc(hidden)]
+pub mod fuzz;
 mod held;
 mod mount;
 mod options;

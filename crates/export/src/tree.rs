@@ -125,14 +125,14 @@ impl Drop for TreeMount {
 }
 
 /// The paths that the kernel knows, by number.
-struct Nodes {
+pub(crate) struct Nodes {
     paths: HashMap<u64, (Vec<u8>, u64)>,
     numbers: HashMap<Vec<u8>, u64>,
     next: u64,
 }
 
 impl Nodes {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = b"/".to_vec();
         Self {
             paths: HashMap::from([(ROOT, (root.clone(), 1))]),
@@ -141,12 +141,12 @@ impl Nodes {
         }
     }
 
-    fn path(&self, number: u64) -> Option<&[u8]> {
+    pub(crate) fn path(&self, number: u64) -> Option<&[u8]> {
         self.paths.get(&number).map(|(path, _)| path.as_slice())
     }
 
     /// The number of a path, which the kernel remembers once more.
-    fn remember(&mut self, path: Vec<u8>) -> u64 {
+    pub(crate) fn remember(&mut self, path: Vec<u8>) -> u64 {
         let number = *self.numbers.entry(path.clone()).or_insert_with(|| {
             self.next += 1;
             self.next - 1
@@ -156,7 +156,7 @@ impl Nodes {
     }
 
     /// The kernel forgets a number, so many times.
-    fn forget(&mut self, number: u64, times: u64) {
+    pub(crate) fn forget(&mut self, number: u64, times: u64) {
         if number == ROOT {
             return;
         }
@@ -247,7 +247,7 @@ fn errno(error: &io::Error) -> Errno {
     }
 }
 
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path == b"/" { [b"/", name].concat() } else { [path, b"/", name].concat() }
 }
 

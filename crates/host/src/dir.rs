@@ -32,7 +32,7 @@ pub struct HostDir {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct HostFile {
+pub(crate) struct HostFile {
     format: u32,
     id: String,
     name: String,

@@ -23,6 +23,8 @@ mod blob;
 pub mod dir;
 mod failure;
 mod foreign;
+#[doc(hidden)]
+pub mod fuzz;
 mod ingest;
 mod inside;
 pub mod local;

@@ -22,6 +22,8 @@
 mod check;
 mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod gc;
 #[cfg(test)]
 mod golden;

@@ -142,6 +142,18 @@ impl Qemu {
     }
 }
 
+impl<'a> Agent<'a> {
+    /// An agent behind a channel of its own, without QEMU: for [`crate::fuzz`].
+    pub(crate) fn of(channel: &'a Channel) -> Self {
+        Self { qemu: None, channel }
+    }
+}
+
+/// [`Channel::at`].
+pub(crate) fn channel_at(stream: std::os::unix::net::UnixStream, synchronized: bool) -> Channel {
+    Channel::at(stream, synchronized)
+}
+
 impl Agent<'_> {
     /// Whether it answers, within `timeout`.
     pub fn ping(&self, timeout: Duration) -> Result<(), AgentError> {

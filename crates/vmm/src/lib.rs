@@ -23,6 +23,8 @@ mod confined;
 mod console;
 mod descriptors;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod jail;
 mod launch;
 mod listener;

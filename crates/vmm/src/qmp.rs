@@ -206,6 +206,17 @@ fn read_all(
     }
 }
 
+/// Reads what a monitor says without anybody waiting for an answer: for [`crate::fuzz`].
+pub(crate) fn read_lines(mut bytes: &[u8], on_event: &mut dyn FnMut(&Event)) {
+    let shared = Mutex::new(Shared::default());
+    let seen = std::cell::RefCell::new(on_event);
+    while let Ok(message) = read_line(&mut bytes) {
+        if deliver(message, &shared, &|event| seen.borrow_mut()(event)).is_err() {
+            return;
+        }
+    }
+}
+
 /// One bounded line as JSON.
 fn read_line(reader: &mut impl BufRead) -> Result<Value, QmpError> {
     let mut line = Vec::new();

@@ -49,6 +49,8 @@ pub mod cache;
 pub mod disk;
 pub mod error;
 pub mod fetch;
+#[doc(hidden)]
+pub mod fuzz;
 mod header;
 mod journal;
 mod keeper;

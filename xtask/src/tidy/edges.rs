@@ -39,6 +39,22 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "fuzz",
+        &[
+            "build",
+            "chunk",
+            "export",
+            "files",
+            "host",
+            "import",
+            "manifest",
+            "model",
+            "repository",
+            "vmm",
+            "volume",
+        ],
+    ),
+    (
         "collective",
         &["ambient", "api", "build", "host", "import", "model", "objects", "repository", "vmm"],
     ),

@@ -70,6 +70,10 @@ impl EntryFile {
         file.read_exact_at(&mut trailer, trailer_at).map_err(error)?;
         let (packs, entries, footer_bytes, sum) =
             parse_trailer(&trailer).map_err(|e| local(path, e))?;
+        // Nothing here is checked yet: numbers as large as these would not fit together anyway.
+        if entries > bytes {
+            return Err(local(path, "its sizes do not fit together"));
+        }
         let blocks = entries.div_ceil(BLOCK_ENTRIES as u64);
         let expected = blocks * BLOCK_BYTES as u64 + footer_bytes + TRAILER_BYTES as u64;
         let footer_expected = u64::from(packs) * 32 + blocks * 8;

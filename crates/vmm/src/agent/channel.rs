@@ -27,6 +27,11 @@ impl Channel {
         Self(Mutex::new(State { stream, rest: Vec::new(), synchronized: false }))
     }
 
+    /// A channel on which the next bytes are known to be an answer, or not: for [`crate::fuzz`].
+    pub fn at(stream: UnixStream, synchronized: bool) -> Self {
+        Self(Mutex::new(State { stream, rest: Vec::new(), synchronized }))
+    }
+
     /// One request, with the channel to itself, and its answer.
     pub fn request(
         &self,

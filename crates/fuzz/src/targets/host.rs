@@ -1,0 +1,69 @@
+//! What a host reads: records, its own files, lines to its shims, words of people.
+
+use ::host::record;
+
+use super::texts;
+use crate::{golden, scratch};
+
+fn goldens(names: &[&str]) -> Vec<Vec<u8>> {
+    names.iter().map(|name| golden(&format!("host/tests/golden/{name}.json"))).collect()
+}
+
+pub fn version(bytes: &[u8]) {
+    if let Ok(version) = record::decode_version(bytes) {
+        let again = record::decode_version(&record::encode_version(&version));
+        assert_eq!(again.ok(), Some(version), "what is read is written so that it is read again");
+    }
+}
+
+pub fn versions() -> Vec<Vec<u8>> {
+    goldens(&["version", "version-form", "version-foreign"])
+}
+
+pub fn checkpoint(bytes: &[u8]) {
+    if let Ok(checkpoint) = record::decode_checkpoint(bytes) {
+        let again = record::decode_checkpoint(&record::encode_checkpoint(&checkpoint));
+        assert_eq!(again.ok(), Some(checkpoint));
+    }
+}
+
+pub fn checkpoints() -> Vec<Vec<u8>> {
+    goldens(&["checkpoint", "checkpoint-boots", "checkpoint-traces"])
+}
+
+pub fn head(bytes: &[u8]) {
+    if let Ok(head) = record::decode_head(bytes) {
+        assert_eq!(record::decode_head(&record::encode_head(&head)).ok(), Some(head));
+    }
+}
+
+pub fn heads() -> Vec<Vec<u8>> {
+    goldens(&["head"])
+}
+
+pub fn lines() -> Vec<Vec<u8>> {
+    texts(&[
+        "{\"verb\":\"status\"}\n",
+        "{\"verb\":\"exec\",\"argv\":[\"a\"],\"stdin_base64\":null,\"timeout_ms\":5}\n",
+        "{\"verb\":\"suspend\",\"label\":\"x\",\"branch\":false}\n",
+        "{\"reply\":\"failed\",\"error\":{\"kind\":\"state\",\"message\":\"m\",\"hint\":\"h\"}}\n",
+        "{\"reply\":\"done\",\"checkpoint\":null}\n",
+    ])
+}
+
+pub fn file(bytes: &[u8]) {
+    scratch::with(|dir| ::host::fuzz::file(bytes, &dir.join("file.json")));
+}
+
+pub fn files() -> Vec<Vec<u8>> {
+    texts(&[
+        "{\"format\":1,\"id\":\"00112233445566778899aabbccddeeff\",\"name\":\"x\",\"repository\":null}",
+        "{\"format\":1,\"id\":\"00112233445566778899aabbccddeeff\",\"appliance\":\"a\",\
+         \"version\":\"v\",\"generation\":1,\"repository\":\"/r\",\"ports\":[{\"address\":\
+         \"127.0.0.1\",\"host_port\":1,\"guest_port\":80}],\"accel\":\"tcg\",\"open\":true}",
+    ])
+}
+
+pub fn words() -> Vec<Vec<u8>> {
+    texts(&["8080:80", "[::1]:8080:80/tcp", "512MiB", "18014398509481984K", "a/b", "demo@before"])
+}
