@@ -25,8 +25,10 @@ const MEMORY_MIB_MAX: u32 = 2048;
 pub fn run(root: &Path, seconds: u64, wanted: &[&str]) -> Result<bool> {
     let folder = root.join("target/fuzz");
     println!("building the targets (some minutes the first time)");
+    // The product's own versions of everything; cargo adds libFuzzer to them.
+    std::fs::copy(root.join("Cargo.lock"), root.join("fuzz/Cargo.lock"))?;
     let built = Command::new("cargo")
-        .args(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml"])
+        .args(["build", "--release", "--manifest-path", "fuzz/Cargo.toml"])
         .args(["--target", TRIPLE, "--target-dir"])
         .arg(folder.join("build"))
         .env("RUSTFLAGS", FLAGS)
