@@ -1,10 +1,10 @@
 # The commands that a newcomer needs. Each says what it installs before it installs it.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench
+.PHONY: help build demo demo-desktop test lint bench
 
 help: ## these lines
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
 build: ## the release binary, target/release/collective
 	scripts/install-deps
@@ -12,6 +12,9 @@ build: ## the release binary, target/release/collective
 
 demo: build ## two hosts and one repository, on this machine, in a few minutes
 	scripts/demo
+
+demo-desktop: build ## a desktop: built, typed into by VNC, suspended, gone on with on another host
+	scripts/demo-desktop
 
 test: ## everything CI runs, real guests included
 	scripts/install-deps --test

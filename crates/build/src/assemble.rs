@@ -14,7 +14,7 @@ use crate::place::{Placed, RelativePath};
 use crate::programs::{self, require};
 use crate::recipe::{DiskContent, InitrdSource, KernelSource, Recipe};
 use crate::workshop::{Outcome, Step, Workshop};
-use crate::{BuildError, debian};
+use crate::{BuildError, debian, tree};
 
 /// The largest kernel or initrd file of a recipe.
 const BOOT_FILE_BYTES_MAX: u64 = 1 << 30;
@@ -83,6 +83,13 @@ pub fn build(
         Some(KernelSource::File(file)) => {
             Some(copy_file(&shop, recipe, recipe_dir, file, "kernel")?)
         }
+        Some(KernelSource::Inside { package, suite, path }) => {
+            let apt = apts.of(&mut shop, suite)?;
+            let bytes = tree::file_of(&mut shop, &apt, package, path, &recipe.origin, &mut used)?;
+            let target = shop.work.join("kernel");
+            fs::write(&target, bytes).map_err(BuildError::io("writing", &target))?;
+            Some(target)
+        }
         Some(KernelSource::Package { package, suite }) => {
             let apt = apts.of(&mut shop, suite)?;
             let tree = KernelTree::open(&mut shop, &apt, package, &mut used)?;
@@ -137,7 +144,7 @@ pub fn build(
 }
 
 fn needs_tools(recipe: &Recipe) -> bool {
-    matches!(recipe.kernel, Some(KernelSource::Package { .. }))
+    matches!(recipe.kernel, Some(KernelSource::Package { .. } | KernelSource::Inside { .. }))
         || matches!(recipe.initrd, Some(InitrdSource::Made(_)))
         || recipe
             .contents

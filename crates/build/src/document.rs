@@ -134,6 +134,11 @@ pub(crate) struct KernelDoc {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub suite: Option<Spanned<String>>,
+    /// The absolute path of a file in `package` that is taken as it is: for what starts as a Linux
+    /// kernel does and is none.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub path: Option<Spanned<String>>,
     /// A kernel in the recipe's folder: bzImage, or an ELF file with a PVH entry point.
     #[serde(default)]
     #[schemars(with = "Option<String>")]

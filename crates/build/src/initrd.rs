@@ -20,7 +20,7 @@ use crate::tree::{self, MERGED};
 use crate::workshop::{Outcome, Workshop};
 
 /// The largest file that goes into an initrd: it all ends up in the guest's memory.
-const FILE_BYTES_MAX: u64 = 256 << 20;
+const FILE_BYTES_MAX: u64 = tree::FILE_BYTES_MAX;
 const BUSYBOX: &str = "usr/bin/busybox";
 const LOADER: &str = include_str!("initrd/load-modules.sh");
 const SWITCH: &str = include_str!("initrd/switch-root.sh");
@@ -111,7 +111,7 @@ fn add_program(
         let message = format!("none of the packages has the program {path}");
         BuildError::from(program.error(origin, message, "check the path, and the `packages` list"))
     };
-    let bytes = read_in(root, path)?.ok_or_else(missing)?;
+    let bytes = tree::read_in(root, path)?.ok_or_else(missing)?;
     let dynamic = bytes.starts_with(b"\x7fELF") && contains(&bytes, b"/ld-linux-x86-64.so.2\0");
     archive.file(&merged(path), 0o755, bytes);
     if !dynamic {
@@ -120,7 +120,7 @@ fn add_program(
     let mut loader = Cage::new(root).command(shop, "/lib64/ld-linux-x86-64.so.2");
     let listing = shop.capture("listing libraries", loader.args(["--list", path]))?;
     for library in libraries(&listing) {
-        let bytes = read_in(root, library)?.ok_or_else(missing)?;
+        let bytes = tree::read_in(root, library)?.ok_or_else(missing)?;
         archive.file(&merged(library), 0o755, bytes);
     }
     Ok(())
@@ -199,26 +199,6 @@ fn merged(path: &str) -> String {
         format!("usr/{relative}")
     } else {
         relative.to_owned()
-    }
-}
-
-/// Reads a file of a tree as the guest would see it: links are resolved inside the tree.
-fn read_in(root: &Path, path: &str) -> Result<Option<Vec<u8>>, BuildError> {
-    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-    let io = |doing| BuildError::io(doing, root.join(path.trim_start_matches('/')));
-    let folder =
-        openat2(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty())
-            .map_err(|e| io("opening")(e.into()))?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    match openat2(&folder, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
-        Ok(fd) => {
-            let mut bytes = Vec::new();
-            let file = fs::File::from(fd);
-            file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(io("reading"))?;
-            Ok(Some(bytes))
-        }
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
-        Err(errno) => Err(io("opening")(errno.into())),
     }
 }
 

@@ -39,7 +39,16 @@ pub struct Recipe {
 /// Where the kernel comes from.
 #[derive(Debug, Clone)]
 pub(crate) enum KernelSource {
-    Package { package: String, suite: String },
+    Package {
+        package: String,
+        suite: String,
+    },
+    /// A file of a package, taken as it is.
+    Inside {
+        package: String,
+        suite: String,
+        path: Placed<GuestPath>,
+    },
     File(Placed<RelativePath>),
 }
 

@@ -4,16 +4,21 @@
 //! build has used for a month is removed.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::BuildError;
-use crate::apt::{Apt, Deb};
+use crate::apt::{Apt, Deb, Used};
+use crate::place::{GuestPath, Placed};
 use crate::workshop::{Outcome, Workshop, growing, make_dir};
 
 /// Entries that no build has used for this long are removed.
 const UNUSED_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The largest file that is read out of a tree.
+pub(crate) const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// Changed whenever the same packages would be unpacked differently.
 const LAYOUT: &str = "collective tree 1";
@@ -59,6 +64,46 @@ pub(crate) fn unpacked(
     touch(&root);
     shop.step(what, Outcome::Done);
     Ok(root)
+}
+
+/// Reads a file of a tree as the guest would see it: links are resolved inside the tree.
+pub(crate) fn read_in(root: &Path, path: &str) -> Result<Option<Vec<u8>>, BuildError> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+    let io = |doing| BuildError::io(doing, root.join(path.trim_start_matches('/')));
+    let folder =
+        openat2(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty())
+            .map_err(|e| io("opening")(e.into()))?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    match openat2(&folder, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        Ok(fd) => {
+            let mut bytes = Vec::new();
+            let file = fs::File::from(fd);
+            file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(io("reading"))?;
+            Ok(Some(bytes))
+        }
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(io("opening")(errno.into())),
+    }
+}
+
+/// One file of a package, as it is.
+pub(crate) fn file_of(
+    shop: &mut Workshop,
+    apt: &Apt,
+    package: &str,
+    path: &Placed<GuestPath>,
+    origin: &str,
+    used: &mut Used,
+) -> Result<Vec<u8>, BuildError> {
+    // What the package depends on is for a system in which it is installed.
+    let mut debs = apt.resolve(shop, &[package])?;
+    debs.retain(|deb| deb.name == package);
+    used.add(&debs);
+    let root = unpacked(shop, apt, &format!("package {package}"), &debs)?;
+    read_in(&root, path.value.as_str())?.ok_or_else(|| {
+        let message = format!("the package {package} has no file {}", path.value.as_str());
+        path.error(origin, message, "`dpkg-deb --contents` lists what is in a package").into()
+    })
 }
 
 fn name_of(debs: &[Deb]) -> String {

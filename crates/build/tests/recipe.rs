@@ -139,6 +139,33 @@ fn paths_stay_inside_the_folder() {
 }
 
 #[test]
+fn a_file_of_a_package_is_a_kernel() {
+    let kernel = "kernel: {package: linux-image-cloud-amd64, suite: bookworm}";
+    let initrd = "  initrd: {root: system, modules: [virtio_net]}\n";
+    let text = GOOD.replace(initrd, "");
+    let inside = "kernel: {package: ipxe, suite: bookworm, path: /boot/ipxe.lkrn}";
+    assert_eq!(refusal(&text.replace(kernel, inside)), "accepted");
+    check(
+        kernel,
+        "kernel: {package: ipxe, suite: bookworm, path: boot/ipxe.lkrn}",
+        "r.yaml:6:50: \"boot/ipxe.lkrn\" is not a path in the guest \
+         (write it absolute and without . or .., for example /etc/motd)",
+    );
+    check(
+        kernel,
+        "kernel: {path: /boot/ipxe.lkrn}",
+        "r.yaml:6:18: `path` is a file in a `package` \
+         (add `package` and `suite`, or name a file of the recipe's folder by `file`)",
+    );
+    check(
+        kernel,
+        inside,
+        "r.yaml:7:36: modules come from a kernel package, and the kernel is a file \
+         (build the drivers into that kernel)",
+    );
+}
+
+#[test]
 fn combinations_are_checked() {
     check(
         "  mode: kernel",

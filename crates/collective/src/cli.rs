@@ -89,6 +89,8 @@ pub enum Verb {
     Exec(Exec),
     /// Attach to the serial console (Ctrl-] leaves)
     Console(One),
+    /// Show the screen to a VNC viewer: opens a port for it, until Ctrl-C
+    View(View),
     /// Save a picture of the screen as PNG
     Screenshot(Screenshot),
     /// Print what the serial console has shown
@@ -356,6 +358,15 @@ pub struct Exec {
     /// The command and its arguments
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct View {
+    /// The instance's name
+    pub name: String,
+    /// Take this port [default: a free one]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub port: u16,
 }
 
 #[derive(Args)]

@@ -45,7 +45,7 @@ pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use verbs::{
     Accelerator, ExportFormat, ExportOptions, ForkOptions, ImportOptions, ResumeOptions,
-    RunOptions, StartOptions, mount_main, validate_recipe,
+    RunOptions, StartOptions, View, mount_main, validate_recipe,
 };
 
 use model::Name;

@@ -60,12 +60,23 @@ impl Check<'_> {
     }
 
     fn kernel(&self, kernel: &Spanned<KernelDoc>) -> Checked<KernelSource> {
-        match (&kernel.value.package, &kernel.value.suite, &kernel.value.file) {
-            (Some(package), Some(suite), None) => Ok(KernelSource::Package {
+        let doc = &kernel.value;
+        match (&doc.package, &doc.suite, &doc.path, &doc.file) {
+            (Some(package), Some(suite), None, None) => Ok(KernelSource::Package {
                 package: self.package(package)?,
                 suite: self.suite(suite)?,
             }),
-            (None, None, Some(file)) => Ok(KernelSource::File(self.relative(file)?)),
+            (Some(package), Some(suite), Some(path), None) => Ok(KernelSource::Inside {
+                package: self.package(package)?,
+                suite: self.suite(suite)?,
+                path: placed(path, self.guest_path(path)?),
+            }),
+            (None, None, None, Some(file)) => Ok(KernelSource::File(self.relative(file)?)),
+            (None, None, Some(path), _) => {
+                let hint =
+                    "add `package` and `suite`, or name a file of the recipe's folder by `file`";
+                Err(self.wrong(path, "`path` is a file in a `package`", hint))
+            }
             _ => Err(self.wrong(
                 kernel,
                 "a kernel is either a `package` of a `suite`, or a `file`",
@@ -97,7 +108,9 @@ impl Check<'_> {
         }
         let suite = match (&doc.suite, kernel) {
             (Some(suite), _) => self.suite(suite)?,
-            (None, KernelSource::Package { suite, .. }) => suite.clone(),
+            (None, KernelSource::Package { suite, .. } | KernelSource::Inside { suite, .. }) => {
+                suite.clone()
+            }
             (None, KernelSource::File(_)) => {
                 let hint = "add for example: suite: bookworm";
                 return Err(self.wrong(initrd, "busybox needs a suite to come from", hint));
@@ -123,7 +136,9 @@ impl Check<'_> {
         };
         self.count(&doc.modules, MODULES_MAX, "modules")?;
         self.count(&doc.programs, PROGRAMS_MAX, "programs")?;
-        if let (Some(module), KernelSource::File(_)) = (doc.modules.first(), kernel) {
+        if let (Some(module), KernelSource::File(_) | KernelSource::Inside { .. }) =
+            (doc.modules.first(), kernel)
+        {
             let message = "modules come from a kernel package, and the kernel is a file";
             return Err(self.wrong(module, message, "build the drivers into that kernel"));
         }

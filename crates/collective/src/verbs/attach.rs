@@ -1,4 +1,4 @@
-//! The verbs that reach into a guest: `exec`, `console`, `screenshot`, `logs`.
+//! The verbs that reach into a guest: `exec`, `console`, `view`, `screenshot`, `logs`.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use host::Failure;
 
 use super::{name, not_written, open};
-use crate::cli::{Exec, Global, Logs, One, Screenshot};
+use crate::cli::{Exec, Global, Logs, One, Screenshot, View};
 use crate::print;
 
 /// What a shell's `timeout` exits with.
@@ -69,6 +69,19 @@ pub fn screenshot(global: &Global, verb: &Screenshot) -> Result<(), Failure> {
     let document = serde_json::json!({"file": path, "bytes": png.len()});
     print::result(global, &document, || format!("wrote {}", path.display()));
     Ok(())
+}
+
+pub fn view(global: &Global, verb: &View) -> Result<(), Failure> {
+    let name = name(&verb.name)?;
+    let view = open(global)?.view(&name, verb.port)?;
+    let document = serde_json::json!({
+        "address": view.address.to_string(),
+        "socket": view.socket,
+    });
+    print::result(global, &document, || {
+        format!("the screen of {name} is at vnc://{}, for you alone; Ctrl-C ends", view.address)
+    });
+    view.serve()
 }
 
 pub fn logs(global: &Global, verb: &Logs) -> Result<(), Failure> {

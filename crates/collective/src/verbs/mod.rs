@@ -44,6 +44,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Mount(verb) => done(files::mount(&global, &verb)),
         Verb::Exec(verb) => attach::exec(&global, &verb),
         Verb::Console(verb) => done(attach::console(&global, &verb)),
+        Verb::View(verb) => done(attach::view(&global, &verb)),
         Verb::Screenshot(verb) => done(attach::screenshot(&global, &verb)),
         Verb::Logs(verb) => done(attach::logs(&global, &verb)),
         Verb::Config(verb) => done(list::config(&global, &verb)),

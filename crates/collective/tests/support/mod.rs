@@ -13,6 +13,7 @@ use serde_json::Value;
 
 pub mod surgery;
 pub mod transcript;
+pub mod vnc;
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_collective");

@@ -15,6 +15,7 @@ mod outfit;
 mod repo;
 mod start;
 mod undo;
+mod view;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub use build::validate_recipe;
 pub use export::{ExportFormat, ExportOptions};
 pub use files::mount_main;
 pub use import::ImportOptions;
+pub use view::View;
 
 /// What runs the CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
