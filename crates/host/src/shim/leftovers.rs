@@ -77,10 +77,11 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
             continue;
         }
         let volume = volumes::open_volume(
+            local.doors(),
             &folder,
             &spec.name,
             spec.size_bytes,
-            &Origin::Leftover,
+            &Origin::Leftover(manifest),
             &fetcher,
             None,
         )?;
@@ -107,7 +108,9 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
         traces,
     })?;
     session.finish()?;
+    ambient::step("leftovers: stored");
     store.add_branch(&head, id)?;
+    ambient::step("leftovers: a branch");
     forget(&local, instance)?;
     Ok(Some(id))
 }

@@ -27,7 +27,7 @@ pub use build::validate_recipe;
 pub use export::{ExportFormat, ExportOptions};
 pub use files::mount_main;
 pub use import::ImportOptions;
-pub use view::View;
+pub(crate) use start::bear;
 
 /// What runs the CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
