@@ -16,8 +16,6 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    #[cfg(debug_assertions)]
-    die_when_told();
     // The hidden entries: what this program runs itself as.
     match arguments.get(1).and_then(|word| word.to_str()) {
         Some("__shim") => return host::shim::main(&arguments[2..]),
@@ -33,16 +31,6 @@ fn main() -> ExitCode {
         }
         Err(error) => print::usage(error, &arguments),
     }
-}
-
-/// For tests of crashes: ends this process, as the power would, when it reaches the step that
-/// `COLLECTIVE_DIE_AT` names (`seal: frozen`, or `local: instance.json#2` for the second time). Not
-/// in a release.
-#[cfg(debug_assertions)]
-fn die_when_told() {
-    let Ok(step) = std::env::var("COLLECTIVE_DIE_AT") else { return };
-    let (name, occurrence) = step.rsplit_once('#').unwrap_or((&step, "1"));
-    ambient::simulated::die_at(name, occurrence.parse().unwrap_or(1));
 }
 
 /// Diagnostics go to standard error, and only when asked for.

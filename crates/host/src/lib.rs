@@ -9,7 +9,6 @@
 //! | [`record`] | what versions, checkpoints and heads say |
 //! | [`store`] | reading and moving heads in the repository |
 //! | [`local`], [`dir`] | what is kept on this host |
-//! | [`doors`] | what is reached outside: stores, shims, machines |
 //!
 //! # Invariants
 //!
@@ -22,7 +21,6 @@
 mod accel;
 mod blob;
 pub mod dir;
-pub mod doors;
 mod failure;
 mod foreign;
 #[doc(hidden)]
@@ -67,11 +65,6 @@ impl Host {
             dir: HostDir::open(dir)?,
             location: repository.map(store::absolute_location).transpose()?,
         })
-    }
-
-    /// A host whose directory is open, and its repository.
-    pub fn with(dir: HostDir, location: &str) -> Self {
-        Self { dir, location: Some(location.to_owned()) }
     }
 
     /// Opens the repository: the one that was named, else the configured one, else a folder of

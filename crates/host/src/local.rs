@@ -13,21 +13,18 @@
 //! repository has gone on without this host, the volumes are another line: they become a branch.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use api::PortPrint;
 use model::{Generation, InstanceId, Name};
 use serde::{Deserialize, Serialize};
 
 use crate::dir::{self, HostDir};
-use crate::doors::Doors;
 use crate::failure::{Failure, Result};
 
 /// The folder of one instance on this host.
 #[derive(Debug, Clone)]
 pub struct LocalDir {
     path: PathBuf,
-    doors: Arc<dyn Doors>,
 }
 
 /// The content of `instance.json`.
@@ -52,17 +49,12 @@ pub struct LocalInstance {
 impl LocalDir {
     /// The folder of `name`, which need not exist.
     pub fn new(host: &HostDir, name: &Name) -> Self {
-        Self { path: host.instance(name), doors: host.doors().clone() }
+        Self { path: host.instance(name) }
     }
 
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// What is reached from here.
-    pub fn doors(&self) -> &dyn Doors {
-        &*self.doors
     }
 
     /// QEMU's folder.
@@ -107,18 +99,12 @@ impl LocalDir {
     /// Writes `instance.json` in one step.
     pub fn write(&self, instance: &LocalInstance) -> Result<()> {
         dir::make_private_dir(&self.path)?;
-        ambient::step("local: instance.json");
-        dir::replace_json(&self.path.join("instance.json"), instance)?;
-        ambient::step("local: instance.json written");
-        Ok(())
+        dir::replace_json(&self.path.join("instance.json"), instance)
     }
 
     /// Removes the volumes, after a checkpoint has made them durable elsewhere.
     pub fn remove_volumes(&self) -> Result<()> {
-        ambient::step("local: volumes");
-        remove_tree(&self.volumes())?;
-        ambient::step("local: volumes removed");
-        Ok(())
+        remove_tree(&self.volumes())
     }
 
     /// Removes everything of the instance from this host.

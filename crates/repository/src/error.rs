@@ -104,14 +104,6 @@ pub enum RepositoryError {
 }
 
 impl RepositoryError {
-    /// A manifest whose chunk cannot be had now is not a bad manifest.
-    pub(crate) fn of_manifest(error: manifest::ManifestError) -> Self {
-        match error {
-            manifest::ManifestError::Fetch(error) => error.into(),
-            error => Self::Manifest(error.to_string()),
-        }
-    }
-
     pub(crate) fn damaged(object: &str, detail: impl ToString) -> Self {
         Self::Damaged { object: object.to_owned(), detail: detail.to_string() }
     }

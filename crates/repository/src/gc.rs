@@ -303,12 +303,6 @@ impl Visitor for Marker<'_> {
 
     /// What cannot be read may name anything: so nothing may be deleted.
     fn unreadable(&mut self, place: &Place, error: RepositoryError) -> Result<(), RepositoryError> {
-        // A store that does not answer now is not damage.
-        match &error {
-            RepositoryError::Object(object) if object.is_transient() => return Err(error),
-            RepositoryError::Fetch(chunk::FetchError::Unavailable { .. }) => return Err(error),
-            _ => {}
-        }
         let detail = format!("{place} cannot be read, so nothing was collected: {error}");
         Err(RepositoryError::damaged("the repository", detail))
     }

@@ -107,7 +107,7 @@ fn walk_manifest(
     id: model::ManifestId,
     visitor: &mut dyn Visitor,
 ) -> Result<(), RepositoryError> {
-    let unreadable = RepositoryError::of_manifest;
+    let unreadable = |error: manifest::ManifestError| RepositoryError::Manifest(error.to_string());
     let manifest = match Manifest::open(id, &**nodes.source()) {
         Ok(manifest) => manifest,
         Err(error) => return visitor.unreadable(place, unreadable(error)),

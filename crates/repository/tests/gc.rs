@@ -305,20 +305,3 @@ fn collectors_race_writers_in_a_folder() {
     let objects = objects::create(dir.path().join("repo").to_str().unwrap()).unwrap();
     race(objects, 300, || ());
 }
-
-/// A store that does not answer is no damage: who is told so would look for what is not there.
-#[test]
-fn a_collection_that_the_store_interrupts_says_that_it_is_away() {
-    let memory: Arc<dyn Objects> = Arc::new(Memory::new());
-    let repository = init(&memory, GRACE_MS);
-    publish(&repository, "a", 0..4).unwrap();
-    for seed in 1..60 {
-        let faults = Arc::new(objects::Faults::new(memory.clone()));
-        let objects: Arc<dyn Objects> = faults.clone();
-        let host = again(&repository, &objects).unwrap();
-        faults.unreliable(seed, 150);
-        if let Err(error) = host.gc(GcOptions::default()) {
-            assert!(!matches!(error, RepositoryError::Damaged { .. }), "seed {seed}: {error}");
-        }
-    }
-}

@@ -119,7 +119,7 @@ pub struct FetchStats {
 impl Fetcher {
     /// Starts `threads` workers (at least 1) that fetch from `source`.
     pub fn new(cache: Arc<Cache>, source: Arc<dyn ChunkSource>, threads: usize) -> Self {
-        let threads = ambient::threads(threads.max(1));
+        let threads = threads.max(1);
         let shared = Arc::new(Shared {
             cache,
             source,

@@ -341,8 +341,7 @@ impl Part {
     }
 }
 
-/// Opens (or makes) the folder of one volume, for this process alone.
-pub fn open_folder(dir: &Path, volume: &str) -> Result<Arc<dyn Disk>> {
+fn open_folder(dir: &Path, volume: &str) -> Result<Arc<dyn Disk>> {
     match Folder::open(dir) {
         Ok(folder) => Ok(Arc::new(folder)),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {

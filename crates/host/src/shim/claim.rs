@@ -65,10 +65,8 @@ pub fn claim(store: &Store, host: &HostDir, name: &Name, start: &Start) -> Resul
     let head = Head { state: InstanceState::Running, lease: Some(lease(host)), vmgenid, ..head };
     let version = store.version(head.version)?;
     let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
-    ambient::step("claim: read");
     match store.advance(generation, &head)? {
         Advance::Done(generation) => {
-            ambient::step("claim: held");
             Ok(Claim { generation, before: current.head, head, version, checkpoint })
         }
         Advance::Fenced => match store.head(name)?.head {
@@ -90,7 +88,6 @@ pub fn release(store: &Store, claim: &Claim) -> Result<()> {
         Some(_) => return Ok(()),
         None => store.retire(claim.generation, &claim.head.name)?,
     };
-    ambient::step("claim: given back");
     match advanced {
         Advance::Done(_) | Advance::Fenced => Ok(()),
     }

@@ -8,80 +8,86 @@ use std::time::Duration;
 use api::ExecOutcome;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use vmm::Exec;
+use vmm::{Exec, Qemu};
 
-use super::machine::Machine;
 use crate::failure::{Failure, Result};
 
-/// A machine and the channel to the agent inside.
+/// How long an agent may take to say that it is there.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+/// Device state is small: what takes longer than this will not end.
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A QEMU process and the channel to the agent inside.
 pub struct Guest {
-    machine: Box<dyn Machine>,
+    qemu: Qemu,
     run: PathBuf,
 }
 
 impl Guest {
-    /// Takes over a started machine.
-    pub fn new(machine: Box<dyn Machine>, run: PathBuf) -> Self {
-        Self { machine, run }
+    /// Takes over a started QEMU.
+    pub fn new(qemu: Qemu, run: PathBuf) -> Self {
+        Self { qemu, run }
     }
 
     pub fn pid(&self) -> u32 {
-        self.machine.pid()
+        self.qemu.pid()
     }
 
     /// Loads device state into a machine that waits for it.
     pub fn load(&self, state: &std::path::Path) -> Result<()> {
-        self.machine.load(state)
+        Ok(self.qemu.load_state(state, STATE_TIMEOUT)?)
     }
 
     /// Lets the CPUs run.
     pub fn unpause(&self) -> Result<()> {
-        self.machine.unpause()
+        Ok(self.qemu.cont()?)
     }
 
     /// Stops the CPUs.
     pub fn pause(&self) -> Result<()> {
-        self.machine.pause()
+        Ok(self.qemu.stop()?)
     }
 
     /// Writes the device state of a paused machine into a file of the run directory.
     pub fn save(&self, file_name: &str) -> Result<PathBuf> {
         let path = self.run.join(file_name);
-        self.machine.save(&path)?;
+        self.qemu.save_state(&path, STATE_TIMEOUT)?;
         Ok(path)
     }
 
     /// Lets the guest tell its networks what its addresses are now: whoever remembers others
     /// (user-mode networking does) would not reach it.
     pub fn announce(&self) -> Result<()> {
-        self.machine.announce()
+        let rounds = serde_json::json!({ "initial": 50, "max": 550, "rounds": 3, "step": 100 });
+        self.qemu.call("announce-self", rounds, Duration::from_secs(5))?;
+        Ok(())
     }
 
     /// Writes a PNG of the screen into the run directory.
     pub fn screenshot(&self, file_name: &str) -> Result<()> {
-        self.machine.screenshot(&self.run.join(file_name))
+        Ok(self.qemu.screendump(&self.run.join(file_name))?)
     }
 
     /// Presses the power button.
     pub fn power_button(&self) -> Result<()> {
-        self.machine.power_button()
+        Ok(self.qemu.power_down()?)
     }
 
     /// Whether QEMU has ended.
     pub fn has_ended(&self) -> bool {
-        self.machine.wait_exit(Duration::ZERO).is_some()
+        self.qemu.wait_exit(Duration::ZERO).is_some()
     }
 
     /// Whether QEMU has ended because the guest powered itself off.
     pub fn powered_off(&self) -> bool {
-        let exit = self.machine.wait_exit(Duration::ZERO);
+        let exit = self.qemu.wait_exit(Duration::ZERO);
         exit.is_some_and(|exit| exit.reason.as_deref() == Some("guest-shutdown"))
     }
 
     /// Waits until QEMU has ended; says how.
     pub fn await_end(&self) -> String {
         loop {
-            if let Some(exit) = self.machine.wait_exit(Duration::from_secs(3600)) {
+            if let Some(exit) = self.qemu.wait_exit(Duration::from_secs(3600)) {
                 let why = exit.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
                 return format!("{}{why}", exit.status);
             }
@@ -90,12 +96,12 @@ impl Guest {
 
     /// Ends QEMU at once, and waits until it is gone.
     pub fn kill(&self) {
-        self.machine.kill();
+        self.qemu.kill();
     }
 
     /// Whether the agent answers.
     pub fn ping(&self) -> bool {
-        self.machine.ping()
+        self.qemu.agent().ping(PING_TIMEOUT).is_ok()
     }
 
     /// Runs a shell script in the guest, without caring much what comes of it.
@@ -119,7 +125,7 @@ impl Guest {
             .transpose()
             .map_err(|e| Failure::new("internal", e.to_string(), ""))?
             .unwrap_or_default();
-        let done = self.machine.exec(&Exec {
+        let done = self.qemu.agent().exec(&Exec {
             program,
             arguments,
             environment: &[],

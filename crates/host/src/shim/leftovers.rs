@@ -77,11 +77,10 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
             continue;
         }
         let volume = volumes::open_volume(
-            local.doors(),
             &folder,
             &spec.name,
             spec.size_bytes,
-            &Origin::Leftover(manifest),
+            &Origin::Leftover,
             &fetcher,
             None,
         )?;
@@ -108,9 +107,7 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
         traces,
     })?;
     session.finish()?;
-    ambient::step("leftovers: stored");
     store.add_branch(&head, id)?;
-    ambient::step("leftovers: a branch");
     forget(&local, instance)?;
     Ok(Some(id))
 }

@@ -25,22 +25,20 @@
 //! latter.
 
 pub mod claim;
-pub mod exports;
-pub mod guest;
+mod guest;
 mod identity;
 pub mod leftovers;
-pub mod machine;
 pub mod order;
-pub mod owner;
+mod owner;
 mod ready;
-pub mod running;
-pub mod scrubbing;
+mod running;
+mod scrubbing;
 mod seal;
-pub mod server;
-pub mod shared;
-pub mod start;
-pub mod tracing;
-pub mod volumes;
+mod server;
+mod shared;
+mod start;
+mod tracing;
+mod volumes;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -163,13 +161,12 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
 }
 
 /// Unmounts, and removes what is no longer needed.
-pub fn finish(running: running::Running, end: End) -> Result<()> {
+fn finish(running: running::Running, end: End) -> Result<()> {
     running.guest.kill();
     running.scrubbing.end();
     running.tracing.end();
     let (local, mut instance) = (running.local, running.instance);
     running.volumes.close()?;
-    ambient::step("end: closed");
     match end {
         End::Kept | End::Discarded => {
             instance.open = false;
@@ -188,7 +185,9 @@ pub fn finish(running: running::Running, end: End) -> Result<()> {
 /// Unmounts what a killed shim left mounted.
 pub fn unmount_leftovers(local: &LocalDir) -> Result<()> {
     for mount in [local.ram_mount(), local.disk_mount()] {
-        local.doors().unmount_leftovers(&mount)?;
+        if mount.symlink_metadata().is_ok() || mount.parent().is_some_and(Path::exists) {
+            export::cleanup_stale(&mount)?;
+        }
     }
     Ok(())
 }

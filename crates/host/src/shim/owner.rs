@@ -72,7 +72,7 @@ pub fn serve(running: &mut Running, queue: &Receiver<Message>, shared: &Arc<Shar
 }
 
 /// QEMU has ended by itself.
-pub fn ended(running: &mut Running, why: &str, shared: &Shared) -> End {
+fn ended(running: &mut Running, why: &str, shared: &Shared) -> End {
     if running.guest().powered_off() {
         match running.stop_sealed() {
             Ok(_) => {
@@ -88,7 +88,7 @@ pub fn ended(running: &mut Running, why: &str, shared: &Shared) -> End {
 }
 
 /// Does one request; says how it ended if it did.
-pub fn request_step(
+fn request_step(
     running: &mut Running,
     request: Request,
     reply: &Sender<Reply>,

@@ -73,7 +73,6 @@ impl Running {
         )? {
             Some((generation, head)) => {
                 self.advanced(generation, head)?;
-                ambient::step("checkpoint: visible");
                 self.adopt(&written.sealed)?;
                 Ok(Outcome::Advanced(print))
             }
@@ -115,7 +114,6 @@ impl Running {
         };
         let print =
             CheckpointPrint { total_ms: began.elapsed().as_millis() as u64, ..written.print };
-        ambient::step("suspend: visible");
         self.guest.kill();
         // These volumes end here, but this way what they held stays in the host's cache: going on
         // here needs nothing from the repository. What fails is only fetched again.
@@ -129,7 +127,6 @@ impl Running {
     /// The written checkpoint becomes a branch; the head stays where it was, free for a start.
     fn step_aside(&self, written: &seal::Written) -> Result<Option<(Generation, Head)>> {
         self.store.add_branch(&self.head, written.id)?;
-        ambient::step("undo: set aside");
         let memory = match self.head.checkpoint {
             Some(id) => self.store.checkpoint(id)?.memory.is_some(),
             None => false,
@@ -165,7 +162,7 @@ impl Running {
         }
         let deadline = ambient::now() + timeout;
         while !self.guest.has_ended() && ambient::now() < deadline {
-            ambient::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
     }
@@ -192,7 +189,6 @@ impl Running {
         let written = seal::write(&self.store, &plan, began)?;
         let state = InstanceState::Stopped;
         let published = seal::publish(&self.store, &self.head, self.generation, written.id, state)?;
-        ambient::step("stop: visible");
         for (disk, sealed) in self.volumes.disks.iter().zip(&written.sealed) {
             // As after a suspend: the next start finds its pages on this host.
             let _ = disk.adopt(sealed);
@@ -226,7 +222,6 @@ impl Running {
             self.volumes.write_back_ram()?;
             self.volumes.sync_disks()?;
             self.volumes.freeze()?;
-            ambient::step("seal: frozen");
             Ok(device_state)
         });
         if go_on || frozen.is_err() {

@@ -66,7 +66,6 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         (known, Some((how, trace))) => known.with(*how, session.put_trace(trace)?),
         (known, None) => *known,
     };
-    ambient::step("seal: chunks");
     let stored_bytes = session.stored_bytes()?;
     let dirty_bytes = sealed.iter().map(|s| s.dirty_bytes).sum();
     let checkpoint = Checkpoint {
@@ -83,9 +82,7 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         traces,
     };
     let id = session.put_checkpoint(&checkpoint)?;
-    ambient::step("seal: written");
     let stored = session.finish()?;
-    ambient::step("seal: durable");
     let print = CheckpointPrint {
         checkpoint: id.to_string(),
         pause_ms: plan.pause_ms,
@@ -122,7 +119,6 @@ pub fn publish(
     match store.advance(generation, &next)? {
         Advance::Done(generation) => Ok(Some((generation, next))),
         Advance::Fenced => {
-            ambient::step("publish: fenced");
             store.add_branch(head, written)?;
             Ok(None)
         }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use api::StartReport;
@@ -34,7 +34,7 @@ use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
 use crate::ports;
-use crate::record::{Blob, How, Machine, Memory};
+use crate::record::{Blob, How, Machine};
 use crate::store::Store;
 
 /// Threads that fetch from the repository for one instance.
@@ -49,7 +49,7 @@ pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Re
     let name = Name::new(&order.name).map_err(|e| Failure::new("usage", e.to_string(), ""))?;
     super::unmount_leftovers(local)?;
     let store = Store::open(host, &order.repository)?;
-    let accel = host.doors().accel(host, &order.accel)?;
+    let accel = crate::accel::choose(host, &order.accel)?;
     if matches!(order.start, Start::Existing { .. }) {
         leftovers::branch_if_stale(&store, host, &name)?;
     }
@@ -108,39 +108,36 @@ fn with_claim(
     let fetcher = Arc::new(Fetcher::new(cache, store.source(), FETCH_THREADS));
     let volumes = open_volumes(local, claim, crashed, &memory, &fetcher, owner, door)?;
     let how = if memory.is_some() { How::Continued } else { How::Booted };
-    let reader: Vec<_> = volumes.all().cloned().collect();
+    let all: Vec<_> = volumes.all().cloned().collect();
+    let (tracing, settled) = Tracing::start(store, claim, how, &all, &fetcher, &door.shared);
+    let reader = all.clone();
     door.shared.set_volumes(Arc::new(move || reader.iter().map(|v| volumes::print(v)).collect()));
 
-    let memory = memory.as_ref();
-    let powering = Powering {
-        host,
-        order,
-        local,
-        store,
-        claim,
-        memory,
-        accel,
-        owner,
-        volumes: &volumes,
-        fetcher: &fetcher,
-        door,
-        how,
-        began,
+    let mut guest_ports = ports::read(&order.ports);
+    let ready_port = add_ready_port(&claim.version.ready, &mut guest_ports)?;
+    let start = || {
+        let files = BootFiles::prepare(host, local, &fetcher, claim)?;
+        start_guest(local, claim, &memory, accel, owner, &files, &volumes, &guest_ports)
+            .map(|guest| (guest, files.console_offset))
     };
-    let started = host.doors().power_on(&powering).and_then(|powered| {
-        let loaded = load(&powered.guest, local, &fetcher, memory.map(|m| &m.device_state));
-        match loaded.and_then(|()| powered.guest.unpause()) {
-            Ok(()) => Ok(powered),
+    let started = std::thread::scope(|scope| {
+        scope.spawn(|| tracing.place(&volumes));
+        start()
+    });
+    let started = started.and_then(|(guest, console_offset)| {
+        let loaded = load(&guest, local, &fetcher, memory.as_ref().map(|m| &m.device_state));
+        match loaded.and_then(|()| guest.unpause()) {
+            Ok(()) => Ok((guest, console_offset)),
             Err(failure) => {
-                powered.guest.kill();
-                powered.tracing.end();
+                guest.kill();
                 Err(failure)
             }
         }
     });
-    let mut powered = match started {
+    let (guest, console_offset) = match started {
         Ok(started) => started,
         Err(failure) => {
+            tracing.end();
             let failure = with_stall(failure, &door.shared);
             let _ = volumes.close();
             if !crashed {
@@ -150,12 +147,11 @@ fn with_claim(
             return Err(failure);
         }
     };
-    let guest = powered.guest.clone();
-    ambient::step("start: runs");
     let started_ms = began.elapsed().as_millis() as u64;
     door.shared.set_machine(accel.as_str(), order.ports.clone(), guest.pid());
     door.shared.set_state(InstanceState::Running.as_str());
     *door.guest.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(guest.clone());
+    watch(&guest, door.owner.clone());
     if crashed {
         eprintln!("went on from the disks that a crash left: as after a power cut");
     }
@@ -170,10 +166,30 @@ fn with_claim(
         how: how.as_str().to_owned(),
     };
     door.shared.set_started(report.clone());
-    let scrubbing = host.doors().attend(&powering, &mut powered, report);
+    let fresh = claim.head.fresh.then(|| (claim.head.name.clone(), claim.head.macs.clone()));
+    await_ready(AwaitReady {
+        check: ReadyCheck {
+            ready: claim.version.ready.clone(),
+            port: ready_port,
+            console: local.console_log(),
+            console_offset,
+            // A guest that continues has said its line before.
+            continued: memory.is_some(),
+            guest: guest.clone(),
+        },
+        timeout: Duration::from_millis(order.ready_timeout_ms),
+        fresh,
+        shared: door.shared.clone(),
+        store: store.clone(),
+        volumes: volumes.all().cloned().collect(),
+        report,
+        began,
+    });
+
+    let scrubbing = Scrubbing::start(host, store, all, settled, &door.shared);
 
     Ok(Running {
-        tracing: powered.tracing,
+        tracing,
         scrubbing,
         store: store.clone(),
         local: local.clone(),
@@ -191,96 +207,6 @@ fn with_claim(
         guest,
         shared: door.shared.clone(),
     })
-}
-
-/// Everything that a machine is started from.
-pub struct Powering<'a> {
-    pub host: &'a HostDir,
-    pub order: &'a Order,
-    pub local: &'a LocalDir,
-    pub store: &'a Store,
-    pub claim: &'a Claim,
-    /// What it goes on from; none: it boots.
-    pub memory: Option<&'a Memory>,
-    pub accel: Accel,
-    pub owner: Option<(u32, u32)>,
-    pub volumes: &'a Volumes,
-    pub fetcher: &'a Arc<Fetcher>,
-    pub door: &'a Door,
-    pub how: How,
-    pub began: ambient::Instant,
-}
-
-/// A machine whose CPUs do not run yet.
-pub struct Powered {
-    pub guest: Arc<Guest>,
-    pub tracing: Arc<Tracing>,
-    /// Ends when the trace is learned and fetched.
-    pub settled: Option<Receiver<()>>,
-    /// Where the guest's port of a port check is published.
-    pub ready_port: Option<SocketAddr>,
-    /// How long the console's log was before this start.
-    pub console_offset: u64,
-}
-
-/// Starts QEMU on the volumes, while what earlier starts touched is fetched.
-pub fn power_on(powering: &Powering<'_>) -> Result<Powered> {
-    let Powering { host, order, local, store, claim, memory, accel, owner, .. } = *powering;
-    let Powering { volumes, fetcher, door, how, .. } = *powering;
-    let all: Vec<_> = volumes.all().cloned().collect();
-    let (tracing, settled) = Tracing::start(store, claim, how, &all, fetcher, &door.shared);
-    let started = std::thread::scope(|scope| {
-        scope.spawn(|| tracing.place(volumes));
-        let mut guest_ports = ports::read(&order.ports);
-        let ready_port = add_ready_port(&claim.version.ready, &mut guest_ports)?;
-        let files = BootFiles::prepare(host, local, fetcher, claim)?;
-        let guest = start_guest(local, claim, memory, accel, owner, &files, volumes, &guest_ports)?;
-        Ok((guest, ready_port, files.console_offset))
-    });
-    match started {
-        Ok((guest, ready_port, console_offset)) => {
-            let settled = Some(settled);
-            Ok(Powered { guest, tracing, settled, ready_port, console_offset })
-        }
-        Err(failure) => {
-            tracing.end();
-            Err(failure)
-        }
-    }
-}
-
-/// Watches over the guest, waits until it is ready, and brings what this host lacks.
-pub fn attend(
-    powering: &Powering<'_>,
-    powered: &mut Powered,
-    report: StartReport,
-) -> Arc<Scrubbing> {
-    let Powering { host, order, local, store, claim, memory, volumes, door, began, .. } = *powering;
-    let guest = &powered.guest;
-    watch(guest, door.owner.clone());
-    let fresh = claim.head.fresh.then(|| (claim.head.name.clone(), claim.head.macs.clone()));
-    await_ready(AwaitReady {
-        check: ReadyCheck {
-            ready: claim.version.ready.clone(),
-            port: powered.ready_port,
-            console: local.console_log(),
-            console_offset: powered.console_offset,
-            // A guest that continues has said its line before.
-            continued: memory.is_some(),
-            guest: guest.clone(),
-        },
-        timeout: Duration::from_millis(order.ready_timeout_ms),
-        fresh,
-        shared: door.shared.clone(),
-        store: store.clone(),
-        volumes: volumes.all().cloned().collect(),
-        report,
-        began,
-    });
-
-    // Nobody sends: without one it is settled.
-    let settled = powered.settled.take().unwrap_or_else(|| channel().1);
-    Scrubbing::start(host, store, volumes.all().cloned().collect(), settled, &door.shared)
 }
 
 /// Refuses a checkpoint that this machine cannot continue, before anything starts.
@@ -394,8 +320,7 @@ fn open_volumes(
         .zip(manifests)
         .map(|(spec, manifest)| {
             let left = crashed && volumes::disk_folder(local, spec).exists();
-            let origin =
-                if left { Origin::Leftover(*manifest) } else { Origin::Base(Some(*manifest)) };
+            let origin = if left { Origin::Leftover } else { Origin::Base(Some(*manifest)) };
             (spec.clone(), origin)
         })
         .collect();
@@ -505,7 +430,7 @@ fn add_ready_port(ready: &Ready, ports: &mut Vec<PortMap>) -> Result<Option<Sock
 fn start_guest(
     local: &LocalDir,
     claim: &Claim,
-    memory: Option<&Memory>,
+    memory: &Option<crate::record::Memory>,
     accel: Accel,
     owner: Option<(u32, u32)>,
     files: &BootFiles,
@@ -548,7 +473,7 @@ fn start_guest(
         ),
     };
     let qemu = Qemu::spawn(&launch)?;
-    Ok(Arc::new(Guest::new(Box::new(qemu), local.run())))
+    Ok(Arc::new(Guest::new(qemu, local.run())))
 }
 
 /// Brings the device state here, and loads it.

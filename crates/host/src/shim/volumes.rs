@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::VolumePrint;
+use export::{Export, ExportFile};
 use model::{DiskSpec, ManifestId, PAGE_BYTES};
-use volume::{Fetcher, Sealed, StallObserver, Volume, VolumeError, VolumeOptions};
+use volume::{Fetcher, Sealed, StallObserver, Volume, VolumeOptions};
 
-use super::exports::{Mounted, Mounting};
-use crate::doors::Doors;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
 use crate::store::Session;
@@ -20,27 +19,26 @@ use crate::store::Session;
 pub enum Origin {
     /// A manifest, or nothing (all zeros).
     Base(Option<ManifestId>),
-    /// The folder that a crashed shim left. When it died before there was a volume in it, nothing
-    /// was written yet: this base.
-    Leftover(ManifestId),
+    /// The folder that a crashed shim left.
+    Leftover,
 }
 
 /// Every volume of one instance.
 pub struct Volumes {
     pub ram: Arc<Volume>,
     pub disks: Vec<Arc<Volume>>,
-    mounted: Box<dyn Mounted>,
+    ram_export: Export,
+    disk_export: Option<Export>,
     observer: Arc<dyn StallObserver>,
 }
 
 /// How much is read ahead of a sequential reader of a disk, bytes.
 const DISK_READAHEAD_BYTES: u64 = 1 << 20;
 /// The file of the memory in its mount.
-pub const RAM: &str = "ram";
+const RAM: &str = "ram";
 
 /// Opens one volume in its folder.
 pub fn open_volume(
-    doors: &dyn Doors,
     folder: &Path,
     name: &str,
     size_bytes: u64,
@@ -49,25 +47,14 @@ pub fn open_volume(
     observer: Option<Arc<dyn StallObserver>>,
 ) -> Result<Arc<Volume>> {
     let readahead_bytes = if name == RAM { 0 } else { DISK_READAHEAD_BYTES };
-    let again = observer.clone();
     let options = VolumeOptions { name: name.to_owned(), readahead_bytes, observer };
     let volume = match origin {
-        Origin::Leftover(base) => {
-            let left = doors.disk(folder, name)?;
-            match Volume::open_on(left, fetcher.clone(), options) {
-                Err(VolumeError::NotFound { .. }) => {
-                    let origin = Origin::Base(Some(*base));
-                    return open_volume(doors, folder, name, size_bytes, &origin, fetcher, again);
-                }
-                opened => opened?,
-            }
-        }
+        Origin::Leftover => Volume::open(folder, fetcher.clone(), options)?,
         Origin::Base(base) => {
             if folder.exists() {
                 std::fs::remove_dir_all(folder)?;
             }
-            let disk = doors.disk(folder, name)?;
-            Volume::create_on(disk, *base, size_bytes, fetcher.clone(), options)?
+            Volume::create(folder, *base, size_bytes, fetcher.clone(), options)?
         }
     };
     if volume.size_bytes() != size_bytes {
@@ -86,7 +73,8 @@ pub fn disk_folder(local: &LocalDir, disk: &DiskSpec) -> PathBuf {
 }
 
 impl Volumes {
-    /// Opens every volume and mounts them.
+    /// Opens every volume and mounts them: memory and disks apart, because they want different
+    /// read-ahead.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is another noun; a struct would rename them"
@@ -102,40 +90,59 @@ impl Volumes {
         on_trouble: Arc<dyn Fn(&export::Trouble<'_>) + Send + Sync>,
     ) -> Result<Self> {
         crate::dir::make_private_dir(&local.volumes())?;
-        let doors = local.doors();
         let open = |folder: &Path, name: &str, size, origin: &Origin| {
-            open_volume(doors, folder, name, size, origin, fetcher, Some(observer.clone()))
+            open_volume(folder, name, size, origin, fetcher, Some(observer.clone()))
         };
         let ram = open(&local.volumes().join(RAM), RAM, memory_bytes, &ram)?;
         let mut volumes = Vec::with_capacity(disks.len());
         for (spec, origin) in disks {
             volumes.push(open(&disk_folder(local, spec), &spec.name, spec.size_bytes, origin)?);
         }
-        let specs = disks.iter().map(|(spec, _)| spec);
-        let mounted = doors.mount(Mounting {
-            local,
-            ram: &ram,
-            disks: specs.zip(&volumes).collect(),
+        let file = |volume: &Arc<Volume>| -> Arc<dyn ExportFile> {
+            Arc::new(export::VolumeFile::new(volume.clone()))
+        };
+        let options = |options: export::Options| export::Options {
             owner,
-            on_trouble,
-        })?;
-        Ok(Self { ram, disks: volumes, mounted, observer })
+            on_trouble: Some(on_trouble.clone()),
+            ..options
+        };
+        let ram_export = Export::mount(
+            &local.ram_mount(),
+            vec![(RAM.to_owned(), file(&ram))],
+            options(export::Options::ram()),
+        )?;
+        let disk_export = if volumes.is_empty() {
+            None
+        } else {
+            let files = disks
+                .iter()
+                .zip(&volumes)
+                .map(|((spec, _), volume)| (spec.name.clone(), file(volume)))
+                .collect();
+            Some(Export::mount(&local.disk_mount(), files, options(export::Options::disk()))?)
+        };
+        Ok(Self { ram, disks: volumes, ram_export, disk_export, observer })
     }
 
     /// The file that is the guest's memory.
     pub fn ram_path(&self) -> Result<PathBuf> {
-        self.mounted.path(RAM)
+        Ok(self.ram_export.path(RAM)?)
     }
 
     /// The file of a disk.
     pub fn disk_path(&self, name: &str) -> Result<PathBuf> {
-        self.mounted.path(name)
+        match &self.disk_export {
+            Some(export) => Ok(export.path(name)?),
+            None => Err(Failure::new("internal", format!("no disk {name}"), "")),
+        }
     }
 
     /// Puts bytes of a volume into the kernel's cache, before QEMU has opened its file; `false` when
     /// that was not possible any more.
     pub fn place(&self, volume: &Volume, offset: u64, bytes: &[u8]) -> bool {
-        self.mounted.place(volume.name(), offset, bytes)
+        let is_ram = volume.name() == self.ram.name();
+        let export = if is_ram { Some(&self.ram_export) } else { self.disk_export.as_ref() };
+        export.is_some_and(|export| export.store(volume.name(), offset, bytes).unwrap_or(false))
     }
 
     /// Memory first, then the disks.
@@ -146,12 +153,17 @@ impl Volumes {
     /// Brings what the kernel holds of memory into its volume, without making it durable here: it
     /// is frozen next, and stored in the repository.
     pub fn write_back_ram(&self) -> Result<()> {
-        self.mounted.write_back_ram()
+        Ok(self.ram_export.write_back(RAM)?)
     }
 
     /// Brings what the kernel holds of the disks into their volumes, and makes it durable.
     pub fn sync_disks(&self) -> Result<()> {
-        self.disks.iter().try_for_each(|disk| self.mounted.sync(disk.name()))
+        if let Some(export) = &self.disk_export {
+            for disk in &self.disks {
+                export.sync(disk.name())?;
+            }
+        }
+        Ok(())
     }
 
     /// Freezes every volume. The guest stands still, and everything has been synced.
@@ -164,7 +176,10 @@ impl Volumes {
 
     /// Lets everything that waits for the repository fail: the instance is ending.
     pub fn give_up(&self) {
-        self.mounted.give_up();
+        self.ram_export.give_up_reads();
+        if let Some(export) = &self.disk_export {
+            export.give_up_reads();
+        }
         for volume in self.all() {
             volume.cancel();
         }
@@ -173,9 +188,12 @@ impl Volumes {
     /// Unmounts.
     pub fn close(self) -> Result<()> {
         self.give_up();
-        let closed = self.mounted.close();
+        let ram = self.ram_export.unmount();
+        if let Some(export) = self.disk_export {
+            export.unmount()?;
+        }
         drop(self.observer);
-        closed
+        Ok(ram?)
     }
 }
 

@@ -11,7 +11,6 @@ use model::{InstanceState, Name, PortMap};
 
 use super::ask::named;
 use super::{ResumeOptions, RunOptions, StartOptions};
-use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::ports;
 use crate::shim::order::{Order, Start};
@@ -68,7 +67,7 @@ impl Host {
         let local = self.local(name);
         if self.runs_here(name)? {
             let paused = matches!(
-                local.doors().ask(local.path(), &Request::Status, Duration::from_secs(5)),
+                socket::ask(local.path(), &Request::Status, Duration::from_secs(5)),
                 Ok(Reply::Status(status)) if status.state == "paused"
             );
             return Err(Failure::new(
@@ -127,7 +126,8 @@ impl Host {
             accel: options.accel.as_str().to_owned(),
             ready_timeout_ms: options.timeout.as_millis() as u64,
         };
-        local.doors().bear(&self.dir, &local, &order)?;
+        let mut child = spawn(self, &local, &order)?;
+        await_birth(&local, &mut child)?;
         let before_ms = began.elapsed().as_millis() as u64;
         let timeout = options.timeout + MARGIN;
         let request = if options.wait {
@@ -135,7 +135,7 @@ impl Host {
         } else {
             Request::AwaitStarted { timeout_ms: timeout.as_millis() as u64 }
         };
-        let reply = local.doors().ask(local.path(), &request, timeout + Duration::from_secs(5));
+        let reply = socket::ask(local.path(), &request, timeout + Duration::from_secs(5));
         let report = match reply {
             Ok(Reply::Started(report)) => report,
             Ok(other) => {
@@ -173,7 +173,7 @@ impl Host {
             return Err(shim::claim::not_found(name));
         };
         let mine = head.lease.as_ref().is_some_and(|lease| lease.holder == self.dir.id());
-        Ok(if mine && !self.dir.doors().is_alive(self.local(name).path()) {
+        Ok(if mine && !socket::is_alive(self.local(name).path()) {
             InstanceState::Failed
         } else {
             head.state
@@ -200,21 +200,15 @@ pub(super) fn program() -> Result<PathBuf> {
         .map_err(|e| Failure::from(e).during("cannot find the collective program itself"))
 }
 
-/// Starts a shim; it listens when this returns.
-pub(crate) fn bear(host: &HostDir, local: &LocalDir, order: &Order) -> Result<()> {
-    let mut child = spawn(host, local, order)?;
-    await_birth(local, &mut child)
-}
-
 /// Starts the shim as a process that outlives this one.
-fn spawn(host: &HostDir, local: &LocalDir, order: &Order) -> Result<Child> {
+fn spawn(host: &Host, local: &LocalDir, order: &Order) -> Result<Child> {
     dir::make_private_dir(local.path())?;
     let log = File::options().create(true).append(true).open(local.shim_log())?;
     let order =
         serde_json::to_string(order).map_err(|e| Failure::new("internal", e.to_string(), ""))?;
     Command::new(program()?)
         .arg("__shim")
-        .arg(host.root())
+        .arg(host.dir.root())
         .arg(order)
         .current_dir("/")
         .stdin(Stdio::null())
@@ -240,7 +234,7 @@ fn await_birth(local: &LocalDir, child: &mut Child) -> Result<()> {
         if ambient::now() >= deadline {
             return Err(with_log(Failure::new("timeout", "its shim does not answer", ""), local));
         }
-        ambient::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

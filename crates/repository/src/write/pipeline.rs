@@ -74,7 +74,6 @@ impl Pipeline {
     pub(super) fn start(repository: &Repository) -> Result<Self, RepositoryError> {
         let compressors =
             std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, COMPRESSORS_MAX));
-        let compressors = ambient::threads(compressors);
         let waiting = compressors * FRAMES_WAITING;
         let (frames, to_compress) = bounded::<FrameBuilder>(waiting);
         let (recycle, empties) = bounded::<FrameBuilder>(waiting * 2);
@@ -96,7 +95,7 @@ impl Pipeline {
         drop((compressed, to_compress));
         let of = repository.clone();
         this.spawn("pack", move |shared| pack(&of, &to_pack, &packed, shared))?;
-        for _ in 0..ambient::threads(UPLOADERS) {
+        for _ in 0..UPLOADERS {
             let (of, to_upload) = (repository.clone(), to_upload.clone());
             this.spawn("upload", move |shared| upload(&of, &to_upload, shared))?;
         }
