@@ -99,7 +99,8 @@ impl Inside {
         let fetcher = Arc::new(Fetcher::new(cache, store.source(), FETCH_THREADS));
         let disks = checkpoint.as_ref().map_or(&version.disks, |checkpoint| &checkpoint.disks);
         let mut volumes = Vec::new();
-        for (spec, manifest) in version.hardware.disks.iter().zip(disks) {
+        let disks = version.hardware.disks.iter().zip(disks).filter(|(spec, _)| spec.is_disk());
+        for (spec, manifest) in disks {
             volumes.push(Volume::open(name, &spec.name, *manifest, &fetcher)?);
         }
         if let Some(memory) = checkpoint.as_ref().and_then(|checkpoint| checkpoint.memory.as_ref())

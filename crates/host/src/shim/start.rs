@@ -266,6 +266,7 @@ fn prepare_run(local: &LocalDir, owner: Option<(u32, u32)>) -> Result<()> {
 struct BootFiles {
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
+    firmware: Option<PathBuf>,
     console_offset: u64,
 }
 
@@ -288,6 +289,7 @@ impl BootFiles {
         Ok(Self {
             kernel: file(&claim.version.kernel, "kernel")?,
             initrd: file(&claim.version.initrd, "initrd")?,
+            firmware: file(&claim.version.firmware, "firmware")?,
             console_offset: std::fs::metadata(local.console_log()).map_or(0, |log| log.len()),
         })
     }
@@ -461,6 +463,7 @@ fn start_guest(
         disks,
         kernel: files.kernel.clone(),
         initrd: files.initrd.clone(),
+        firmware: files.firmware.clone(),
         cmdline_extra: String::new(),
         nics,
         vmgenid: claim.head.vmgenid,
