@@ -151,11 +151,6 @@ impl Recipe {
         &self.description
     }
 
-    /// What the computer is made of; sizes that depend on a file are not known yet.
-    pub fn hardware(&self) -> &model::Hardware {
-        &self.hardware
-    }
-
     /// How to tell that it is ready.
     pub fn ready(&self) -> &model::Ready {
         &self.ready

@@ -99,8 +99,7 @@ impl Inside {
         let fetcher = Arc::new(Fetcher::new(cache, store.source(), FETCH_THREADS));
         let disks = checkpoint.as_ref().map_or(&version.disks, |checkpoint| &checkpoint.disks);
         let mut volumes = Vec::new();
-        let disks = version.hardware.disks.iter().zip(disks).filter(|(spec, _)| spec.is_disk());
-        for (spec, manifest) in disks {
+        for (spec, manifest) in version.hardware.disks.iter().zip(disks) {
             volumes.push(Volume::open(name, &spec.name, *manifest, &fetcher)?);
         }
         if let Some(memory) = checkpoint.as_ref().and_then(|checkpoint| checkpoint.memory.as_ref())

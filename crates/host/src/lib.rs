@@ -22,7 +22,6 @@ mod accel;
 mod blob;
 pub mod dir;
 mod failure;
-mod firmware;
 mod foreign;
 #[doc(hidden)]
 pub mod fuzz;

@@ -643,7 +643,6 @@ impl Session {
         for (label, blob) in [
             ("kernel", &version.kernel),
             ("initrd", &version.initrd),
-            ("firmware", &version.firmware),
             ("vendor-data", &version.vendor_data),
         ] {
             if let Some(blob) = blob {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use import::ovf::Property;
-use model::{BootKind, ChunkId, InstanceState, Lease, ManifestId, Name};
+use model::{ChunkId, InstanceState, Lease, ManifestId, Name};
 use serde::{Deserialize, Serialize};
 
 use super::hardware::{self, HardwareWire, ReadyWire, id};
@@ -30,9 +30,7 @@ impl RecordError {
 
 const FORMAT: u32 = 1;
 /// What a version has that needs more than format 1: foreign hardware, a form, configuration.
-const FORMAT_FOREIGN: u32 = 2;
-/// What a version has that needs more than format 2: UEFI.
-const VERSION_FORMAT: u32 = 3;
+const VERSION_FORMAT: u32 = 2;
 /// Longest body, bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -61,9 +59,6 @@ struct VersionWire {
     ready: ReadyWire,
     kernel: Option<BlobWire>,
     initrd: Option<BlobWire>,
-    /// Format 3: UEFI's program.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    firmware: Option<BlobWire>,
     disks: Vec<String>,
     packages: Vec<(String, String)>,
     /// Format 2.
@@ -194,7 +189,7 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
     encode(&VersionWire {
         kind: "version".to_owned(),
         // As low as it can be, so that older programs run what they can.
-        format: format_of(version),
+        format: if needs_format_2(version) { VERSION_FORMAT } else { FORMAT },
         appliance: version.appliance.to_string(),
         version: version.version.clone(),
         description: version.description.clone(),
@@ -202,7 +197,6 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
         ready: hardware::encode_ready(&version.ready),
         kernel: version.kernel.as_ref().map(encode_blob),
         initrd: version.initrd.as_ref().map(encode_blob),
-        firmware: version.firmware.as_ref().map(encode_blob),
         disks: version.disks.iter().map(ToString::to_string).collect(),
         packages: version.packages.clone(),
         properties: version.properties.iter().map(encode_property).collect(),
@@ -210,18 +204,11 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
     })
 }
 
-/// The lowest format whose programs run what the version says.
-fn format_of(version: &Version) -> u32 {
-    if hardware::needs_format_3(&version.hardware) {
-        VERSION_FORMAT
-    } else if hardware::needs_format_2(&version.hardware)
+/// Whether a program that knows format 1 only would run something else.
+fn needs_format_2(version: &Version) -> bool {
+    hardware::needs_format_2(&version.hardware)
         || !version.properties.is_empty()
         || version.vendor_data.is_some()
-    {
-        FORMAT_FOREIGN
-    } else {
-        FORMAT
-    }
 }
 
 fn encode_property(property: &Property) -> PropertyWire {
@@ -241,10 +228,6 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
     if wire.disks.len() != hardware.disks.len() {
         return Err(RecordError::field("disks", wire.disks.len()));
     }
-    let firmware = wire.firmware.map(decode_blob).transpose()?;
-    if firmware.is_some() != (hardware.boot.kind == BootKind::Uefi) {
-        return Err(RecordError::field("firmware", firmware.is_some()));
-    }
     Ok(Version {
         appliance: appliance(&wire.appliance)?,
         version: wire.version,
@@ -253,7 +236,6 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
         ready: hardware::decode_ready(wire.ready),
         kernel: wire.kernel.map(decode_blob).transpose()?,
         initrd: wire.initrd.map(decode_blob).transpose()?,
-        firmware,
         disks: manifests("disks", &wire.disks)?,
         packages: wire.packages,
         properties: wire.properties.into_iter().map(decode_property).collect(),

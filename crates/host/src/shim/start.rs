@@ -266,7 +266,6 @@ fn prepare_run(local: &LocalDir, owner: Option<(u32, u32)>) -> Result<()> {
 struct BootFiles {
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
-    firmware: Option<PathBuf>,
     console_offset: u64,
 }
 
@@ -289,7 +288,6 @@ impl BootFiles {
         Ok(Self {
             kernel: file(&claim.version.kernel, "kernel")?,
             initrd: file(&claim.version.initrd, "initrd")?,
-            firmware: file(&claim.version.firmware, "firmware")?,
             console_offset: std::fs::metadata(local.console_log()).map_or(0, |log| log.len()),
         })
     }
@@ -463,7 +461,6 @@ fn start_guest(
         disks,
         kernel: files.kernel.clone(),
         initrd: files.initrd.clone(),
-        firmware: files.firmware.clone(),
         cmdline_extra: String::new(),
         nics,
         vmgenid: claim.head.vmgenid,

@@ -118,7 +118,7 @@ mod tests {
                 profile: Profile::Light,
                 cpus: 1,
                 memory_bytes: 128 << 20,
-                boot: Boot { kind: BootKind::Bios, cmdline: String::new(), secure_boot: false },
+                boot: Boot { kind: BootKind::Bios, cmdline: String::new() },
                 disks: Vec::new(),
                 nics: Vec::new(),
                 display: None,

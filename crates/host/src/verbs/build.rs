@@ -10,7 +10,7 @@ use super::volume_print;
 use crate::failure::{Failure, Result};
 use crate::record::{Blob, Version};
 use crate::work::Work;
-use crate::{Host, firmware, ingest};
+use crate::{Host, ingest};
 
 /// The recipe's name in its folder.
 const RECIPE: &str = "appliance.yaml";
@@ -22,9 +22,6 @@ impl Host {
     pub fn build(&self, path: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuildPrint> {
         let began = ambient::now();
         let (recipe, folder) = read_recipe(path)?;
-        if recipe.hardware().boot.kind == model::BootKind::Uefi {
-            firmware::find(recipe.hardware().boot.secure_boot)?;
-        }
         // Opened first: a repository that is not there is said before the long work.
         let store = self.writable_store()?;
         let tools = self.dir.folder("tools")?;
@@ -59,7 +56,7 @@ impl Host {
             disks.push(manifest);
         }
         let appliance = built.name.clone();
-        let mut version = Version {
+        let version = Version {
             appliance: appliance.clone(),
             version: built.version.clone(),
             description: recipe.description().to_owned(),
@@ -67,13 +64,11 @@ impl Host {
             ready: built.ready.clone(),
             kernel,
             initrd,
-            firmware: None,
             disks,
             packages: built.packages.clone(),
             properties: Vec::new(),
             vendor_data,
         };
-        firmware::equip(&mut session, &mut version)?;
         let id = session.put_version(&version)?;
         let stored = session.finish()?;
         store.set_appliance(&appliance, id)?;

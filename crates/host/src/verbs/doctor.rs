@@ -22,7 +22,6 @@ impl Host {
             fuse(),
             space(self.dir.root()),
             tools(),
-            uefi(),
             privileges(),
             self.repository_check(),
             self.leftovers(),
@@ -108,14 +107,6 @@ fn qemu() -> DoctorPrint {
     match major {
         Some(major) if major >= QEMU_MAJOR_MIN => ok("qemu", first),
         _ => bad("qemu", first, hint),
-    }
-}
-
-/// Only makers need it: a version brings the firmware that it runs with.
-fn uefi() -> DoctorPrint {
-    match crate::firmware::find(false).and(crate::firmware::find(true)) {
-        Ok(_) => ok("uefi", "OVMF is here, for appliances that boot by it".to_owned()),
-        Err(failure) => warning("uefi", failure.message, &failure.hint),
     }
 }
 

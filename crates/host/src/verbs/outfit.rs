@@ -63,11 +63,10 @@ pub fn outfit(
     }
     let disks = &version.hardware.disks;
     let sata = disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count();
-    let seen = disks.iter().filter(|disk| disk.is_disk()).count();
-    if seen > vmm::DISKS_MAX || sata > vmm::SATA_DISKS_MAX {
+    if disks.len() > vmm::DISKS_MAX || sata > vmm::SATA_DISKS_MAX {
         return Err(Failure::new(
             "hypervisor",
-            format!("with its configuration {name} would have {seen} disks"),
+            format!("with its configuration {name} would have {} disks", disks.len()),
             format!("at most {} are possible", vmm::DISKS_MAX),
         ));
     }

@@ -57,7 +57,7 @@ pub fn hardware(profile: Profile, memory_mib: u64) -> Hardware {
         profile,
         cpus: 1,
         memory_bytes: memory_mib << 20,
-        boot: Boot { kind: BootKind::Bios, cmdline: String::new(), secure_boot: false },
+        boot: Boot { kind: BootKind::Bios, cmdline: String::new() },
         disks: vec![DiskSpec {
             name: "system".into(),
             role: DiskRole::System,
