@@ -16,8 +16,16 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    let entry = arguments.get(1).and_then(|word| word.to_str());
+    // What outlives a command keeps nothing open that whoever ran it had open: a lock, a pipe.
+    if matches!(entry, Some("__shim" | "__mount"))
+        && let Err(error) = vmm::close_inherited()
+    {
+        eprintln!("cannot close what was inherited: {error}");
+        return ExitCode::FAILURE;
+    }
     // The hidden entries: what this program runs itself as.
-    match arguments.get(1).and_then(|word| word.to_str()) {
+    match entry {
         Some("__shim") => return host::shim::main(&arguments[2..]),
         Some("__mount") => return host::mount_main(&arguments[2..]),
         Some("__jail") => vmm::jail_main(arguments.into_iter().skip(2)),

@@ -150,3 +150,27 @@ fn guest_that_is_not_linux_runs_suspends_and_forks() {
     assert!(world.console("B", "n2").contains("keys=5"), "{}", world.console("B", "n2"));
     assert_eq!(world.run("B", &["exec", "n1", "--", "true"]).error().0, "agent");
 }
+
+#[test]
+fn guest_keeps_nothing_open_of_who_started_it() {
+    let world = World::with_nano("inherited");
+    let lock = world.root().join("lock");
+    // As scripts do so that only one of them runs at a time: the lock is the command's.
+    let run = world.command("A", &["run", "nano", "--name", "n1"]);
+    let locked = |program: &std::ffi::OsStr| {
+        let mut command = std::process::Command::new("flock");
+        command.arg("--nonblock").arg(&lock).arg(program);
+        command
+    };
+    let mut under_lock = locked(run.get_program());
+    under_lock.args(run.get_args());
+    for (name, value) in run.get_envs() {
+        match value {
+            Some(value) => under_lock.env(name, value),
+            None => under_lock.env_remove(name),
+        };
+    }
+    assert!(under_lock.output().unwrap().status.success());
+    assert_eq!(world.state("A", "n1"), "running");
+    assert!(locked("true".as_ref()).status().unwrap().success(), "its shim holds the lock");
+}

@@ -30,6 +30,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use enter::jail_main;
+pub use inherited::close_inherited;
 
 /// The user and group that QEMU runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -40,7 +40,7 @@ pub use command_line::machine_type;
 pub use confined::{Confined, Ended};
 pub use console::{CONSOLE_LOG, CONSOLE_SOCKET, Console, attach};
 pub use error::VmmError;
-pub use jail::{Identity, Jail, Launcher, Limits, jail_main};
+pub use jail::{Identity, Jail, Launcher, Limits, close_inherited, jail_main};
 pub use launch::{
     Accel, BASELINE_CPU, DISKS_MAX, DiskFile, Launch, NICS_MAX, NicLaunch, SATA_DISKS_MAX,
     find_qemu, find_qemu_img,

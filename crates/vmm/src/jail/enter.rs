@@ -38,7 +38,7 @@ pub fn jail_main(arguments: impl Iterator<Item = OsString>) -> ! {
 
 fn enter(orders: &Orders) -> Result<std::convert::Infallible, String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-    inherited::close_all().map_err(step("closing inherited files"))?;
+    inherited::close_inherited().map_err(step("closing inherited files"))?;
     // Kept until exec: dropping would close what QEMU is to inherit.
     let _inherited = take_descriptors(orders).map_err(step("taking file descriptors"))?;
 

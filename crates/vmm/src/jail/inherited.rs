@@ -9,8 +9,9 @@
 use std::fs;
 use std::io;
 
-/// Closes every descriptor from 3 up. Call before anything is opened.
-pub(super) fn close_all() -> io::Result<()> {
+/// Closes every descriptor from 3 up: for the entry of a process that outlives whoever started it, or
+/// is not to be trusted. Call before anything is opened.
+pub fn close_inherited() -> io::Result<()> {
     // Collected first: the directory's own descriptor is among them, and closed by its owner.
     let mut open = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
