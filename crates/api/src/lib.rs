@@ -12,6 +12,6 @@ pub use output::{
     ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint, GcPrint,
     HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MountPrint, PortPrint, PropertyPrint,
     RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint, TracePrint, UndoPrint,
-    VolumePrint,
+    VolumePrint, WarmPrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

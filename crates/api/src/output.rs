@@ -63,6 +63,9 @@ pub struct StartPrint {
     pub ports: Vec<PortPrint>,
     /// `booted` or `continued`.
     pub how: String,
+    /// Why it booted although its appliance has a memory to start from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cold: Option<String>,
 }
 
 /// `suspend` and `checkpoint`.
@@ -172,6 +175,31 @@ pub struct BuildPrint {
     pub reused_bytes: u64,
     pub total_ms: u64,
     pub volumes: Vec<VolumePrint>,
+    /// What its instances start from, with `state: running`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub warm: Option<WarmPrint>,
+}
+
+/// The running computer in a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarmPrint {
+    /// Memory, bytes.
+    pub memory_bytes: u64,
+    /// What of its memory and disks the start had written, bytes.
+    pub written_bytes: u64,
+    /// What that added to the repository, bytes as stored.
+    pub stored_bytes: u64,
+    /// What it can be loaded on: `tcg` or `kvm`.
+    pub accel: String,
+    /// How long it took to boot until it was ready, milliseconds.
+    pub boot_ms: u64,
+    /// How long an instance that started from its memory took until it was ready, milliseconds.
+    pub start_ms: u64,
+    /// Whether its agent gives each instance an identity of its own in the guest.
+    pub agent: bool,
+    /// Pages that an instance that started from its memory touched: the next one fetches them
+    /// ahead.
+    pub traced_pages: u64,
 }
 
 /// `import`.

@@ -74,6 +74,9 @@ pub struct StartReport {
     pub ports: Vec<PortPrint>,
     /// `booted` or `continued`.
     pub how: String,
+    /// Why it booted although its version has a memory.
+    #[serde(default)]
+    pub cold: Option<String>,
 }
 
 /// What a shim is doing now.

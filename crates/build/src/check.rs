@@ -3,6 +3,7 @@
 mod boot;
 mod content;
 mod disk;
+mod running;
 
 use std::collections::BTreeSet;
 
@@ -41,13 +42,14 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
     }
     check.count(&document.nics, NICS_MAX, "nics")?;
 
-    let (disks, contents) = check.disks(&document.disks)?;
+    let (disks, mut contents) = check.disks(&document.disks)?;
     let nics: Vec<NicSpec> =
         document.nics.iter().map(|nic| check.nic(nic)).collect::<Checked<_>>()?;
     let (boot, kernel, initrd) = check.boot(&document.boot, &disks, &contents)?;
     check.kernel_modules(&document.disks, kernel.as_ref())?;
     let ready = check.ready(&document.ready, &nics)?;
     let vendor_data = document.vendor_data.as_ref().map(|file| check.relative(file)).transpose()?;
+    let running = check.running(&document, &ready, &mut contents)?;
     let hardware = check.hardware(&document.hardware, boot, disks, nics)?;
     Ok(Recipe {
         origin: origin.to_owned(),
@@ -60,6 +62,7 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
         initrd,
         contents,
         vendor_data,
+        running,
     })
 }
 

@@ -38,10 +38,25 @@ pub(crate) struct Document {
     /// How to tell that the appliance is ready for its user.
     #[schemars(with = "ReadyDoc")]
     pub ready: Spanned<ReadyDoc>,
+    /// What an instance starts from: `stopped`, it boots; `running`, it goes on from the memory of a
+    /// computer that the build has booted and that was ready.
+    #[serde(default)]
+    #[schemars(with = "StateDoc")]
+    pub state: Option<Spanned<StateDoc>>,
     /// A file in the recipe's folder: the maker's part of what cloud-init configures (vendor-data).
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub vendor_data: Option<Spanned<String>>,
+}
+
+/// What an instance starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StateDoc {
+    /// Its disks.
+    Stopped,
+    /// The memory of the computer that the build has booted.
+    Running,
 }
 
 /// What the computer is made of.

@@ -34,6 +34,7 @@ pub struct Recipe {
     /// One for each of `hardware.disks`.
     pub(crate) contents: Vec<DiskContent>,
     pub(crate) vendor_data: Option<Placed<RelativePath>>,
+    pub(crate) running: bool,
 }
 
 /// Where the kernel comes from.
@@ -149,6 +150,11 @@ impl Recipe {
     /// One or a few sentences for people; may be empty.
     pub fn description(&self) -> &str {
         &self.description
+    }
+
+    /// Whether its instances are to start from memory: `state: running`.
+    pub fn is_running(&self) -> bool {
+        self.running
     }
 
     /// How to tell that it is ready.

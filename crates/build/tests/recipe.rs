@@ -76,6 +76,32 @@ fn the_shape_is_checked() {
 }
 
 #[test]
+fn who_is_to_start_from_memory_has_to_be_known_to_be_ready() {
+    let running = |ready: &str| GOOD.replacen("ready: {port: 80}", ready, 1);
+    let recipe = Recipe::parse(&running("ready: {port: 80}\nstate: running"), "r.yaml").unwrap();
+    assert!(recipe.is_running());
+    let recipe = Recipe::parse(&running("ready: started\nstate: stopped"), "r.yaml").unwrap();
+    assert!(!recipe.is_running());
+    check(
+        "ready: {port: 80}",
+        "state: running\nready: started",
+        "r.yaml:17:8: `state: running` needs to know when it is ready; `started` is before it has \
+         booted (use `agent`, `port` or `console`)",
+    );
+    check(
+        "ready: {port: 80}",
+        "ready: {port: 80}\nstate: running\nvendor_data: v.yaml",
+        "r.yaml:18:14: `vendor_data` is on a CD of each instance's own, which a memory cannot know \
+         (leave out `state: running`, or configure it with `files` and `commands`)",
+    );
+    check(
+        "ready: {port: 80}",
+        "ready: {port: 80}\nstate: runing",
+        "r.yaml:17:8: unknown variant `runing` (did you mean `running`?)",
+    );
+}
+
+#[test]
 fn values_are_checked() {
     check(
         "name: web",

@@ -124,6 +124,13 @@ pub struct Build {
     /// Only check the recipe
     #[arg(long)]
     pub validate: bool,
+    /// With `state: running`, what runs its CPUs; who starts it from memory needs the same:
+    /// kvm, tcg (software, slower), or auto: kvm where it proves to work
+    #[arg(long, default_value = "auto", value_parser = ["auto", "kvm", "tcg"], hide_possible_values = true)]
+    pub accel: String,
+    /// With `state: running`, wait at most this many seconds until it is ready
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub timeout: u64,
 }
 
 #[derive(Args)]
@@ -206,6 +213,9 @@ pub struct Run {
     /// Configure the guest's network by cloud-init
     #[arg(long, value_name = "FILE")]
     pub network_config: Option<PathBuf>,
+    /// Boot it from its disks, also when its appliance has a memory to start from
+    #[arg(long)]
+    pub boot: bool,
     #[command(flatten)]
     pub start: Start,
 }

@@ -97,13 +97,15 @@ impl Inside {
         let version = store.version(version_id)?;
         let cache = Arc::new(Cache::open(&host.folder("cache")?, host.cache_bytes_max())?);
         let fetcher = Arc::new(Fetcher::new(cache, store.source(), FETCH_THREADS));
-        let disks = checkpoint.as_ref().map_or(&version.disks, |checkpoint| &checkpoint.disks);
+        let (disks, memory) = match &checkpoint {
+            Some(checkpoint) => (checkpoint.disks.as_slice(), checkpoint.memory.as_ref()),
+            None => (version.first_disks(head.warm), version.first_memory(head.warm)),
+        };
         let mut volumes = Vec::new();
         for (spec, manifest) in version.hardware.disks.iter().zip(disks) {
             volumes.push(Volume::open(name, &spec.name, *manifest, &fetcher)?);
         }
-        if let Some(memory) = checkpoint.as_ref().and_then(|checkpoint| checkpoint.memory.as_ref())
-        {
+        if let Some(memory) = memory {
             volumes.push(Volume::open(name, MEMORY, memory.ram, &fetcher)?);
         }
         let taken_unix_ms = checkpoint.map(|checkpoint| checkpoint.taken_unix_ms);

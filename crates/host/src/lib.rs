@@ -44,8 +44,8 @@ pub use failure::{Failure, KINDS, Result};
 pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use verbs::{
-    Accelerator, ExportFormat, ExportOptions, ForkOptions, ImportOptions, ResumeOptions,
-    RunOptions, StartOptions, View, mount_main, validate_recipe,
+    Accelerator, BuildOptions, ExportFormat, ExportOptions, ForkOptions, ImportOptions,
+    ResumeOptions, RunOptions, StartOptions, View, mount_main, validate_recipe,
 };
 
 use model::Name;

@@ -652,6 +652,15 @@ impl Session {
         for (spec, manifest) in version.hardware.disks.iter().zip(&version.disks) {
             children.push(Child::new(&spec.name, Target::Manifest(*manifest)));
         }
+        if let Some(warm) = &version.warm {
+            children.push(Child::new("warm-ram", Target::Manifest(warm.memory.ram)));
+            let state = Target::Record(warm.memory.device_state.id);
+            children.push(Child::new("warm-device-state", state));
+            for (index, manifest) in warm.disks.iter().enumerate() {
+                children
+                    .push(Child::new(&format!("warm-disk{index}"), Target::Manifest(*manifest)));
+            }
+        }
         let body = record::encode_version(version);
         Ok(repository::write_record(&mut self.writer, &children, &body)?.into())
     }

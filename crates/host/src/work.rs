@@ -22,9 +22,15 @@ pub struct Work {
 impl Work {
     /// Makes a folder of a new name in `shelf`, and removes what the dead left there.
     pub fn new(shelf: &Path) -> Result<Self> {
+        Self::after(shelf, &mut |_| Ok(()))
+    }
+
+    /// As [`Work::new`]; the folder of a dead one is seen by `bury` before it is removed. What
+    /// cannot be buried now stays for the next.
+    pub fn after(shelf: &Path, bury: &mut dyn FnMut(&Path) -> Result<()>) -> Result<Self> {
         let beside = File::create(shelf.join(LOCK))?;
         beside.lock()?;
-        sweep(shelf)?;
+        sweep_locked(shelf, bury)?;
         let tag = u64::from_le_bytes(ambient::random());
         let path = shelf.join(format!("{tag:016x}"));
         crate::dir::make_private_dir(&path)?;
@@ -44,9 +50,16 @@ impl Drop for Work {
     }
 }
 
+/// Removes what the dead left, as the next [`Work::after`] would.
+pub fn sweep(shelf: &Path, bury: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+    let beside = File::create(shelf.join(LOCK))?;
+    beside.lock()?;
+    sweep_locked(shelf, bury)
+}
+
 /// Removes the folders whose locks nobody holds. Only under the lock of the shelf: a folder that is
 /// being made has no lock yet.
-fn sweep(shelf: &Path) -> Result<()> {
+fn sweep_locked(shelf: &Path, bury: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
     for entry in fs::read_dir(shelf)? {
         let path = entry?.path();
         if !path.is_dir() {
@@ -55,7 +68,7 @@ fn sweep(shelf: &Path) -> Result<()> {
         let held = File::open(path.join(LOCK)).is_ok_and(|lock| {
             rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
         });
-        if !held {
+        if !held && bury(&path).is_ok() {
             fs::remove_dir_all(&path)?;
         }
     }
@@ -65,6 +78,7 @@ fn sweep(shelf: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Failure;
 
     #[test]
     fn the_dead_are_swept_and_the_living_are_left() {
@@ -74,6 +88,15 @@ mod tests {
         let dead = shelf.path().join("0123456789abcdef");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join(LOCK), "").unwrap();
+        let unburied = || Failure::new("unavailable", "not now", "");
+        let mut seen = Vec::new();
+        let next = Work::after(shelf.path(), &mut |path| {
+            seen.push(path.to_owned());
+            Err(unburied())
+        });
+        drop(next.unwrap());
+        assert!(dead.exists(), "it is there for the next");
+        assert_eq!(seen, std::slice::from_ref(&dead));
         let next = Work::new(shelf.path()).unwrap();
         assert!(!dead.exists());
         assert!(living.path().join("file").exists());

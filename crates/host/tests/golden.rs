@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use host::record::{
-    Blob, Checkpoint, Head, How, Machine, Memory, Traces, Version, Why, decode_checkpoint,
+    Blob, Checkpoint, Head, How, Machine, Memory, Traces, Version, Warm, Why, decode_checkpoint,
     decode_head, decode_version, encode_checkpoint, encode_head, encode_version,
 };
 use import::ovf::Property;
@@ -41,6 +41,19 @@ fn disk(name: &str, role: DiskRole, reset: ResetPolicy) -> DiskSpec {
     }
 }
 
+fn memory() -> Memory {
+    Memory {
+        ram: ManifestId::from_bytes([4; 32]),
+        device_state: blob(5),
+        machine: Machine {
+            machine_type: "pc-q35-10.0".to_owned(),
+            cpu_model: "Nehalem-v1".to_owned(),
+            accel: "tcg".to_owned(),
+            memory_bytes: 512 << 20,
+        },
+    }
+}
+
 #[test]
 fn a_version() {
     let version = Version {
@@ -71,12 +84,26 @@ fn a_version() {
         packages: vec![("nginx-light".to_owned(), "1.22.1-9".to_owned())],
         properties: Vec::new(),
         vendor_data: None,
+        warm: None,
     };
     let bytes = encode_version(&version);
     golden("version.json", &bytes);
     assert_eq!(decode_version(&bytes), Ok(version.clone()));
     // As many manifests as disks, or it is none.
-    let broken = Version { disks: Vec::new(), ..version };
+    let broken = Version { disks: Vec::new(), ..version.clone() };
+    assert!(decode_version(&encode_version(&broken)).is_err());
+
+    // Warm: it holds the same computer running too, with as many disks.
+    let disks: Vec<_> = (10..13).map(|number| ManifestId::from_bytes([number; 32])).collect();
+    let warm = Warm { memory: memory(), disks, agent: true };
+    let running = Version { warm: Some(warm.clone()), ..version.clone() };
+    let bytes = encode_version(&running);
+    golden("version-warm.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(running.clone()));
+    assert_eq!(running.first_disks(true), warm.disks);
+    assert_eq!(running.first_disks(false), version.disks);
+    assert_eq!(version.first_disks(true), version.disks);
+    let broken = Version { warm: Some(Warm { disks: Vec::new(), ..warm }), ..version };
     assert!(decode_version(&encode_version(&broken)).is_err());
 }
 
@@ -112,6 +139,7 @@ fn a_foreign_version() {
         packages: Vec::new(),
         properties: Vec::new(),
         vendor_data: None,
+        warm: None,
     };
     let bytes = encode_version(&version);
     golden("version-foreign.json", &bytes);
@@ -145,16 +173,7 @@ fn a_checkpoint() {
         label: Some("before the mistake".to_owned()),
         why: Why::Suspend,
         taken_unix_ms: 1_763_836_304_000,
-        memory: Some(Memory {
-            ram: ManifestId::from_bytes([4; 32]),
-            device_state: blob(5),
-            machine: Machine {
-                machine_type: "pc-q35-10.0".to_owned(),
-                cpu_model: "Nehalem-v1".to_owned(),
-                accel: "tcg".to_owned(),
-                memory_bytes: 512 << 20,
-            },
-        }),
+        memory: Some(memory()),
         disks: vec![ManifestId::from_bytes([7; 32])],
         dirty_bytes: 8192,
         stored_bytes: 1234,
@@ -193,10 +212,15 @@ fn a_head() {
         macs: vec![[0x0a, 0xc0, 1, 2, 3, 4]],
         vmgenid: [6; 16],
         fresh: true,
+        warm: false,
     };
     let bytes = encode_head(&head);
     golden("head.json", &bytes);
-    assert_eq!(decode_head(&bytes), Ok(head));
+    assert_eq!(decode_head(&bytes), Ok(head.clone()));
+    let warm = Head { checkpoint: None, origin: None, fresh: false, warm: true, ..head };
+    let bytes = encode_head(&warm);
+    golden("head-warm.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(warm));
 }
 
 #[test]

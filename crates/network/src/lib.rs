@@ -43,6 +43,8 @@ pub struct UserNetdev {
     pub forwards: Vec<PortMap>,
     /// False: the guest can be reached through `forwards`, but reaches nobody itself.
     pub outbound: bool,
+    /// True: the ports are not published yet, only allowed to be.
+    pub closed: bool,
 }
 
 /// Why a card cannot be plugged in.

@@ -43,7 +43,11 @@ impl Network for UserMode {
             }
             port::require_free(map.address, map.host_port)?;
         }
-        Ok(Netdev::User(UserNetdev { forwards: ports.to_vec(), outbound: self.outbound }))
+        Ok(Netdev::User(UserNetdev {
+            forwards: ports.to_vec(),
+            outbound: self.outbound,
+            closed: false,
+        }))
     }
 }
 
@@ -70,7 +74,7 @@ mod tests {
         let Netdev::User(user) = plug("user", std::slice::from_ref(&map)).unwrap() else {
             panic!()
         };
-        assert_eq!(user, UserNetdev { forwards: vec![map.clone()], outbound: true });
+        assert_eq!(user, UserNetdev { forwards: vec![map.clone()], outbound: true, closed: false });
         let twice = plug("user", &[map.clone(), map]);
         assert!(matches!(twice, Err(NetworkError::PortTwice { .. })), "{twice:?}");
     }

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use model::{BootKind, DiskBus, Media, NicModel, Profile};
+use model::{BootKind, DiskBus, Media, NicModel, PortMap, Profile};
 use network::Netdev;
 
 use crate::launch::{Accel, Launch};
@@ -304,13 +304,18 @@ fn netdev(index: usize, netdev: &Netdev) -> String {
             if !user.outbound {
                 text.push_str(",restrict=on");
             }
-            for map in &user.forwards {
-                let (address, host, guest) = (map.address, map.host_port, map.guest_port);
-                text.push_str(&format!(",hostfwd=tcp:{address}:{host}-:{guest}"));
+            for map in user.forwards.iter().filter(|_| !user.closed) {
+                text.push_str(&format!(",hostfwd={}", forward(map)));
             }
             text
         }
     }
+}
+
+/// A published port.
+pub(crate) fn forward(map: &PortMap) -> String {
+    let (address, host, guest) = (map.address, map.host_port, map.guest_port);
+    format!("tcp:{address}:{host}-:{guest}")
 }
 
 /// virtio-blk's serial number holds 20 bytes; commas would end the option.
@@ -373,7 +378,11 @@ mod tests {
             cmdline_extra: "quiet".into(),
             nics: vec![NicLaunch {
                 mac: random_mac([1, 2, 3, 4]),
-                netdev: Netdev::User(UserNetdev { forwards: vec![map], outbound: true }),
+                netdev: Netdev::User(UserNetdev {
+                    forwards: vec![map],
+                    outbound: true,
+                    closed: false,
+                }),
             }],
             vmgenid: [0xab; 16],
             uuid: [0x12; 16],

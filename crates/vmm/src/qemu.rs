@@ -24,6 +24,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use model::PortMap;
 use network::Netdev;
 use serde_json::{Value, json};
 
@@ -264,6 +265,22 @@ impl Qemu {
         self.with_fdset(file.as_fd(), |name| {
             self.call("screendump", json!({ "filename": name, "format": "png" }), SOON).map(drop)
         })
+    }
+
+    /// Publishes a port of network card `nic`, which is on user-mode networking. (What the launch
+    /// publishes is reached from the guest's first instruction on.)
+    pub fn publish(&self, nic: usize, map: &PortMap) -> Result<(), VmmError> {
+        // The monitor for people is the only one that can.
+        let line = format!("hostfwd_add net{nic} {}", command_line::forward(map));
+        let command = "human-monitor-command";
+        let said = self.call(command, json!({ "command-line": line }), SOON)?;
+        match said.as_str().map(str::trim) {
+            Some("") => Ok(()),
+            _ => Err(VmmError::Refused {
+                command: "hostfwd_add".to_owned(),
+                detail: said.as_str().unwrap_or_default().trim().chars().take(200).collect(),
+            }),
+        }
     }
 
     /// Asks the guest to make do with `bytes` of memory; it gives back what it can, over time.

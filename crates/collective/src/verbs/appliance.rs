@@ -1,6 +1,8 @@
 //! `build`, `appliances`, `schema`.
 
-use host::Failure;
+use std::time::Duration;
+
+use host::{BuildOptions, Failure};
 use model::format_bytes;
 
 use super::open;
@@ -17,9 +19,14 @@ pub fn build(global: &Global, verb: &Build) -> Result<(), Failure> {
     }
     let host = open(global)?;
     let mut progress = |text: &str| print::note(global, text);
-    let built = host.build(&verb.path, &mut progress)?;
+    let options = BuildOptions {
+        path: verb.path.clone(),
+        accel: super::start::accelerator(&verb.accel),
+        timeout: Duration::from_secs(verb.timeout),
+    };
+    let built = host.build(&options, &mut progress)?;
     print::result(global, &built, || {
-        format!(
+        let mut text = format!(
             "built {} {} ({}) in {}: {} of content, {} stored, {} reused",
             built.appliance,
             built.version,
@@ -28,7 +35,18 @@ pub fn build(global: &Global, verb: &Build) -> Result<(), Failure> {
             format_bytes(built.logical_bytes),
             format_bytes(built.stored_bytes),
             format_bytes(built.reused_bytes),
-        )
+        );
+        if let Some(warm) = &built.warm {
+            text.push_str(&format!(
+                "\n  starts from memory ({}): ready in {} instead of {}; {} written, {} stored",
+                warm.accel,
+                duration(warm.start_ms),
+                duration(warm.boot_ms),
+                format_bytes(warm.written_bytes),
+                format_bytes(warm.stored_bytes),
+            ));
+        }
+        text
     });
     Ok(())
 }

@@ -19,6 +19,7 @@ pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
         properties: super::foreign::properties(&verb.properties)?,
         user_data: verb.user_data.clone(),
         network_config: verb.network_config.clone(),
+        boot: verb.boot,
         start: start_options(&verb.start)?,
     };
     let started = open(global)?.run(&options)?;
@@ -107,6 +108,9 @@ fn describe(started: &StartPrint, waited: bool) -> String {
     } else {
         format!(" ({accel}); whether it is ready was not waited for")
     });
+    if let Some(why) = &started.cold {
+        text.push_str(&format!("\n  it booted: {why}"));
+    }
     for port in &started.ports {
         text.push_str(&format!(
             "\n  {}:{} -> port {} of the guest",
@@ -116,14 +120,18 @@ fn describe(started: &StartPrint, waited: bool) -> String {
     text
 }
 
+pub(super) fn accelerator(text: &str) -> Accelerator {
+    match text {
+        "kvm" => Accelerator::Kvm,
+        "tcg" => Accelerator::Tcg,
+        _ => Accelerator::Auto,
+    }
+}
+
 fn start_options(start: &Start) -> Result<StartOptions, Failure> {
     Ok(StartOptions {
         ports: start.publish.iter().map(|text| host::parse_port(text)).collect::<Result<_, _>>()?,
-        accel: match start.accel.as_str() {
-            "kvm" => Accelerator::Kvm,
-            "tcg" => Accelerator::Tcg,
-            _ => Accelerator::Auto,
-        },
+        accel: accelerator(&start.accel),
         wait: !start.no_wait,
         timeout: Duration::from_secs(start.timeout),
     })

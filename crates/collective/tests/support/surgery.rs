@@ -86,6 +86,21 @@ impl Surgery {
         found
     }
 
+    /// Makes an appliance's newest version one like it but for one change.
+    pub fn change_appliance(&self, appliance: &str, change: impl FnOnce(&mut Value)) {
+        let refs = self.repository.refs();
+        let value = refs.read("appliance", appliance).unwrap().expect("an appliance");
+        let record = read_record(&self.repository, &value.roots[0].chunk()).unwrap();
+        let mut body: Value = serde_json::from_slice(&record.body).unwrap();
+        change(&mut body);
+        let mut writer = self.repository.writer().unwrap();
+        let id = write_record(&mut writer, &record.children, body.to_string().as_bytes()).unwrap();
+        writer.finish().unwrap();
+        let payload =
+            RefPayload { roots: vec![Target::Record(id)], body: id.to_string().into_bytes() };
+        refs.advance("appliance", appliance, value.generation, &payload).unwrap();
+    }
+
     /// Stores a copy of a chunk with some bytes changed; gives its id.
     pub fn changed_copy(&self, id: &ChunkId, change: impl FnOnce(&mut Vec<u8>)) -> ChunkId {
         let chunks = self.repository.fetch(id, Urgency::Urgent).unwrap();

@@ -49,6 +49,34 @@ pub struct Version {
     pub properties: Vec<Property>,
     /// The maker's part of what cloud-init configures.
     pub vendor_data: Option<Blob>,
+    /// The same computer, as it ran when its maker built it.
+    pub warm: Option<Warm>,
+}
+
+/// A running computer in a version: what its instances can start from instead of booting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warm {
+    pub memory: Memory,
+    /// The disks at the memory's instant, one for each disk of the hardware.
+    pub disks: Vec<ManifestId>,
+    /// Whether a guest agent answers in it: through it an instance gets an identity of its own.
+    pub agent: bool,
+}
+
+impl Version {
+    /// What an instance without a checkpoint began with: the disks that boot, or with `warm` those
+    /// of the memory.
+    pub fn first_disks(&self, warm: bool) -> &[ManifestId] {
+        match &self.warm {
+            Some(running) if warm => &running.disks,
+            _ => &self.disks,
+        }
+    }
+
+    /// The memory that it began with, if it did.
+    pub fn first_memory(&self, warm: bool) -> Option<&Memory> {
+        self.warm.as_ref().filter(|_| warm).map(|running| &running.memory)
+    }
 }
 
 /// The saved memory and devices of a running computer.
@@ -187,4 +215,6 @@ pub struct Head {
     pub vmgenid: [u8; 16],
     /// Whether the next start must give the guest a fresh identity.
     pub fresh: bool,
+    /// While there is no checkpoint: it began from its version's memory, not by booting.
+    pub warm: bool,
 }

@@ -7,7 +7,7 @@ use model::{ChunkId, InstanceState, Lease, ManifestId, Name};
 use serde::{Deserialize, Serialize};
 
 use super::hardware::{self, HardwareWire, ReadyWire, id};
-use super::{Blob, Checkpoint, Head, Machine, Memory, Traces, Version, Why};
+use super::{Blob, Checkpoint, Head, Machine, Memory, Traces, Version, Warm, Why};
 
 /// Why bytes are not the record they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,8 +29,8 @@ impl RecordError {
 }
 
 const FORMAT: u32 = 1;
-/// What a version has that needs more than format 1: foreign hardware, a form, configuration.
-const VERSION_FORMAT: u32 = 2;
+/// The newest format of a version: 2 has foreign hardware, a form or configuration, 3 a memory.
+const VERSION_FORMAT: u32 = 3;
 /// Longest body, bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -67,6 +67,16 @@ struct VersionWire {
     /// Format 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     vendor_data: Option<BlobWire>,
+    /// Format 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    warm: Option<WarmWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WarmWire {
+    memory: MemoryWire,
+    disks: Vec<String>,
+    agent: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -126,6 +136,8 @@ struct HeadWire {
     vmgenid: [u8; 16],
     #[serde(default)]
     fresh: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    warm: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -188,8 +200,7 @@ fn manifests(field: &'static str, texts: &[String]) -> Result<Vec<ManifestId>, R
 pub fn encode_version(version: &Version) -> Vec<u8> {
     encode(&VersionWire {
         kind: "version".to_owned(),
-        // As low as it can be, so that older programs run what they can.
-        format: if needs_format_2(version) { VERSION_FORMAT } else { FORMAT },
+        format: version_format(version),
         appliance: version.appliance.to_string(),
         version: version.version.clone(),
         description: version.description.clone(),
@@ -201,7 +212,23 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
         packages: version.packages.clone(),
         properties: version.properties.iter().map(encode_property).collect(),
         vendor_data: version.vendor_data.as_ref().map(encode_blob),
+        warm: version.warm.as_ref().map(|warm| WarmWire {
+            memory: encode_memory(&warm.memory),
+            disks: warm.disks.iter().map(ToString::to_string).collect(),
+            agent: warm.agent,
+        }),
     })
+}
+
+/// As low as it can be, so that older programs run what they can.
+fn version_format(version: &Version) -> u32 {
+    if version.warm.is_some() {
+        3
+    } else if needs_format_2(version) {
+        2
+    } else {
+        FORMAT
+    }
 }
 
 /// Whether a program that knows format 1 only would run something else.
@@ -209,6 +236,41 @@ fn needs_format_2(version: &Version) -> bool {
     hardware::needs_format_2(&version.hardware)
         || !version.properties.is_empty()
         || version.vendor_data.is_some()
+}
+
+fn encode_memory(memory: &Memory) -> MemoryWire {
+    MemoryWire {
+        ram: memory.ram.to_string(),
+        device_state: encode_blob(&memory.device_state),
+        machine_type: memory.machine.machine_type.clone(),
+        cpu_model: memory.machine.cpu_model.clone(),
+        accel: memory.machine.accel.clone(),
+        memory_bytes: memory.machine.memory_bytes,
+    }
+}
+
+fn decode_memory(wire: MemoryWire) -> Result<Memory, RecordError> {
+    Ok(Memory {
+        ram: id("ram", &wire.ram)?,
+        device_state: decode_blob(wire.device_state)?,
+        machine: Machine {
+            machine_type: wire.machine_type,
+            cpu_model: wire.cpu_model,
+            accel: wire.accel,
+            memory_bytes: wire.memory_bytes,
+        },
+    })
+}
+
+fn decode_warm(wire: WarmWire, disks: usize) -> Result<Warm, RecordError> {
+    if wire.disks.len() != disks {
+        return Err(RecordError::field("warm.disks", wire.disks.len()));
+    }
+    Ok(Warm {
+        memory: decode_memory(wire.memory)?,
+        disks: manifests("warm.disks", &wire.disks)?,
+        agent: wire.agent,
+    })
 }
 
 fn encode_property(property: &Property) -> PropertyWire {
@@ -228,6 +290,7 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
     if wire.disks.len() != hardware.disks.len() {
         return Err(RecordError::field("disks", wire.disks.len()));
     }
+    let warm = wire.warm.map(|warm| decode_warm(warm, hardware.disks.len())).transpose()?;
     Ok(Version {
         appliance: appliance(&wire.appliance)?,
         version: wire.version,
@@ -240,6 +303,7 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
         packages: wire.packages,
         properties: wire.properties.into_iter().map(decode_property).collect(),
         vendor_data: wire.vendor_data.map(decode_blob).transpose()?,
+        warm,
     })
 }
 
@@ -254,14 +318,7 @@ pub fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
         label: checkpoint.label.clone(),
         why: checkpoint.why.as_str().to_owned(),
         taken_unix_ms: checkpoint.taken_unix_ms,
-        memory: checkpoint.memory.as_ref().map(|memory| MemoryWire {
-            ram: memory.ram.to_string(),
-            device_state: encode_blob(&memory.device_state),
-            machine_type: memory.machine.machine_type.clone(),
-            cpu_model: memory.machine.cpu_model.clone(),
-            accel: memory.machine.accel.clone(),
-            memory_bytes: memory.machine.memory_bytes,
-        }),
+        memory: checkpoint.memory.as_ref().map(encode_memory),
         disks: checkpoint.disks.iter().map(ToString::to_string).collect(),
         dirty_bytes: checkpoint.dirty_bytes,
         stored_bytes: checkpoint.stored_bytes,
@@ -273,19 +330,6 @@ pub fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
 /// Reads a checkpoint's body.
 pub fn decode_checkpoint(body: &[u8]) -> Result<Checkpoint, RecordError> {
     let wire: CheckpointWire = decode("checkpoint", body)?;
-    let memory = match wire.memory {
-        None => None,
-        Some(memory) => Some(Memory {
-            ram: id("ram", &memory.ram)?,
-            device_state: decode_blob(memory.device_state)?,
-            machine: Machine {
-                machine_type: memory.machine_type,
-                cpu_model: memory.cpu_model,
-                accel: memory.accel,
-                memory_bytes: memory.memory_bytes,
-            },
-        }),
-    };
     Ok(Checkpoint {
         instance: id("instance", &wire.instance)?,
         parent: wire.parent.map(|text| id("parent", &text)).transpose()?,
@@ -293,7 +337,7 @@ pub fn decode_checkpoint(body: &[u8]) -> Result<Checkpoint, RecordError> {
         label: wire.label,
         why: Why::parse(&wire.why).ok_or_else(|| RecordError::field("why", &wire.why))?,
         taken_unix_ms: wire.taken_unix_ms,
-        memory,
+        memory: wire.memory.map(decode_memory).transpose()?,
         disks: manifests("disks", &wire.disks)?,
         dirty_bytes: wire.dirty_bytes,
         stored_bytes: wire.stored_bytes,
@@ -324,6 +368,7 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
         macs: head.macs.clone(),
         vmgenid: head.vmgenid,
         fresh: head.fresh,
+        warm: head.warm,
     })
 }
 
@@ -359,6 +404,7 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
         macs: wire.macs,
         vmgenid: wire.vmgenid,
         fresh: wire.fresh,
+        warm: wire.warm,
     })
 }
 
@@ -384,6 +430,7 @@ mod tests {
             macs: vec![[6; 6]],
             vmgenid: [7; 16],
             fresh: true,
+            warm: false,
         }
     }
 

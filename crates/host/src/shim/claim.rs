@@ -8,15 +8,21 @@
 //! running(other) ──▶ refused
 //! ```
 //!
+//! With the lease it is settled what the instance starts from: its checkpoint; while it has none,
+//! what a crash left on this host; else its version, from the memory or by booting.
+//!
 //! *Invariant.* The lease is one create-if-absent of the head's next generation: of two hosts that
 //! try at once, one gets it and the other is told.
 
-use model::{Generation, InstanceId, InstanceState, Lease, Name, VersionId};
+use model::{Generation, InstanceId, InstanceState, Lease, ManifestId, Name, VersionId};
+use vmm::Accel;
 
 use super::order::Start;
+use super::{leftovers, machine};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
-use crate::record::{Checkpoint, Head, Version};
+use crate::local::LocalDir;
+use crate::record::{Checkpoint, Head, Memory, Version, Warm};
 use crate::store::{Advance, Store};
 
 /// A held lease, and what is to be run.
@@ -29,13 +35,55 @@ pub struct Claim {
     pub version: Version,
     /// What the head's checkpoint says, if it has one.
     pub checkpoint: Option<Checkpoint>,
+    /// The volumes on this host are this head's: it goes on from them, as after a power cut.
+    pub crashed: bool,
+    /// Why it boots although its version has a memory to start from; none when that was wished.
+    pub cold: Option<String>,
 }
 
-/// Takes the lease of `name`, as `start` says.
-pub fn claim(store: &Store, host: &HostDir, name: &Name, start: &Start) -> Result<Claim> {
+impl Claim {
+    /// The version's memory, when the instance begins with it.
+    pub fn warm(&self) -> Option<&Warm> {
+        let begins = self.checkpoint.is_none() && self.head.warm && !self.crashed;
+        self.version.warm.as_ref().filter(|_| begins)
+    }
+
+    /// What it continues from; none: it boots.
+    pub fn memory(&self) -> Option<&Memory> {
+        match &self.checkpoint {
+            _ if self.crashed => None,
+            Some(checkpoint) => checkpoint.memory.as_ref(),
+            None => self.warm().map(|warm| &warm.memory),
+        }
+    }
+
+    /// The disks that belong to it.
+    pub fn disks(&self) -> &[ManifestId] {
+        match &self.checkpoint {
+            Some(checkpoint) => &checkpoint.disks,
+            None => self.version.first_disks(self.head.warm),
+        }
+    }
+
+    /// Whether the guest has to be told that it is somebody else now.
+    pub fn fresh(&self) -> bool {
+        self.head.fresh || self.warm().is_some()
+    }
+}
+
+/// Takes the lease of `name`, as `start` says. With `boot`, it does not begin with its version's
+/// memory.
+pub fn claim(
+    store: &Store,
+    host: &HostDir,
+    name: &Name,
+    start: &Start,
+    boot: bool,
+    accel: Accel,
+) -> Result<Claim> {
     let current = store.head(name)?;
     let (generation, head) = match start {
-        Start::New { appliance, version_id } => {
+        Start::New { appliance, version_id, .. } => {
             if let Some((_, head)) = &current.head {
                 return Err(exists(name, head));
             }
@@ -62,12 +110,33 @@ pub fn claim(store: &Store, host: &HostDir, name: &Name, start: &Start) -> Resul
     // After a crash or a take-over a memory may go on that has gone on before.
     let vmgenid =
         if head.state == InstanceState::Running { ambient::random() } else { head.vmgenid };
-    let head = Head { state: InstanceState::Running, lease: Some(lease(host)), vmgenid, ..head };
     let version = store.version(head.version)?;
     let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
+    let crashed = match &current.head {
+        Some((generation, before)) => {
+            leftovers::belong_to(&LocalDir::new(host, name), host, *generation, before)?
+        }
+        None => false,
+    };
+    let mut cold = None;
+    let warm = if crashed || checkpoint.is_some() {
+        head.warm
+    } else {
+        match &version.warm {
+            Some(warm) if head.warm && !boot => {
+                let fits = machine::check(&warm.memory.machine, &version.hardware, accel);
+                cold = fits.err().map(|differs| format!("its appliance's memory {differs}"));
+                cold.is_none()
+            }
+            _ => false,
+        }
+    };
+    let state = InstanceState::Running;
+    let head = Head { state, lease: Some(lease(host)), vmgenid, warm, ..head };
     match store.advance(generation, &head)? {
         Advance::Done(generation) => {
-            Ok(Claim { generation, before: current.head, head, version, checkpoint })
+            let before = current.head;
+            Ok(Claim { generation, before, head, version, checkpoint, crashed, cold })
         }
         Advance::Fenced => match store.head(name)?.head {
             Some((_, Head { lease: Some(lease), .. })) => Err(held(name, &lease)),
@@ -116,6 +185,7 @@ fn new_head(store: &Store, name: &Name, appliance: Name, version: VersionId) -> 
         macs: fresh_macs(nics),
         vmgenid: ambient::random(),
         fresh: false,
+        warm: true,
     })
 }
 

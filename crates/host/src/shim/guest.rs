@@ -63,6 +63,15 @@ impl Guest {
         Ok(())
     }
 
+    /// Publishes a port of its first network card.
+    pub fn publish(&self, port: &model::PortMap) -> Result<()> {
+        self.qemu.publish(0, port).map_err(|error| {
+            let hint = "another program took it meanwhile: try again, or another one with -p";
+            let (address, host) = (port.address, port.host_port);
+            Failure::new("network", format!("port {host} of {address}: {error}"), hint)
+        })
+    }
+
     /// Writes a PNG of the screen into the run directory.
     pub fn screenshot(&self, file_name: &str) -> Result<()> {
         Ok(self.qemu.screendump(&self.run.join(file_name))?)

@@ -5,29 +5,30 @@
 
 use std::sync::Arc;
 
-use model::{CheckpointId, Name};
+use model::{CheckpointId, Generation, Name};
 use volume::{Cache, Fetcher};
 
-use super::claim::Claim;
 use super::seal;
 use super::volumes::{self, Origin};
 use crate::dir::HostDir;
 use crate::failure::Result;
 use crate::local::{LocalDir, LocalInstance};
-use crate::record::{Checkpoint, Why};
+use crate::record::{Checkpoint, Head, Why};
 use crate::store::Store;
 
-/// Whether the volumes here are those of the head that was just claimed: then the instance goes
-/// on from them.
-pub fn belong_to(local: &LocalDir, host: &HostDir, claim: &Claim) -> Result<bool> {
-    let (Some(instance), Some((generation, before))) = (local.read()?, &claim.before) else {
-        return Ok(false);
-    };
-    let mine = before.lease.as_ref().is_some_and(|lease| lease.holder == host.id());
+/// Whether the volumes here are those of this head: then the instance goes on from them.
+pub fn belong_to(
+    local: &LocalDir,
+    host: &HostDir,
+    generation: Generation,
+    head: &Head,
+) -> Result<bool> {
+    let Some(instance) = local.read()? else { return Ok(false) };
+    let mine = head.lease.as_ref().is_some_and(|lease| lease.holder == host.id());
     Ok(instance.open
         && mine
-        && instance.generation() == *generation
-        && instance.instance_id()? == before.instance
+        && instance.generation() == generation
+        && instance.instance_id()? == head.instance
         && local.volumes().exists())
 }
 
@@ -65,7 +66,8 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
     let fetcher = Arc::new(Fetcher::new(cache, store.source(), 2));
     let base = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
     let traces = base.as_ref().map(|checkpoint| checkpoint.traces).unwrap_or_default();
-    let manifests = base.map_or_else(|| version.disks.clone(), |checkpoint| checkpoint.disks);
+    let first = || version.first_disks(head.warm).to_vec();
+    let manifests = base.map_or_else(first, |checkpoint| checkpoint.disks);
 
     let mut session = store.session()?;
     let mut disks = Vec::new();

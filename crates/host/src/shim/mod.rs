@@ -9,6 +9,7 @@
 //! | [`tracing`], [`scrubbing`] | what comes ahead of the guest, and in the background once it is ready |
 //! | [`running`], [`seal`] | checkpoint, suspend, stop: freeze, store, publish |
 //! | [`server`], [`shared`] | the socket, and what can be asked while the owner is busy |
+//! | [`identity`], [`machine`] | who a guest that continues is now; what its memory fits |
 //! | [`leftovers`] | what a crashed shim left behind |
 //!
 //! # Invariants
@@ -28,6 +29,7 @@ pub mod claim;
 mod guest;
 mod identity;
 pub mod leftovers;
+mod machine;
 pub mod order;
 mod owner;
 mod ready;

@@ -19,14 +19,17 @@ pub struct Order {
     pub accel: String,
     /// How long the guest may take to become ready.
     pub ready_timeout_ms: u64,
+    /// It runs for a build: its memory will be that of every instance of a version.
+    #[serde(default)]
+    pub maker: bool,
 }
 
 /// Which instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Start {
-    /// A new one of this version.
-    New { appliance: String, version_id: String },
+    /// A new one of this version; with `boot`, not from the version's memory.
+    New { appliance: String, version_id: String, boot: bool },
     /// One whose head is in the repository.
     Existing { take_over: bool },
 }

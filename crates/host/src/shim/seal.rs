@@ -30,6 +30,8 @@ pub struct Plan<'a> {
     pub why: Why,
     pub taken_unix_ms: u64,
     pub pause_ms: f64,
+    /// Compressed as well as can be: many will fetch it.
+    pub thorough: bool,
     /// Memory and device state; none: the checkpoint boots.
     pub memory: Option<(&'a Volume, std::path::PathBuf, Machine)>,
     pub disks: Vec<&'a Volume>,
@@ -47,7 +49,7 @@ pub struct Written {
 
 /// Stores everything; the next step makes it visible.
 pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<Written> {
-    let mut session = store.session()?;
+    let mut session = if plan.thorough { store.thorough_session()? } else { store.session()? };
     let mut sealed = Vec::new();
     let mut memory = None;
     if let Some((ram, state_file, machine)) = &plan.memory {
@@ -115,7 +117,8 @@ pub fn publish(
     state: InstanceState,
 ) -> Result<Option<(Generation, Head)>> {
     let lease = if state == InstanceState::Running { head.lease.clone() } else { None };
-    let next = Head { checkpoint: Some(written), state, lease, fresh: false, ..head.clone() };
+    let next =
+        Head { checkpoint: Some(written), state, lease, fresh: false, warm: false, ..head.clone() };
     match store.advance(generation, &next)? {
         Advance::Done(generation) => Ok(Some((generation, next))),
         Advance::Fenced => {

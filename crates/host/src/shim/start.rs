@@ -29,18 +29,18 @@ use super::server::{Door, Message};
 use super::shared::Shared;
 use super::tracing::Tracing;
 use super::volumes::{self, Origin, Volumes};
-use super::{identity, leftovers};
+use super::{identity, leftovers, machine};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
 use crate::ports;
-use crate::record::{Blob, How, Machine};
+use crate::record::{Blob, How};
 use crate::store::Store;
 
 /// Threads that fetch from the repository for one instance.
 const FETCH_THREADS: usize = 8;
-/// How long the script that refreshes a guest's identity and clock may take.
-const IDENTITY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a guest may take to set its clock.
+const CLOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Starts what `order` says. The guest runs when this returns; whether it is ready is found out
 /// in the background.
@@ -53,18 +53,32 @@ pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Re
     if matches!(order.start, Start::Existing { .. }) {
         leftovers::branch_if_stale(&store, host, &name)?;
     }
-    let claim = claim::claim(&store, host, &name, &order.start)?;
-    let result = with_claim(host, order, local, door, &store, &claim, accel, began);
-    if result.is_err() {
-        // The lease goes back only when nothing of the instance is left open here.
-        if let Err(failure) = claim::release(&store, &claim) {
-            eprintln!("the lease could not be given back: {failure}");
+    let attempt = |boot: bool, cold: Option<String>| {
+        let mut claim = claim::claim(&store, host, &name, &order.start, boot, accel)
+            .map_err(|failure| (failure, false))?;
+        claim.cold = claim.cold.or(cold);
+        let result = with_claim(host, order, local, door, &store, &claim, accel, began);
+        if result.is_err() {
+            // The lease goes back only when nothing of the instance is left open here.
+            if let Err(failure) = claim::release(&store, &claim) {
+                eprintln!("the lease could not be given back: {failure}");
+            }
+            if claim.before.is_none() {
+                let _ = std::fs::remove_file(local.path().join("instance.json"));
+            }
         }
-        if claim.before.is_none() {
-            let _ = std::fs::remove_file(local.path().join("instance.json"));
+        result.map_err(|failure| (failure, claim.warm().is_some()))
+    };
+    let boot = matches!(order.start, Start::New { boot: true, .. });
+    attempt(boot, None).or_else(|(failure, warm)| {
+        // What QEMU cannot load, or does not become somebody else, still boots.
+        if warm && matches!(failure.kind, "hypervisor" | "agent") && !order.maker {
+            eprintln!("not from the version's memory: {failure}");
+            let cold = format!("its appliance's memory could not be used: {}", failure.message);
+            return attempt(true, Some(cold)).map_err(|(failure, _)| failure);
         }
-    }
-    result
+        Err(failure)
+    })
 }
 
 /// The phases after the lease.
@@ -80,13 +94,17 @@ fn with_claim(
     began: ambient::Instant,
 ) -> Result<Running> {
     let hardware = &claim.version.hardware;
-    let crashed = leftovers::belong_to(local, host, claim)?;
-    let memory = match &claim.checkpoint {
-        Some(checkpoint) if !crashed => checkpoint.memory.clone(),
-        _ => None,
-    };
-    if let Some(memory) = &memory {
-        check_machine(&memory.machine, hardware.memory_bytes, accel)?;
+    let crashed = claim.crashed;
+    let memory = claim.memory();
+    if let Some(memory) = memory {
+        machine::check(&memory.machine, hardware, accel).map_err(|differs| {
+            Failure::new(
+                "hypervisor",
+                format!("the checkpoint {differs}"),
+                "resume it where they are equal; or `collective fork NAME --at CHECKPOINT` with one \
+                 that has no memory, which boots",
+            )
+        })?;
     }
     let instance = LocalInstance {
         format: 1,
@@ -106,18 +124,22 @@ fn with_claim(
     prepare_run(local, owner)?;
     let cache = Arc::new(Cache::open(&host.folder("cache")?, host.cache_bytes_max())?);
     let fetcher = Arc::new(Fetcher::new(cache, store.source(), FETCH_THREADS));
-    let volumes = open_volumes(local, claim, crashed, &memory, &fetcher, owner, door)?;
+    let volumes = open_volumes(local, claim, &fetcher, owner, door)?;
     let how = if memory.is_some() { How::Continued } else { How::Booted };
     let all: Vec<_> = volumes.all().cloned().collect();
-    let (tracing, settled) = Tracing::start(store, claim, how, &all, &fetcher, &door.shared);
+    let (tracing, settled) =
+        Tracing::start(store, claim, how, order.maker, &all, &fetcher, &door.shared);
     let reader = all.clone();
     door.shared.set_volumes(Arc::new(move || reader.iter().map(|v| volumes::print(v)).collect()));
 
     let mut guest_ports = ports::read(&order.ports);
     let ready_port = add_ready_port(&claim.version.ready, &mut guest_ports)?;
+    let fresh = memory.is_some() && claim.fresh();
     let start = || {
         let files = BootFiles::prepare(host, local, &fetcher, claim)?;
-        start_guest(local, claim, &memory, accel, owner, &files, &volumes, &guest_ports)
+        let uuid = if order.maker { [0; 16] } else { *claim.head.instance.as_bytes() };
+        let cables = Cables { ports: &guest_ports, closed: fresh };
+        start_guest(local, claim, uuid, accel, owner, &files, &volumes, &cables)
             .map(|guest| (guest, files.console_offset))
     };
     let started = std::thread::scope(|scope| {
@@ -125,8 +147,11 @@ fn with_claim(
         start()
     });
     let started = started.and_then(|(guest, console_offset)| {
-        let loaded = load(&guest, local, &fetcher, memory.as_ref().map(|m| &m.device_state));
-        match loaded.and_then(|()| guest.unpause()) {
+        let loaded = load(&guest, local, &fetcher, memory.map(|memory| &memory.device_state));
+        let runs = loaded.and_then(|()| guest.unpause()).and_then(|()| {
+            if fresh { become_somebody(&guest, claim, &guest_ports) } else { Ok(()) }
+        });
+        match runs {
             Ok(()) => Ok((guest, console_offset)),
             Err(failure) => {
                 guest.kill();
@@ -164,9 +189,9 @@ fn with_claim(
         accel: accel.as_str().to_owned(),
         ports: order.ports.clone(),
         how: how.as_str().to_owned(),
+        cold: claim.cold.clone(),
     };
     door.shared.set_started(report.clone());
-    let fresh = claim.head.fresh.then(|| (claim.head.name.clone(), claim.head.macs.clone()));
     await_ready(AwaitReady {
         check: ReadyCheck {
             ready: claim.version.ready.clone(),
@@ -178,7 +203,8 @@ fn with_claim(
             guest: guest.clone(),
         },
         timeout: Duration::from_millis(order.ready_timeout_ms),
-        fresh,
+        // Who has become somebody else has been told the time too.
+        set_clock: memory.is_some() && !fresh,
         shared: door.shared.clone(),
         store: store.clone(),
         volumes: volumes.all().cloned().collect(),
@@ -197,42 +223,12 @@ fn with_claim(
         generation: claim.generation,
         head: claim.head.clone(),
         version: claim.version.clone(),
-        machine: Machine {
-            machine_type: vmm::machine_type(hardware.profile).to_owned(),
-            cpu_model: vmm::BASELINE_CPU.to_owned(),
-            accel: accel.as_str().to_owned(),
-            memory_bytes: hardware.memory_bytes,
-        },
+        machine: machine::here(hardware, accel),
+        maker: order.maker,
         volumes,
         guest,
         shared: door.shared.clone(),
     })
-}
-
-/// Refuses a checkpoint that this machine cannot continue, before anything starts.
-fn check_machine(saved: &Machine, memory_bytes: u64, accel: Accel) -> Result<()> {
-    let mismatch = |what: &str, saved: &str, here: &str| {
-        Err(Failure::new(
-            "hypervisor",
-            format!("the checkpoint was made with {what} {saved}; here it is {here}"),
-            "resume it where they are equal; or `collective fork NAME --at CHECKPOINT` with one that \
-             has no memory, which boots",
-        ))
-    };
-    if saved.memory_bytes != memory_bytes {
-        return mismatch(
-            "a memory of",
-            &model::format_bytes(saved.memory_bytes),
-            &model::format_bytes(memory_bytes),
-        );
-    }
-    if saved.cpu_model != vmm::BASELINE_CPU {
-        return mismatch("the CPU model", &saved.cpu_model, vmm::BASELINE_CPU);
-    }
-    if saved.accel != accel.as_str() {
-        return mismatch("the accelerator", &saved.accel, accel.as_str());
-    }
-    Ok(())
 }
 
 /// First of the users that QEMU processes run as when we are root. Far from the users of people,
@@ -296,17 +292,12 @@ impl BootFiles {
 fn open_volumes(
     local: &LocalDir,
     claim: &Claim,
-    crashed: bool,
-    memory: &Option<crate::record::Memory>,
     fetcher: &Arc<Fetcher>,
     owner: Option<(u32, u32)>,
     door: &Door,
 ) -> Result<Volumes> {
     let hardware = &claim.version.hardware;
-    let manifests = match &claim.checkpoint {
-        Some(checkpoint) => &checkpoint.disks,
-        None => &claim.version.disks,
-    };
+    let manifests = claim.disks();
     if manifests.len() != hardware.disks.len() {
         return Err(Failure::new(
             "damaged",
@@ -319,7 +310,7 @@ fn open_volumes(
         .iter()
         .zip(manifests)
         .map(|(spec, manifest)| {
-            let left = crashed && volumes::disk_folder(local, spec).exists();
+            let left = claim.crashed && volumes::disk_folder(local, spec).exists();
             let origin = if left { Origin::Leftover } else { Origin::Base(Some(*manifest)) };
             (spec.clone(), origin)
         })
@@ -330,7 +321,7 @@ fn open_volumes(
     Volumes::open(
         local,
         hardware.memory_bytes,
-        Origin::Base(memory.as_ref().map(|memory| memory.ram)),
+        Origin::Base(claim.memory().map(|memory| memory.ram)),
         &disks,
         fetcher,
         observer,
@@ -426,16 +417,23 @@ fn add_ready_port(ready: &Ready, ports: &mut Vec<PortMap>) -> Result<Option<Sock
     Ok(Some(address))
 }
 
+/// What the guest's first network card is reached through.
+struct Cables<'a> {
+    ports: &'a [PortMap],
+    /// Nobody reaches it yet: the ports are only looked at, and published later.
+    closed: bool,
+}
+
 #[expect(clippy::too_many_arguments, reason = "the whole situation of a start")]
 fn start_guest(
     local: &LocalDir,
     claim: &Claim,
-    memory: &Option<crate::record::Memory>,
+    uuid: [u8; 16],
     accel: Accel,
     owner: Option<(u32, u32)>,
     files: &BootFiles,
     volumes: &Volumes,
-    ports: &[PortMap],
+    cables: &Cables<'_>,
 ) -> Result<Arc<Guest>> {
     let hardware = &claim.version.hardware;
     let mut disks = Vec::new();
@@ -448,8 +446,11 @@ fn start_guest(
     for (index, spec) in hardware.nics.iter().enumerate() {
         let mac = network::Mac(claim.head.macs.get(index).copied().unwrap_or_default());
         // Published ports are the first card's.
-        let ports = if index == 0 { ports } else { &[] };
-        let netdev = network::UserMode::default().plug(spec, mac, ports)?;
+        let ports = if index == 0 { cables.ports } else { &[] };
+        let mut netdev = network::UserMode::default().plug(spec, mac, ports)?;
+        if let network::Netdev::User(user) = &mut netdev {
+            user.closed = cables.closed;
+        }
         nics.push(NicLaunch { mac, netdev });
     }
     let launch = Launch {
@@ -464,9 +465,9 @@ fn start_guest(
         cmdline_extra: String::new(),
         nics,
         vmgenid: claim.head.vmgenid,
-        uuid: *claim.head.instance.as_bytes(),
+        uuid,
         run_dir: local.run(),
-        incoming: memory.is_some(),
+        incoming: claim.memory().is_some(),
         jail: vmm::Jail::new(
             vmm::Launcher::this_binary(),
             owner.map(|(uid, gid)| vmm::Identity { uid, gid }),
@@ -493,6 +494,28 @@ fn load(
     loaded
 }
 
+/// Lets a guest that continues from somebody else's memory become itself, before anybody can reach
+/// it. A fork does so as well as it can; of a version's memory, which many start from, an instance
+/// that does not is not let in.
+fn become_somebody(guest: &Guest, claim: &Claim, ports: &[PortMap]) -> Result<()> {
+    // Without an agent nothing in the guest can be changed: its maker was told so.
+    if claim.warm().is_none_or(|warm| warm.agent) {
+        let (name, macs) = (&claim.head.name, &claim.head.macs);
+        let done = identity::refresh(guest, ambient::unix_ms(), name, macs);
+        match done {
+            Err(failure) if claim.warm().is_some() => return Err(failure),
+            Err(failure) => eprintln!("{failure}"),
+            Ok(()) => {}
+        }
+        if let Err(failure) = guest.announce() {
+            eprintln!("the guest's new addresses were not announced: {failure}");
+        }
+    }
+    // As at a launch: without a card there is nothing to reach.
+    let ports = if claim.version.hardware.nics.is_empty() { &[] } else { ports };
+    ports.iter().try_for_each(|port| guest.publish(port))
+}
+
 /// Tells the owner when QEMU ends or the guest powers itself off.
 fn watch(guest: &Arc<Guest>, owner: Sender<Message>) {
     let guest = guest.clone();
@@ -514,7 +537,7 @@ fn with_stall(failure: Failure, shared: &Shared) -> Failure {
 struct AwaitReady {
     check: ReadyCheck,
     timeout: Duration,
-    fresh: Option<(Name, Vec<[u8; 6]>)>,
+    set_clock: bool,
     shared: Arc<Shared>,
     store: Store,
     volumes: Vec<Arc<volume::Volume>>,
@@ -525,17 +548,11 @@ struct AwaitReady {
 fn await_ready(wait: AwaitReady) {
     std::thread::spawn(move || {
         let guest = wait.check.guest.clone();
-        if wait.check.continued {
-            let fresh = wait.fresh.as_ref().map(|(name, macs)| (name, macs.as_slice()));
-            let script = identity::script(ambient::unix_ms(), fresh);
-            if let Err(failure) = guest.script(&script, IDENTITY_TIMEOUT) {
-                eprintln!("the guest's clock and identity were not refreshed: {failure}");
-            }
-            if fresh.is_some()
-                && let Err(failure) = guest.announce()
-            {
-                eprintln!("the guest's new addresses were not announced: {failure}");
-            }
+        if wait.set_clock
+            && let Err(failure) =
+                guest.script(&identity::clock_script(ambient::unix_ms()), CLOCK_TIMEOUT)
+        {
+            eprintln!("the guest's clock was not set: {failure}");
         }
         let result = wait.check.wait(wait.timeout).map(|()| StartReport {
             ready_ms: wait.began.elapsed().as_millis() as u64,

@@ -28,6 +28,8 @@ use crate::store::{Store, VersionTrace};
 
 /// A guest that is ready goes on touching what it wants for its first work.
 const AFTER_READY: Duration = Duration::from_secs(5);
+/// Nobody works with a guest that runs for a build.
+const AFTER_READY_MAKER: Duration = Duration::from_secs(1);
 /// A guest that is not ready by then has touched what it wants.
 const READY: Duration = Duration::from_secs(600);
 /// A trace that is not known by then comes too late to be placed: QEMU is there soon.
@@ -61,6 +63,7 @@ impl Tracing {
         store: &Store,
         claim: &Claim,
         how: How,
+        maker: bool,
         volumes: &[Arc<Volume>],
         fetcher: &Arc<Fetcher>,
         shared: &Arc<Shared>,
@@ -97,7 +100,7 @@ impl Tracing {
         let ready = shared.clone();
         std::thread::spawn(move || {
             let _ = ready.await_ready(READY);
-            std::thread::sleep(AFTER_READY);
+            std::thread::sleep(if maker { AFTER_READY_MAKER } else { AFTER_READY });
             learning.whole.store(true, Ordering::Relaxed);
             learning.recorder.end();
             if let Err(failure) = learning.learn(&store, &*source) {

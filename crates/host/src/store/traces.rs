@@ -6,7 +6,7 @@
 
 use chunk::{ChunkSink, ChunkSource, Urgency, id_of};
 use model::{ChunkId, Generation, VersionId};
-use repository::{RefPayload, Target};
+use repository::{RefPayload, RefValue, Repository, Target};
 use volume::Trace;
 
 use super::{Advance, Session, Store, damaged};
@@ -39,14 +39,19 @@ impl Store {
     ) -> Result<VersionTrace> {
         let refs = self.repository.refs();
         let name = trace_name(version, how);
-        let Some(value) = refs.read(TRACE, &name)? else {
-            let generation = refs.current(TRACE, &name)?.unwrap_or_default();
-            return Ok(VersionTrace { generation, trace: None });
-        };
-        let root = value.roots.first().map(Target::chunk);
         // One that cannot be read is as good as none, and is replaced.
-        let trace = root.and_then(|id| Self::trace(source, id).ok());
-        Ok(VersionTrace { generation: value.generation, trace })
+        let read = |value: &RefValue| {
+            let root = value.roots.first().map(Target::chunk);
+            root.and_then(|id| Self::trace(source, id).ok())
+        };
+        if let Some(value) = refs.read(TRACE, &name)? {
+            return Ok(VersionTrace { generation: value.generation, trace: read(&value) });
+        }
+        let generation = refs.current(TRACE, &name)?.unwrap_or_default();
+        // Until starts have been seen here, what is known where the version comes from.
+        let of_source = |source: &Repository| source.refs().read(TRACE, &name).ok().flatten();
+        let trace = self.sources.iter().find_map(of_source).and_then(|value| read(&value));
+        Ok(VersionTrace { generation, trace })
     }
 
     /// Replaces what was read.
@@ -130,6 +135,7 @@ mod tests {
             packages: Vec::new(),
             properties: Vec::new(),
             vendor_data: None,
+            warm: None,
         }
     }
 

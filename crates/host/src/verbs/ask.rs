@@ -274,7 +274,13 @@ impl Host {
 
     /// The serial console of a running instance: bytes both ways.
     pub fn console(&self, name: &Name) -> Result<UnixStream> {
-        self.ask(name, &Request::Status, QUICK)?;
+        // Until it runs, it may still be somebody else: the maker's, or its parent.
+        if let Reply::Status(status) = self.ask(name, &Request::Status, QUICK)?
+            && status.state == "starting"
+        {
+            let hint = "try again in a moment";
+            return Err(Failure::new("state", format!("{name} is starting"), hint));
+        }
         socket::connect(&self.local(name).run(), vmm::CONSOLE_SOCKET)
             .map_err(|e| Failure::from(e).during("cannot attach to the console"))
     }

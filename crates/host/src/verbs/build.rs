@@ -6,7 +6,7 @@ use api::BuildPrint;
 use build::{BuildError, Recipe, RecipeError};
 use model::ChunkId;
 
-use super::volume_print;
+use super::{BuildOptions, volume_print};
 use crate::failure::{Failure, Result};
 use crate::record::{Blob, Version};
 use crate::work::Work;
@@ -19,13 +19,17 @@ const RECIPE_BYTES_MAX: u64 = 1 << 20;
 
 impl Host {
     /// Builds the appliance in `path` and makes it the newest version of its name.
-    pub fn build(&self, path: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuildPrint> {
+    pub fn build(
+        &self,
+        options: &BuildOptions,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<BuildPrint> {
         let began = ambient::now();
-        let (recipe, folder) = read_recipe(path)?;
+        let (recipe, folder) = read_recipe(&options.path)?;
         // Opened first: a repository that is not there is said before the long work.
         let store = self.writable_store()?;
         let tools = self.dir.folder("tools")?;
-        let work = Work::new(&self.dir.folder("builds")?)?;
+        let work = Work::after(&self.dir.folder("builds")?, &mut |dead| self.bury_build(dead))?;
         let built =
             build::build(&recipe, &folder, work.path(), &tools, &mut |step| match step.outcome {
                 build::Outcome::Begun => progress(&step.what),
@@ -68,10 +72,17 @@ impl Host {
             packages: built.packages.clone(),
             properties: Vec::new(),
             vendor_data,
+            warm: None,
         };
         let id = session.put_version(&version)?;
         let stored = session.finish()?;
-        store.set_appliance(&appliance, id)?;
+        let (id, warm) = if recipe.is_running() {
+            let (id, warm) = self.warm_up(&store, id, &version, options, &work, progress)?;
+            (id, Some(warm))
+        } else {
+            store.set_appliance(&appliance, id)?;
+            (id, None)
+        };
         Ok(BuildPrint {
             appliance: appliance.to_string(),
             version: version.version,
@@ -81,6 +92,7 @@ impl Host {
             reused_bytes: stored.reused_bytes,
             total_ms: began.elapsed().as_millis() as u64,
             volumes,
+            warm,
         })
     }
 }

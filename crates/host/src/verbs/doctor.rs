@@ -24,6 +24,7 @@ impl Host {
             tools(),
             privileges(),
             self.repository_check(),
+            self.builds(),
             self.leftovers(),
         ]
     }
@@ -49,6 +50,19 @@ impl Host {
                 "guests run in software; nested virtualisation is often why: ask for it",
             ),
             Err(failure) => bad("accelerator", failure.message, failure.hint),
+        }
+    }
+
+    /// What builds that were killed left running is removed here.
+    fn builds(&self) -> DoctorPrint {
+        match self.bury_builds() {
+            Ok(0) => ok("builds", "none left anything behind".to_owned()),
+            Ok(left) => warning(
+                "builds",
+                format!("{left} that were killed left instances that cannot be removed now"),
+                "try again when their repository can be reached",
+            ),
+            Err(failure) => bad("builds", failure.message, failure.hint),
         }
     }
 

@@ -149,7 +149,8 @@ impl Host {
         if record.as_ref().is_some_and(|record| record.memory.is_some()) {
             notes.push("its memory is not in the file: it boots as after a power cut".to_owned());
         }
-        let disks = record.map_or_else(|| version.disks.clone(), |record| record.disks);
+        let disks =
+            record.map_or_else(|| version.first_disks(head.warm).to_vec(), |record| record.disks);
         Ok(Found { version, disks, checkpoint, what: "instance", notes })
     }
 }

@@ -40,6 +40,7 @@ impl Host {
                 macs: claim::fresh_macs(parent.macs.len()),
                 vmgenid: ambient::random(),
                 fresh: true,
+                warm: false,
             };
             let current = store.head(new_name)?;
             if current.head.is_some()

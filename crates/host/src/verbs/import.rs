@@ -96,6 +96,7 @@ impl Host {
             packages: Vec::new(),
             properties: computer.properties,
             vendor_data,
+            warm: None,
         };
         let id = session.put_version(&version)?;
         let stored = session.finish()?;

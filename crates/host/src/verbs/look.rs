@@ -195,9 +195,13 @@ impl Host {
 
 fn volumes_at_rest(store: &Store, head: &Head, version: &Version) -> Result<Vec<VolumePrint>> {
     let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
-    let ram = checkpoint.as_ref().and_then(|c| c.memory.as_ref()).map(|memory| memory.ram);
+    let memory = match &checkpoint {
+        Some(checkpoint) => checkpoint.memory.as_ref(),
+        None => version.first_memory(head.warm),
+    };
+    let ram = memory.map(|memory| memory.ram);
     let mut volumes = vec![volume_print("ram", ram, version.hardware.memory_bytes)];
-    let disks = checkpoint.map_or_else(|| version.disks.clone(), |c| c.disks);
+    let disks = checkpoint.map_or_else(|| version.first_disks(head.warm).to_vec(), |c| c.disks);
     for (spec, manifest) in version.hardware.disks.iter().zip(disks) {
         volumes.push(volume_print(&spec.name, Some(manifest), spec.size_bytes));
     }

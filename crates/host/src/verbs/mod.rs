@@ -16,6 +16,7 @@ mod repo;
 mod start;
 mod undo;
 mod view;
+mod warm;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -73,7 +74,20 @@ pub struct RunOptions {
     /// Configuration for cloud-init: files.
     pub user_data: Option<PathBuf>,
     pub network_config: Option<PathBuf>,
+    /// From its disks, also when its appliance has a memory to start from.
+    pub boot: bool,
     pub start: StartOptions,
+}
+
+/// What `build` is asked.
+#[derive(Debug, Clone)]
+pub struct BuildOptions {
+    /// A folder with an appliance.yaml, or the file itself.
+    pub path: PathBuf,
+    /// What runs an appliance that is to start from memory.
+    pub accel: Accelerator,
+    /// How long that one may take to become ready.
+    pub timeout: Duration,
 }
 
 /// What `resume` is asked.

@@ -26,12 +26,15 @@ struct Cd {
 }
 
 /// The version that the instance is to run.
-pub fn outfit(
-    store: &Store,
-    id: VersionId,
-    name: &Name,
-    options: &RunOptions,
-) -> Result<VersionId> {
+pub struct Outfit {
+    pub version: VersionId,
+    /// Why it boots although its appliance has a memory to start from.
+    pub cold: Option<String>,
+}
+
+/// Gives an instance its CDs, where it gets any. Then it boots: the computer in the appliance's
+/// memory has no such drives.
+pub fn outfit(store: &Store, id: VersionId, name: &Name, options: &RunOptions) -> Result<Outfit> {
     let mut version = store.version(id)?;
     let mut cds = Vec::new();
     if !version.properties.is_empty() || !options.properties.is_empty() {
@@ -46,8 +49,12 @@ pub fn outfit(
         cds.push(configuration(name, &version, vendor_data.as_deref(), options)?);
     }
     if cds.is_empty() {
-        return Ok(id);
+        return Ok(Outfit { version: id, cold: None });
     }
+    let cold = version
+        .warm
+        .take()
+        .map(|_| "its appliance's memory has no drive for the CD that configures it".to_owned());
     let mut session = store.session()?;
     for cd in cds {
         let size_bytes = (cd.content.len() as u64).next_multiple_of(model::PAGE_BYTES as u64);
@@ -72,7 +79,7 @@ pub fn outfit(
     }
     let id = session.put_version(&version)?;
     session.finish()?;
-    Ok(id)
+    Ok(Outfit { version: id, cold })
 }
 
 /// The answers to the form, where OVF's transport `iso` has them: in a CD drive.

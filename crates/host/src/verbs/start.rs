@@ -50,13 +50,15 @@ impl Host {
         if let Some((_, head)) = store.head(&name)?.head {
             return Err(shim::claim::exists(&name, &head));
         }
-        let version_id = super::outfit::outfit(&store, version_id, &name, options)?;
+        let outfit = super::outfit::outfit(&store, version_id, &name, options)?;
         let start = Start::New {
             appliance: options.appliance.to_string(),
-            version_id: version_id.to_string(),
+            version_id: outfit.version.to_string(),
+            boot: options.boot,
         };
         let ports = ports::settle(&options.start.ports)?;
-        self.start_shim(&store, &name, start, &ports, &options.start, began)
+        let started = self.start_shim(&store, &name, start, &ports, &options.start, began)?;
+        Ok(StartPrint { cold: started.cold.or(outfit.cold.filter(|_| !options.boot)), ..started })
     }
 
     /// Goes on with a suspended instance, or starts a stopped (or failed) one.
@@ -117,7 +119,6 @@ impl Host {
         options: &StartOptions,
         began: ambient::Instant,
     ) -> Result<StartPrint> {
-        let local = self.local(name);
         let order = Order {
             repository: store.location().to_owned(),
             name: name.to_string(),
@@ -125,8 +126,21 @@ impl Host {
             ports: ports::print(ports),
             accel: options.accel.as_str().to_owned(),
             ready_timeout_ms: options.timeout.as_millis() as u64,
+            maker: false,
         };
-        let mut child = spawn(self, &local, &order)?;
+        self.start_order(name, &order, options, began)
+    }
+
+    /// Gives a shim its order, and waits for it.
+    pub(super) fn start_order(
+        &self,
+        name: &Name,
+        order: &Order,
+        options: &StartOptions,
+        began: ambient::Instant,
+    ) -> Result<StartPrint> {
+        let local = self.local(name);
+        let mut child = spawn(self, &local, order)?;
         await_birth(&local, &mut child)?;
         let before_ms = began.elapsed().as_millis() as u64;
         let timeout = options.timeout + MARGIN;
@@ -191,6 +205,7 @@ fn print(name: &Name, report: StartReport, before_ms: u64) -> StartPrint {
         accel: report.accel,
         ports: report.ports,
         how: report.how,
+        cold: report.cold,
     }
 }
 
