@@ -8,10 +8,10 @@ mod output;
 mod shim;
 
 pub use output::{
-    AppliancePrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint, DoctorPrint,
-    ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint, GcPrint,
-    HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MountPrint, PortPrint, PropertyPrint,
-    RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint, TracePrint, UndoPrint,
-    VolumePrint, WarmPrint,
+    AppliancePrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint,
+    DoctorPrint, ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint,
+    GcPrint, HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MountPrint, PortPrint,
+    PropertyPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint, TracePrint,
+    UndoPrint, VolumePrint, WarmPrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

@@ -102,24 +102,38 @@ pub struct UndoPrint {
     pub checkpoint: String,
     /// Where the state that was undone is kept, if there was any.
     pub branch: Option<String>,
+    /// Automatic checkpoints that went with it, and stay.
+    pub autos: u64,
     pub state: String,
 }
 
-/// One line of `history`, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One line of `history`, newest first; a branch stands before the checkpoint at which it left.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HistoryPrint {
     pub id: String,
     pub label: Option<String>,
     /// When it was taken, RFC 3339, UTC.
     pub time: String,
+    /// How long ago that was, seconds; 0 when the clocks disagree.
+    pub age_s: u64,
+    /// What the guest had written since the checkpoint before it, bytes.
+    pub written_bytes: u64,
     /// What it added to the repository, bytes as stored.
     pub size_bytes: u64,
-    /// `suspend`, `checkpoint`, `stop`, `fork`, `undo`.
+    /// How long the guest stood still, milliseconds, where that is known.
+    pub pause_ms: Option<f64>,
+    /// `suspend`, `checkpoint`, `stop`, `fork`, `undo`, `auto`.
     pub why: String,
+    /// Taken by itself: its policy decides how long it is kept.
+    pub auto: bool,
+    /// Where the instance is, or was when it started.
+    pub head: bool,
     /// Whether it holds memory, so that it continues; else it boots.
     pub memory: bool,
     /// The branch it belongs to; none for the instance's own line.
     pub branch: Option<String>,
+    /// Of a branch: the checkpoint of the line at which it left, where that is known.
+    pub left: Option<String>,
 }
 
 /// `cp`.
@@ -315,6 +329,23 @@ pub struct TracePrint {
     pub misses: u64,
 }
 
+/// How checkpoints of an instance are taken by themselves: `checkpoint --every`, and in `inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutoPrint {
+    /// Seconds between two; none: they are off.
+    pub every_s: Option<u64>,
+    /// Which stay, for example `last=6,hourly=24`.
+    pub keep: Option<String>,
+    /// Who says so: `instance`, `host` (its default) or `nobody`.
+    pub said_by: String,
+    /// When the last checkpoint of any kind was taken, RFC 3339, while it runs here.
+    pub last: Option<String>,
+    /// Seconds until the next is due, while it runs here.
+    pub next_s: Option<u64>,
+    /// Why the last try failed, when it did.
+    pub failing: Option<String>,
+}
+
 /// `config`: what this host was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigPrint {
@@ -324,6 +355,9 @@ pub struct ConfigPrint {
     pub cache_bytes_max: u64,
     /// `on` or `off`.
     pub scrub: String,
+    /// Automatic checkpoints of instances that say nothing of their own: `off`, or for example
+    /// `5m,last=6,hourly=24`.
+    pub auto: String,
 }
 
 /// `inspect`.
@@ -345,6 +379,7 @@ pub struct InspectPrint {
     pub scrub: Option<ScrubPrint>,
     /// While it runs here.
     pub trace: Option<TracePrint>,
+    pub auto: AutoPrint,
     pub vnc: Option<String>,
     pub directory: Option<String>,
 }

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CheckpointPrint, ErrorBody, PortPrint, ScrubPrint, TracePrint, VolumePrint};
+use crate::{
+    AutoPrint, CheckpointPrint, ErrorBody, PortPrint, ScrubPrint, TracePrint, VolumePrint,
+};
 
 /// What can be asked of a shim.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +40,10 @@ pub enum Request {
     },
     /// End without keeping anything (`rm --force`).
     Discard,
+    /// How checkpoints are taken by themselves from now on; none: as the host says.
+    SetAuto {
+        auto: Option<String>,
+    },
     Exec {
         argv: Vec<String>,
         stdin_base64: Option<String>,
@@ -91,6 +97,7 @@ pub struct Status {
     pub volumes: Vec<VolumePrint>,
     pub scrub: Option<ScrubPrint>,
     pub trace: Option<TracePrint>,
+    pub auto: Option<AutoPrint>,
     /// A page that cannot be had now, and why.
     pub stalled: Option<String>,
     pub generation: u64,

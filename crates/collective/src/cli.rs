@@ -46,7 +46,7 @@ const EVERY_VERB: &str = "Options of every verb";
 #[derive(Subcommand)]
 pub enum Verb {
     /// Say what this host can do, and what is missing
-    Doctor,
+    Doctor(Doctor),
     /// Build an appliance from a folder with an appliance.yaml, into the repository
     Build(Build),
     /// Make an appliance of another program's file: a disk, a CD, an OVA, a Vagrant box
@@ -73,7 +73,8 @@ pub enum Verb {
     Stop(Stop),
     /// Remove an instance and its history
     Rm(Rm),
-    /// Take a point to come back to, while the instance runs on
+    /// Take a point to come back to, while the instance runs on; or say how they are taken by
+    /// themselves
     Checkpoint(Checkpoint),
     /// List an instance's checkpoints, newest first
     History(One),
@@ -115,6 +116,13 @@ pub enum Verb {
 pub struct One {
     /// The instance's name
     pub name: String,
+}
+
+#[derive(Args)]
+pub struct Doctor {
+    /// Remove what crashes left and is nobody's; what only this host has stays, and is named
+    #[arg(long)]
+    pub fix: bool,
 }
 
 #[derive(Args)]
@@ -217,6 +225,8 @@ pub struct Run {
     #[arg(long)]
     pub boot: bool,
     #[command(flatten)]
+    pub auto: Auto,
+    #[command(flatten)]
     pub start: Start,
 }
 
@@ -294,15 +304,31 @@ pub struct Checkpoint {
     /// The instance's name
     pub name: String,
     /// A few words to find it by in the history
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["every", "keep"])]
     pub label: Option<String>,
+    #[command(flatten)]
+    pub auto: Auto,
+}
+
+/// Checkpoints that are taken by themselves.
+#[derive(Args, Clone)]
+pub struct Auto {
+    /// From now on, take a checkpoint this often while it runs: 30s, 5m, 2h, 1d; off; or default, as
+    /// `config auto` says
+    #[arg(long, value_name = "TIME")]
+    pub every: Option<String>,
+    /// Which of these to keep: the last so many, and the last of so many hours, days and weeks; what
+    /// was not taken by itself stays for ever [default: last=6,hourly=24,daily=7,weekly=4]
+    #[arg(long, value_name = "WHAT")]
+    pub keep: Option<String>,
 }
 
 #[derive(Args)]
 pub struct Undo {
     /// The instance's name
     pub name: String,
-    /// The checkpoint to go back to: its id, the first digits of it, or its label [default: the last]
+    /// The checkpoint to go back to: its id, the first digits of it, its label, or a time like "10
+    /// minutes ago" [default: the last that was not taken by itself; after a crash the last of all]
     #[arg(long, value_name = "CHECKPOINT")]
     pub to: Option<String>,
     #[command(flatten)]
@@ -399,7 +425,8 @@ pub struct Logs {
 
 #[derive(Args)]
 pub struct Config {
-    /// `scrub`: whether what a running instance lacks is fetched in the background, so that it can
+    /// `auto`: how often checkpoints are taken by themselves, and which are kept, of instances that
+    /// say nothing of their own (off, 5m, 5m,last=6,hourly=24,daily=7); `scrub`: whether what a running instance lacks is fetched in the background, so that it can
     /// go on without the repository (on, off); `cache-size`: what this host may keep of
     /// repositories
     #[arg(requires = "value")]

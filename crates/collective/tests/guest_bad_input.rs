@@ -42,7 +42,7 @@ fn guest_is_not_loaded_from_a_checkpoint_that_does_not_fit() {
 
     let newer = "written by a newer Collective";
     let hint =
-        check("format", &["checkpoint", "format 2", "up to 1"], &|body| body["format"] = 2.into());
+        check("format", &["checkpoint", "format 3", "up to 2"], &|body| body["format"] = 3.into());
     assert!(hint.contains(newer), "{hint}");
     let ram = parse(&surgery.checkpoint_body(&surgery.head().checkpoint)["memory"]["ram"]);
     // Its version, and a feature without which it cannot be read.
@@ -72,7 +72,7 @@ fn guest_is_not_loaded_from_a_checkpoint_that_does_not_fit() {
     check("damaged", &["not a checkpoint"], &|body| body["memory"]["device_state"] = json!(7));
 
     // The verbs that only look say the same; the list of instances still works.
-    let before = surgery.change_checkpoint(|body| body["format"] = 2.into());
+    let before = surgery.change_checkpoint(|body| body["format"] = 3.into());
     for verb in ["history", "inspect", "undo", "fork"] {
         assert_eq!(world.run("A", &[verb, "n1"]).error().0, "format", "{verb}");
     }

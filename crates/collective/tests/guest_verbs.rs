@@ -149,6 +149,11 @@ fn guest_that_is_not_linux_runs_suspends_and_forks() {
     world.type_in("B", "n2", "de\r");
     assert!(world.console("B", "n2").contains("keys=5"), "{}", world.console("B", "n2"));
     assert_eq!(world.run("B", &["exec", "n1", "--", "true"]).error().0, "agent");
+    // Its disk counts the boots, and there was only one until now.
+    assert!(!world.console("B", "n1").contains("boots="), "{}", world.console("B", "n1"));
+    world.run("B", &["stop", "n1", "--force"]).ok();
+    world.run("B", &["resume", "n1"]).ok();
+    assert!(world.console("B", "n1").contains("boots=2"), "{}", world.console("B", "n1"));
 }
 
 #[test]

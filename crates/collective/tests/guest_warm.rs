@@ -277,7 +277,7 @@ fn guest_of_a_build_that_was_killed_is_swept() {
         assert_eq!(world.run("A", &["appliances"]).ok(), Value::Array(Vec::new()));
     };
     kill_while_it_runs();
-    world.run("A", &["doctor"]).ok();
+    world.run("A", &["doctor", "--fix"]).ok();
     nothing_is_left(&world);
     kill_while_it_runs();
     build(&world, &folder);

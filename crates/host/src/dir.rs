@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use model::{HostId, Name};
 use serde::{Deserialize, Serialize};
 
+use crate::auto::Auto;
 use crate::failure::{Failure, Result};
 
 /// An opened host directory.
@@ -44,6 +45,9 @@ pub(crate) struct HostFile {
     cache_bytes_max: u64,
     #[serde(default = "scrub_default")]
     scrub: bool,
+    /// As [`Auto`] is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auto: Option<String>,
 }
 
 /// Unless somebody chose otherwise, a host fetches ahead what it would need to go offline.
@@ -99,6 +103,7 @@ impl HostDir {
                 sources: Vec::new(),
                 cache_bytes_max: cache_bytes_default(),
                 scrub: scrub_default(),
+                auto: None,
             };
             // Two first commands at once: the one that links first decides.
             let mine = root.join(format!("host.json.{}", id.short()));
@@ -157,6 +162,12 @@ impl HostDir {
         self.identity.scrub
     }
 
+    /// What instances do that say nothing about automatic checkpoints. What cannot be read was written
+    /// by a newer program, and means none.
+    pub fn auto(&self) -> Option<Auto> {
+        self.identity.auto.as_deref().and_then(|text| Auto::parse(text).ok())
+    }
+
     /// Whether a repository lies inside this directory.
     pub fn holds(&self, location: &str) -> bool {
         Path::new(location).starts_with(&self.root)
@@ -186,6 +197,12 @@ impl HostDir {
     /// Sets whether what a running instance lacks is fetched in the background.
     pub fn configure_scrub(&mut self, on: bool) -> Result<()> {
         self.identity.scrub = on;
+        replace_file(&self.root.join("host.json"), &encode(&self.identity)?)
+    }
+
+    /// Sets what instances do that say nothing about automatic checkpoints.
+    pub fn configure_auto(&mut self, auto: Auto) -> Result<()> {
+        self.identity.auto = Some(auto.to_string());
         replace_file(&self.root.join("host.json"), &encode(&self.identity)?)
     }
 

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`shim`] | the process that owns one running instance: its states, its volumes, its QEMU |
 //! | [`verbs`](self) | what a command does: mostly asking a shim, or starting one |
+//! | [`auto`] | checkpoints that are taken by themselves, and which of them stay |
 //! | [`inside`] | a checkpoint's disks and files, to look at |
 //! | [`record`] | what versions, checkpoints and heads say |
 //! | [`store`] | reading and moving heads in the repository |
@@ -19,6 +20,7 @@
 //!   `COLLECTIVE_DIR` and from whichever shims answer.
 
 mod accel;
+pub mod auto;
 mod blob;
 pub mod dir;
 mod failure;
@@ -44,7 +46,7 @@ pub use failure::{Failure, KINDS, Result};
 pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use verbs::{
-    Accelerator, BuildOptions, ExportFormat, ExportOptions, ForkOptions, ImportOptions,
+    Accelerator, AutoChange, BuildOptions, ExportFormat, ExportOptions, ForkOptions, ImportOptions,
     ResumeOptions, RunOptions, StartOptions, View, mount_main, validate_recipe,
 };
 

@@ -7,6 +7,7 @@
 //!   run/            QEMU's folder: sockets, console.log, memory/ and disks/ (the FUSE mounts)
 //!   shim.sock       where the shim listens
 //!   shim.log        what the shim said
+//!   aside/          volumes of a removed instance of the same name; nothing reads them
 //! ```
 //!
 //! *Invariant.* `volumes/` belongs to exactly the generation written here. When the head in the
@@ -15,11 +16,18 @@
 use std::path::{Path, PathBuf};
 
 use api::PortPrint;
-use model::{Generation, InstanceId, Name};
+use model::{CheckpointId, Generation, InstanceId, Name, VersionId};
 use serde::{Deserialize, Serialize};
 
 use crate::dir::{self, HostDir};
 use crate::failure::{Failure, Result};
+use crate::record::Head;
+
+/// Where volumes are that belong to no instance any more.
+pub const ASIDE: &str = "aside";
+/// What to do when `instance.json` is damaged and volumes lie beside it.
+const SAVE_THE_FOLDER: &str =
+    "keep a copy of the instance's folder on this host; its checkpoints are in the repository";
 
 /// The folder of one instance on this host.
 #[derive(Debug, Clone)]
@@ -44,6 +52,22 @@ pub struct LocalInstance {
     pub accel: String,
     /// Whether `volumes/` holds writes that no checkpoint has.
     pub open: bool,
+    /// What the head said of that generation, which the repository does not keep for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explicit: Option<String>,
+}
+
+/// What a host noted of the head under which it opened its volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    pub version: VersionId,
+    pub checkpoint: Option<CheckpointId>,
+    /// The newest one that somebody took.
+    pub explicit: Option<CheckpointId>,
 }
 
 impl LocalDir {
@@ -107,6 +131,16 @@ impl LocalDir {
         remove_tree(&self.volumes())
     }
 
+    /// Moves the volumes out of the way, where no start looks for them; gives the place.
+    pub fn set_volumes_aside(&self) -> Result<PathBuf> {
+        let folder = self.path.join(ASIDE);
+        dir::make_private_dir(&folder)?;
+        let tag = u64::from_le_bytes(ambient::random());
+        let aside = folder.join(format!("{tag:016x}"));
+        std::fs::rename(self.volumes(), &aside)?;
+        Ok(aside)
+    }
+
     /// Removes everything of the instance from this host.
     pub fn remove(&self) -> Result<()> {
         remove_tree(&self.path)
@@ -123,6 +157,31 @@ impl LocalInstance {
                 "remove the instance's folder on this host; its checkpoints are in the repository",
             )
         })
+    }
+
+    /// Notes what a head says, so that it is known when the repository keeps it no more.
+    pub fn noting(self, head: &Head) -> Self {
+        Self {
+            version_id: Some(head.version.to_string()),
+            checkpoint: head.checkpoint.map(|id| id.to_string()),
+            explicit: head.explicit().map(|id| id.to_string()),
+            ..self
+        }
+    }
+
+    /// What was noted; none by a program that did not.
+    pub fn noted(&self) -> Result<Option<Noted>> {
+        fn id<T: std::str::FromStr>(text: &str) -> Result<T> {
+            text.parse().map_err(|_| {
+                Failure::new("damaged", "instance.json names no checkpoint", SAVE_THE_FOLDER)
+            })
+        }
+        let Some(version) = &self.version_id else { return Ok(None) };
+        Ok(Some(Noted {
+            version: id(version)?,
+            checkpoint: self.checkpoint.as_deref().map(id).transpose()?,
+            explicit: self.explicit.as_deref().map(id).transpose()?,
+        }))
     }
 
     /// The generation as a number of its own kind.

@@ -4,8 +4,8 @@
 //! | ref kind | name | payload | names |
 //! | --- | --- | --- | --- |
 //! | `appliance` | the appliance's | the version's id | the version's record |
-//! | `instance` | the instance's | its head | version, checkpoint, origin |
-//! | `branch` | instance id and checkpoint | the head it left | version, checkpoint |
+//! | `instance` | the instance's | its head | version, checkpoint, origin, automatic checkpoints |
+//! | `branch` | instance id and checkpoint | the head it left | version, checkpoint, automatic ones |
 //! | `trace` | version id and how it starts | nothing | a trace, and not the version |
 //!
 //! *Invariant.* A head, version or branch is made visible only after the session that wrote what
@@ -28,8 +28,9 @@ use repository::{
 
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
-use crate::record::{self, Blob, Checkpoint, Head, Version};
+use crate::record::{self, AutoPoint, Blob, Checkpoint, Head, Version};
 
+mod find;
 mod traces;
 
 pub use traces::VersionTrace;
@@ -86,6 +87,8 @@ pub struct Branch {
     name: String,
     generation: Generation,
     pub checkpoint: CheckpointId,
+    /// The head that it left, with the automatic checkpoints that went with it.
+    pub head: Head,
 }
 
 /// A location as it is written down: folders absolute, URLs as they are.
@@ -249,15 +252,8 @@ impl Store {
 
     /// Moves a head to its next generation.
     pub fn advance(&self, from: Generation, head: &Head) -> Result<Advance> {
-        let roots = [head.checkpoint, head.origin]
-            .into_iter()
-            .flatten()
-            .map(ChunkId::from)
-            .chain([head.version.into()])
-            .map(Target::Record)
-            .collect();
         let name = head.name.as_str();
-        let payload = RefPayload { roots, body: record::encode_head(head) };
+        let payload = RefPayload { roots: roots_of(head), body: record::encode_head(head) };
         self.advance_ref(INSTANCE, name, from, payload)
     }
 
@@ -343,17 +339,28 @@ impl Store {
         repository::read_record(&self.repository, &id).map_err(|e| Failure::from(e).during(what))
     }
 
-    /// Keeps a checkpoint that is not on an instance's own line.
-    pub fn add_branch(&self, head: &Head, checkpoint: CheckpointId) -> Result<()> {
+    /// Keeps a checkpoint that is not on an instance's own line, which it left at `left`, and the
+    /// automatic ones that go with it. What a branch has is never thinned out.
+    pub fn add_branch(
+        &self,
+        head: &Head,
+        checkpoint: CheckpointId,
+        left: Option<CheckpointId>,
+        autos: Vec<AutoPoint>,
+    ) -> Result<()> {
         let name = format!("{}.{}", head.instance, checkpoint.short());
         let branch = Head {
             checkpoint: Some(checkpoint),
             lease: None,
             state: model::InstanceState::Suspended,
+            origin: None,
+            auto: None,
+            autos,
+            holds: Vec::new(),
+            left,
             ..head.clone()
         };
-        let roots = vec![Target::Record(checkpoint.into()), Target::Record(head.version.into())];
-        let payload = RefPayload { roots, body: record::encode_head(&branch) };
+        let payload = RefPayload { roots: roots_of(&branch), body: record::encode_head(&branch) };
         let generation = self.repository.refs().current(BRANCH, &name)?.unwrap_or_default();
         // Fenced: the same branch, by another process. It is there, which is all that is wanted.
         self.advance_ref(BRANCH, &name, generation, payload).map(drop)
@@ -375,7 +382,7 @@ impl Store {
                 && let Some(checkpoint) = head.checkpoint
             {
                 let generation = entry.value.generation;
-                branches.push(Branch { name: entry.name, generation, checkpoint });
+                branches.push(Branch { name: entry.name, generation, checkpoint, head });
             }
         }
         Ok(branches)
@@ -392,45 +399,6 @@ impl Store {
         match self.repository.refs().remove(BRANCH, &branch.name, branch.generation) {
             Ok(()) | Err(RefError::Fenced { .. }) => Ok(()),
             Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Finds a checkpoint of an instance by its id, the first digits of it (at least 4), or its
-    /// label (the newest one with it).
-    pub fn find_checkpoint(&self, head: &Head, wanted: &str) -> Result<CheckpointId> {
-        let mut starts = head.checkpoint.into_iter().chain(head.origin).collect::<Vec<_>>();
-        starts.extend(self.branches(head.instance)?.into_iter().map(|branch| branch.checkpoint));
-        let mut seen = std::collections::BTreeSet::new();
-        let mut matches = Vec::new();
-        for start in starts {
-            let mut next = Some(start);
-            while let Some(id) = next {
-                if !seen.insert(id) {
-                    break;
-                }
-                let checkpoint = self.checkpoint(id)?;
-                if checkpoint.label.as_deref() == Some(wanted) {
-                    return Ok(id);
-                }
-                if wanted.len() >= 4 && id.to_string().starts_with(wanted) {
-                    matches.push(id);
-                }
-                next = checkpoint.parent;
-            }
-        }
-        let name = &head.name;
-        match matches.as_slice() {
-            [id] => Ok(*id),
-            [] => Err(Failure::new(
-                "not_found",
-                format!("{name} has no checkpoint {wanted:?}"),
-                format!("`collective history {name}` lists them"),
-            )),
-            _ => Err(Failure::new(
-                "usage",
-                format!("{wanted} begins the ids of {} checkpoints of {name}", matches.len()),
-                "write more digits of it",
-            )),
         }
     }
 
@@ -461,7 +429,10 @@ impl Store {
     pub fn gc(&self) -> Result<GcPrint> {
         // A head that is newer than this program hides what it names: then traces stay.
         let _ = self.drop_traces();
-        let done = self.repository.gc(repository::GcOptions::default())?;
+        // Nothing reads an older generation of a head: what it alone names can go, a grace age after
+        // it was superseded.
+        let options = repository::GcOptions { keep_generations: 1, ..Default::default() };
+        let done = self.repository.gc(options)?;
         Ok(GcPrint {
             live_chunks: done.live_chunks,
             condemned_packs: done.condemned_packs,
@@ -471,6 +442,15 @@ impl Store {
             freed_bytes: done.removed_bytes,
             grace_s: self.repository.grace_ms() / 1000,
         })
+    }
+
+    /// By how much the store's clock is ahead of this host's, milliseconds; None where nothing can be
+    /// written, so that it cannot be known.
+    pub fn clock_ahead_ms(&self) -> Result<Option<i64>> {
+        match self.counted.last() {
+            Some(objects) if self.is_writable() => Ok(objects::clock_ahead_ms(&**objects)?),
+            _ => Ok(None),
+        }
     }
 
     /// What it holds.
@@ -572,6 +552,16 @@ fn open_with_keys(
 
 fn decode_head(name: &str, body: &[u8]) -> Result<Head> {
     record::decode_head(body).map_err(|e| record_failure(e, &format!("instance {name}")))
+}
+
+/// All that a head keeps: what it names, and its automatic checkpoints, which nothing else names.
+fn roots_of(head: &Head) -> Vec<Target> {
+    let autos = head.autos.iter().map(|auto| auto.id);
+    let named = [head.checkpoint, head.origin].into_iter().flatten();
+    let mut roots: Vec<Target> =
+        named.chain(autos).map(|id| Target::Record(ChunkId::from(id))).collect();
+    roots.push(Target::Record(head.version.into()));
+    roots
 }
 
 fn first_root(payload: &RefValue) -> Result<ChunkId> {

@@ -24,9 +24,41 @@ pub fn rfc3339(unix_ms: u64) -> String {
     )
 }
 
+/// Reads `10 minutes ago`, `1 hour ago` or `5m ago`, as milliseconds.
+pub fn parse_ago(text: &str) -> Option<u64> {
+    let amount = text.trim().strip_suffix("ago")?.trim_end();
+    let digits = amount.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = amount[..digits].parse().ok()?;
+    let unit_ms: u64 = match amount[digits..].trim_start() {
+        "s" | "second" | "seconds" => 1000,
+        "m" | "min" | "minute" | "minutes" => 60_000,
+        "h" | "hour" | "hours" => 3_600_000,
+        "d" | "day" | "days" => 86_400_000,
+        "w" | "week" | "weeks" => 7 * 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(unit_ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_ago_are_read() {
+        for (text, ms) in [
+            ("10 minutes ago", Some(600_000)),
+            ("1 hour ago", Some(3_600_000)),
+            ("5m ago", Some(300_000)),
+            ("2 weeksago", Some(1_209_600_000)),
+            ("ago", None),
+            ("minutes ago", None),
+            ("10 minutes", None),
+            ("18446744073709551615 weeks ago", None),
+        ] {
+            assert_eq!(parse_ago(text), ms, "{text}");
+        }
+    }
 
     #[test]
     fn times_are_written() {

@@ -13,6 +13,9 @@ use crate::failure::Result;
 /// In every folder of work, held by who works there; and beside them, held while one is made.
 const LOCK: &str = "lock";
 
+/// What is done with a dead one's folder before it is removed.
+pub type Bury<'a> = dyn FnMut(&Path) -> Result<()> + 'a;
+
 /// See the module's documentation.
 pub struct Work {
     path: PathBuf,
@@ -27,10 +30,10 @@ impl Work {
 
     /// As [`Work::new`]; the folder of a dead one is seen by `bury` before it is removed. What
     /// cannot be buried now stays for the next.
-    pub fn after(shelf: &Path, bury: &mut dyn FnMut(&Path) -> Result<()>) -> Result<Self> {
+    pub fn after(shelf: &Path, bury: &mut Bury<'_>) -> Result<Self> {
         let beside = File::create(shelf.join(LOCK))?;
         beside.lock()?;
-        sweep_locked(shelf, bury)?;
+        each_abandoned(shelf, Some(bury))?;
         let tag = u64::from_le_bytes(ambient::random());
         let path = shelf.join(format!("{tag:016x}"));
         crate::dir::make_private_dir(&path)?;
@@ -50,16 +53,16 @@ impl Drop for Work {
     }
 }
 
-/// Removes what the dead left, as the next [`Work::after`] would.
-pub fn sweep(shelf: &Path, bury: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+/// Counts the folders whose locks nobody holds; with `bury`, removes them as [`Work::after`] does.
+pub fn abandoned(shelf: &Path, bury: Option<&mut Bury<'_>>) -> Result<usize> {
     let beside = File::create(shelf.join(LOCK))?;
     beside.lock()?;
-    sweep_locked(shelf, bury)
+    each_abandoned(shelf, bury)
 }
 
-/// Removes the folders whose locks nobody holds. Only under the lock of the shelf: a folder that is
-/// being made has no lock yet.
-fn sweep_locked(shelf: &Path, bury: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+/// Only under the lock of the shelf: a folder that is being made has no lock yet.
+fn each_abandoned(shelf: &Path, mut bury: Option<&mut Bury<'_>>) -> Result<usize> {
+    let mut count = 0;
     for entry in fs::read_dir(shelf)? {
         let path = entry?.path();
         if !path.is_dir() {
@@ -68,11 +71,16 @@ fn sweep_locked(shelf: &Path, bury: &mut dyn FnMut(&Path) -> Result<()>) -> Resu
         let held = File::open(path.join(LOCK)).is_ok_and(|lock| {
             rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
         });
-        if !held && bury(&path).is_ok() {
-            fs::remove_dir_all(&path)?;
+        if !held {
+            count += 1;
+            if let Some(bury) = &mut bury
+                && bury(&path).is_ok()
+            {
+                fs::remove_dir_all(&path)?;
+            }
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 #[cfg(test)]

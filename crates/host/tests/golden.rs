@@ -6,9 +6,10 @@
 use std::fs;
 use std::path::Path;
 
+use host::auto::Auto;
 use host::record::{
-    Blob, Checkpoint, Head, How, Machine, Memory, Traces, Version, Warm, Why, decode_checkpoint,
-    decode_head, decode_version, encode_checkpoint, encode_head, encode_version,
+    AutoPoint, Blob, Checkpoint, Head, Hold, How, Machine, Memory, Traces, Version, Warm, Why,
+    decode_checkpoint, decode_head, decode_version, encode_checkpoint, encode_head, encode_version,
 };
 use import::ovf::Property;
 use model::{
@@ -178,6 +179,7 @@ fn a_checkpoint() {
         dirty_bytes: 8192,
         stored_bytes: 1234,
         traces: Traces::default(),
+        pause_us: None,
     };
     let bytes = encode_checkpoint(&checkpoint);
     golden("checkpoint.json", &bytes);
@@ -191,7 +193,12 @@ fn a_checkpoint() {
         Checkpoint { traces: traces.with(How::Booted, ChunkId::from_bytes([9; 32])), ..boots };
     let bytes = encode_checkpoint(&traced);
     golden("checkpoint-traces.json", &bytes);
-    assert_eq!(decode_checkpoint(&bytes), Ok(traced));
+    assert_eq!(decode_checkpoint(&bytes), Ok(traced.clone()));
+    // One that was taken by itself is what format 1 does not know.
+    let auto = Checkpoint { why: Why::Auto, pause_us: Some(8125), ..traced };
+    let bytes = encode_checkpoint(&auto);
+    golden("checkpoint-auto.json", &bytes);
+    assert_eq!(decode_checkpoint(&bytes), Ok(auto));
 }
 
 #[test]
@@ -213,14 +220,35 @@ fn a_head() {
         vmgenid: [6; 16],
         fresh: true,
         warm: false,
+        auto: None,
+        autos: Vec::new(),
+        holds: Vec::new(),
+        left: None,
     };
     let bytes = encode_head(&head);
     golden("head.json", &bytes);
     assert_eq!(decode_head(&bytes), Ok(head.clone()));
-    let warm = Head { checkpoint: None, origin: None, fresh: false, warm: true, ..head };
+    let warm = Head { checkpoint: None, origin: None, fresh: false, warm: true, ..head.clone() };
     let bytes = encode_head(&warm);
     golden("head-warm.json", &bytes);
     assert_eq!(decode_head(&bytes), Ok(warm));
+    // Automatic checkpoints are what format 1 does not know.
+    let checkpoint = CheckpointId::from_bytes([4; 32]);
+    let parent = Some(CheckpointId::from_bytes([7; 32]));
+    let auto = Head {
+        auto: Some(Auto::parse("5m,last=6,hourly=24").unwrap()),
+        autos: vec![AutoPoint { id: checkpoint, taken_unix_ms: 1_763_836_304_000, parent }],
+        holds: vec![Hold { host: HostId::from_bytes([3; 16]), checkpoint }],
+        ..head.clone()
+    };
+    assert_eq!(auto.explicit(), parent);
+    let bytes = encode_head(&auto);
+    golden("head-auto.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(auto));
+    let branch = Head { left: parent, auto: Some(Auto::Off), ..head };
+    let bytes = encode_head(&branch);
+    golden("head-branch.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(branch));
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub use folder::Folder;
 pub use key::KEY_BYTES_MAX;
 pub use location::{create, open, open_with};
 pub use memory::Memory;
-pub use probe::{ProbeError, probe};
+pub use probe::{ProbeError, clock_ahead_ms, probe};
 pub use remote::{Patience, Remote};
 
 /// The largest object that anyone may write or read whole, bytes.

@@ -57,3 +57,26 @@ fn create_twice(objects: &dyn Objects, key: &str) -> Result<(), ProbeError> {
     }
     Ok(())
 }
+
+/// By how much the store's clock is ahead of ours, milliseconds (negative: behind): the time that it
+/// notes for a new object, against the moments before and after. None for a store that cannot be
+/// written.
+pub fn clock_ahead_ms(objects: &dyn Objects) -> Result<Option<i64>, ObjectError> {
+    if !objects.features().write {
+        return Ok(None);
+    }
+    let name: String = ambient::random::<16>().iter().map(|b| format!("{b:02x}")).collect();
+    let key = format!("probe/{name}");
+    let before = ambient::unix_ms();
+    let noted =
+        objects.put_new(&key, Bytes::from_static(b"time")).and_then(|()| objects.head(&key));
+    let after = ambient::unix_ms();
+    let _ = objects.delete(&key);
+    let noted = noted?.modified_unix_ms;
+    let distance = |later: u64, earlier: u64| i64::try_from(later - earlier).unwrap_or(i64::MAX);
+    Ok(Some(match noted {
+        noted if noted > after => distance(noted, after),
+        noted if noted < before => -distance(before, noted),
+        _ => 0,
+    }))
+}

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use common::check;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use objects::{Features, Memory, ObjectError, Objects, Patience, Remote, probe};
+use objects::{
+    Features, Memory, ObjectError, ObjectMeta, Objects, Patience, Remote, clock_ahead_ms, probe,
+};
 
 const BOTH: Features = Features { list: true, write: true };
 
@@ -78,4 +80,54 @@ fn a_store_that_ignores_conditions_is_refused() {
     let error = probe(&store).unwrap_err();
     assert!(error.to_string().contains("ignores conditional puts"), "{error}");
     assert_eq!(store.list("").unwrap(), [], "the probe cleans up");
+}
+
+/// A store on a machine whose clock is off by so many milliseconds.
+struct Off(std::sync::Arc<dyn Objects>, i64);
+
+impl Objects for Off {
+    fn get(&self, key: &str, bytes_max: u64) -> Result<Bytes, ObjectError> {
+        self.0.get(key, bytes_max)
+    }
+    fn get_range(&self, key: &str, offset: u64, bytes: u64) -> Result<Bytes, ObjectError> {
+        self.0.get_range(key, offset, bytes)
+    }
+    fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        self.0.put_new(key, bytes)
+    }
+    fn put(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        self.0.put(key, bytes)
+    }
+    fn delete(&self, key: &str) -> Result<(), ObjectError> {
+        self.0.delete(key)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, ObjectError> {
+        self.0.list(folder)
+    }
+    fn head(&self, key: &str) -> Result<ObjectMeta, ObjectError> {
+        let meta = self.0.head(key)?;
+        let modified_unix_ms = meta.modified_unix_ms.saturating_add_signed(self.1);
+        Ok(ObjectMeta { modified_unix_ms, ..meta })
+    }
+    fn features(&self) -> Features {
+        self.0.features()
+    }
+    fn location(&self) -> String {
+        self.0.location()
+    }
+}
+
+#[test]
+fn a_clock_that_is_off_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = objects::create(dir.path().join("repo").to_str().unwrap()).unwrap();
+    // A file's time may be of the tick before.
+    assert!(clock_ahead_ms(&*folder).unwrap().unwrap().abs() < 1000);
+    // Memory has no clock of its own to be off.
+    for off_ms in [-3_600_000, 90_000] {
+        let store = Off(folder.clone(), off_ms);
+        let ahead = clock_ahead_ms(&store).unwrap().unwrap();
+        assert!((ahead - off_ms).abs() < 1000, "{ahead}, not {off_ms}");
+        assert_eq!(store.list("probe").unwrap(), [], "nothing is left");
+    }
 }

@@ -165,7 +165,8 @@ fn a_prisoner_of_root_is_nobody() {
 
 #[test]
 fn with_a_network_only_the_published_port_is_opened() {
-    let user = |outbound| Some(Netdev::User(UserNetdev { forwards: vec![], outbound, closed: false }));
+    let user =
+        |outbound| Some(Netdev::User(UserNetdev { forwards: vec![], outbound, closed: false }));
     let results = imprisoned(None, user(false));
     check_walls(&results);
     assert_eq!(results["listen published"], "ok");

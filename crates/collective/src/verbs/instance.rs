@@ -35,6 +35,11 @@ pub fn suspend(global: &Global, verb: &Suspend) -> Result<(), Failure> {
 }
 
 pub fn checkpoint(global: &Global, verb: &Checkpoint) -> Result<(), Failure> {
+    if let Some(change) = super::auto::change(&verb.auto)? {
+        let set = open(global)?.set_auto(&name(&verb.name)?, change)?;
+        print::result(global, &set, || format!("{}: {}", verb.name, super::auto::describe(&set)));
+        return Ok(());
+    }
     let done = open(global)?.checkpoint(&name(&verb.name)?, verb.label.as_deref())?;
     print::result(global, &done, || describe(&done));
     Ok(())

@@ -1,4 +1,4 @@
-//! The verbs that only look: `doctor`, `ps`, `inspect`, `history`.
+//! The verbs that only look: `doctor`, `ps`, `inspect`, `config`.
 
 use std::process::ExitCode;
 
@@ -7,11 +7,11 @@ use host::Failure;
 use model::format_bytes;
 
 use super::{name, open};
-use crate::cli::{Config, Global, One, Ps};
+use crate::cli::{Config, Doctor, Global, One, Ps};
 use crate::print;
 
-pub fn doctor(global: &Global) -> Result<ExitCode, Failure> {
-    let checks = open(global)?.doctor();
+pub fn doctor(global: &Global, verb: &Doctor) -> Result<ExitCode, Failure> {
+    let checks = open(global)?.doctor(verb.fix);
     print::result(global, &checks, || {
         let mut text = print::table(
             &["CHECK", "STATUS", "DETAIL"],
@@ -98,6 +98,7 @@ fn describe(shown: &InspectPrint) -> String {
     if let Some(note) = &shown.instance.note {
         lines.push(format!("note        {note}"));
     }
+    lines.push(format!("checkpoints {}", super::auto::describe(&shown.auto)));
     let bytes = |value: Option<u64>| value.map_or_else(none, format_bytes);
     if let Some(trace) = &shown.trace {
         lines.push(format!(
@@ -151,29 +152,9 @@ pub fn config(global: &Global, verb: &Config) -> Result<(), Failure> {
             format!("sources     {}", config.sources.join(" ")).trim_end().to_owned(),
             format!("cache-size  {}", format_bytes(config.cache_bytes_max)),
             format!("scrub       {}", config.scrub),
+            format!("auto        {}", config.auto),
         ]
         .join("\n")
-    });
-    Ok(())
-}
-
-pub fn history(global: &Global, verb: &One) -> Result<(), Failure> {
-    let lines = open(global)?.history(&name(&verb.name)?)?;
-    print::result(global, &lines, || {
-        print::table(
-            &["CHECKPOINT", "TIME", "WHY", "SIZE", "MEMORY", "LABEL", "BRANCH"],
-            lines.iter().map(|line| {
-                vec![
-                    line.id[..12].to_owned(),
-                    line.time.clone(),
-                    line.why.clone(),
-                    format_bytes(line.size_bytes),
-                    if line.memory { "yes" } else { "no" }.to_owned(),
-                    line.label.clone().unwrap_or_default(),
-                    line.branch.clone().unwrap_or_default(),
-                ]
-            }),
-        )
     });
     Ok(())
 }

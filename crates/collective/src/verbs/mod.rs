@@ -2,8 +2,10 @@
 
 mod appliance;
 mod attach;
+mod auto;
 mod files;
 mod foreign;
+mod history;
 mod instance;
 mod list;
 mod repo;
@@ -21,7 +23,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     let global = cli.global;
     let done = |result: Result<(), Failure>| result.map(|()| ExitCode::SUCCESS);
     match cli.verb {
-        Verb::Doctor => list::doctor(&global),
+        Verb::Doctor(verb) => list::doctor(&global, &verb),
         Verb::Build(verb) => done(appliance::build(&global, &verb)),
         Verb::Import(verb) => done(foreign::import(&global, &verb)),
         Verb::Export(verb) => done(foreign::export(&global, &verb)),
@@ -33,7 +35,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Fork(verb) => done(start::fork(&global, &verb)),
         Verb::Ps(verb) => done(list::ps(&global, &verb)),
         Verb::Inspect(verb) => done(list::inspect(&global, &verb)),
-        Verb::History(verb) => done(list::history(&global, &verb)),
+        Verb::History(verb) => done(history::history(&global, &verb)),
         Verb::Pause(verb) => done(instance::pause(&global, &verb)),
         Verb::Unpause(verb) => done(instance::unpause(&global, &verb)),
         Verb::Suspend(verb) => done(instance::suspend(&global, &verb)),

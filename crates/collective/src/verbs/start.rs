@@ -13,8 +13,11 @@ use crate::print::{self, duration};
 pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
     let appliance = Name::appliance(&verb.appliance)
         .map_err(|e| Failure::new("usage", e.to_string(), "`collective appliances` lists them"))?;
+    let host = open(global)?;
+    let change = super::auto::change(&verb.auto)?;
     let options = RunOptions {
         appliance,
+        auto: change.map_or(Ok(None), |change| change.for_new(&host))?,
         name: verb.name.as_deref().map(new_name).transpose()?,
         properties: super::foreign::properties(&verb.properties)?,
         user_data: verb.user_data.clone(),
@@ -22,7 +25,7 @@ pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
         boot: verb.boot,
         start: start_options(&verb.start)?,
     };
-    let started = open(global)?.run(&options)?;
+    let started = host.run(&options)?;
     print_start(global, &started, options.start.wait);
     Ok(())
 }
@@ -49,6 +52,14 @@ pub fn undo(global: &Global, verb: &Undo) -> Result<(), Failure> {
                 "\nwhat was undone is kept: collective fork {} --at {}",
                 undone.name,
                 &branch[..12.min(branch.len())]
+            ));
+        }
+        if undone.autos > 0 {
+            text.push_str(&format!(
+                "\nand with it {} automatic checkpoint{}: collective history {}",
+                undone.autos,
+                if undone.autos == 1 { "" } else { "s" },
+                undone.name
             ));
         }
         match undone.state.as_str() {

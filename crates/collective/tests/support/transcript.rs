@@ -23,7 +23,7 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"\b[0-9a-f]{64}\b", "[id]"),
     (r"\b[0-9a-f]{32}\b", "[instance id]"),
     (r"\b[0-9a-f]{12}\b", "[short id]"),
-    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "[time]"),
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\dZ?", "[time]"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:[port]"),
     (r"\bport \d{4,5}\b", "port [port]"),
     (r"-p [1-9]\d+:", "-p [port]:"),

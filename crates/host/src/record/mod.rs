@@ -12,9 +12,11 @@ mod wire;
 
 use import::ovf::Property;
 use model::{
-    CheckpointId, ChunkId, Hardware, InstanceId, InstanceState, Lease, ManifestId, Name, Ready,
-    VersionId,
+    CheckpointId, ChunkId, Hardware, HostId, InstanceId, InstanceState, Lease, ManifestId, Name,
+    Ready, VersionId,
 };
+
+use crate::auto::Auto;
 
 pub use wire::{RecordError, decode_checkpoint, decode_head, decode_version};
 pub use wire::{encode_checkpoint, encode_head, encode_version};
@@ -148,6 +150,7 @@ impl Traces {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     pub instance: InstanceId,
+    /// The last one before it that somebody took: an automatic one is nobody's parent.
     pub parent: Option<CheckpointId>,
     pub version: VersionId,
     pub label: Option<String>,
@@ -158,10 +161,12 @@ pub struct Checkpoint {
     pub memory: Option<Memory>,
     /// One for each disk of the hardware, in its order.
     pub disks: Vec<ManifestId>,
-    /// Bytes that the guest had written since the parent.
+    /// Bytes that the guest had written since the checkpoint before it.
     pub dirty_bytes: u64,
     /// Bytes that this added to the repository, as stored.
     pub stored_bytes: u64,
+    /// How long its guest stood still, microseconds; None: it did not run, or nobody noted it.
+    pub pause_us: Option<u64>,
     pub traces: Traces,
 }
 
@@ -173,6 +178,8 @@ pub enum Why {
     Stop,
     Fork,
     Undo,
+    /// Nobody asked: its policy says so.
+    Auto,
 }
 
 impl Why {
@@ -184,12 +191,13 @@ impl Why {
             Self::Stop => "stop",
             Self::Fork => "fork",
             Self::Undo => "undo",
+            Self::Auto => "auto",
         }
     }
 
     /// Reads the word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Checkpoint, Self::Suspend, Self::Stop, Self::Fork, Self::Undo]
+        [Self::Checkpoint, Self::Suspend, Self::Stop, Self::Fork, Self::Undo, Self::Auto]
             .into_iter()
             .find(|why| why.as_str() == text)
     }
@@ -217,4 +225,39 @@ pub struct Head {
     pub fresh: bool,
     /// While there is no checkpoint: it began from its version's memory, not by booting.
     pub warm: bool,
+    /// Whether and how checkpoints are taken by themselves; None: as the host that runs it says.
+    pub auto: Option<Auto>,
+    /// The automatic checkpoints of its line that are kept, in the order in which they were taken.
+    pub autos: Vec<AutoPoint>,
+    /// Automatic checkpoints that a host may hold writes on top of: not dropped.
+    pub holds: Vec<Hold>,
+    /// Of a branch: the checkpoint at which it left its instance's line.
+    pub left: Option<CheckpointId>,
+}
+
+/// An automatic checkpoint in the list of its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AutoPoint {
+    pub id: CheckpointId,
+    /// As in its record.
+    pub taken_unix_ms: u64,
+    /// As in its record: the last one before it that somebody took.
+    pub parent: Option<CheckpointId>,
+}
+
+/// A host that may have writes on top of an automatic checkpoint that no checkpoint has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    pub host: HostId,
+    pub checkpoint: CheckpointId,
+}
+
+impl Head {
+    /// The newest checkpoint of its line that somebody took, and what the next one's parent is.
+    pub fn explicit(&self) -> Option<CheckpointId> {
+        match self.autos.iter().find(|auto| Some(auto.id) == self.checkpoint) {
+            Some(auto) => auto.parent,
+            None => self.checkpoint,
+        }
+    }
 }

@@ -7,7 +7,8 @@ use model::{ChunkId, InstanceState, Lease, ManifestId, Name};
 use serde::{Deserialize, Serialize};
 
 use super::hardware::{self, HardwareWire, ReadyWire, id};
-use super::{Blob, Checkpoint, Head, Machine, Memory, Traces, Version, Warm, Why};
+use super::{AutoPoint, Blob, Checkpoint, Head, Hold, Machine, Memory, Traces, Version, Warm, Why};
+use crate::auto::{Auto, Keep, Policy};
 
 /// Why bytes are not the record they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +32,10 @@ impl RecordError {
 const FORMAT: u32 = 1;
 /// The newest format of a version: 2 has foreign hardware, a form or configuration, 3 a memory.
 const VERSION_FORMAT: u32 = 3;
+/// What a checkpoint or a head has that needs more than format 1: automatic checkpoints.
+const LINE_FORMAT: u32 = 2;
+/// Most automatic checkpoints, and holds, of one head.
+const AUTOS_MAX: usize = 512;
 /// Longest body, bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -118,6 +123,8 @@ struct CheckpointWire {
     trace_booted: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trace_continued: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pause_us: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -138,6 +145,40 @@ struct HeadWire {
     fresh: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     warm: bool,
+    /// Format 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auto: Option<AutoWire>,
+    /// Format 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    autos: Vec<AutoPointWire>,
+    /// Format 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    holds: Vec<HoldWire>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<String>,
+}
+
+/// `every_s` 0: off.
+#[derive(Serialize, Deserialize)]
+struct AutoWire {
+    every_s: u64,
+    last: u32,
+    hourly: u32,
+    daily: u32,
+    weekly: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AutoPointWire {
+    id: String,
+    taken_unix_ms: u64,
+    parent: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HoldWire {
+    host: String,
+    checkpoint: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,7 +201,7 @@ fn decode<T: for<'de> Deserialize<'de>>(noun: &'static str, body: &[u8]) -> Resu
     if preface.kind != noun {
         return Err(malformed(format!("it is a {:?}", preface.kind)));
     }
-    let known = if noun == "version" { VERSION_FORMAT } else { FORMAT };
+    let known = if noun == "version" { VERSION_FORMAT } else { LINE_FORMAT };
     if preface.format > known {
         return Err(RecordError::Newer { noun, found: preface.format, known });
     }
@@ -311,7 +352,7 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
 pub fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
     encode(&CheckpointWire {
         kind: "checkpoint".to_owned(),
-        format: FORMAT,
+        format: if checkpoint.why == Why::Auto { LINE_FORMAT } else { FORMAT },
         instance: checkpoint.instance.to_string(),
         parent: checkpoint.parent.map(|id| id.to_string()),
         version: checkpoint.version.to_string(),
@@ -324,6 +365,7 @@ pub fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
         stored_bytes: checkpoint.stored_bytes,
         trace_booted: checkpoint.traces.booted.map(|id| id.to_string()),
         trace_continued: checkpoint.traces.continued.map(|id| id.to_string()),
+        pause_us: checkpoint.pause_us,
     })
 }
 
@@ -345,6 +387,7 @@ pub fn decode_checkpoint(body: &[u8]) -> Result<Checkpoint, RecordError> {
             booted: wire.trace_booted.map(|text| id("trace_booted", &text)).transpose()?,
             continued: wire.trace_continued.map(|text| id("trace_continued", &text)).transpose()?,
         },
+        pause_us: wire.pause_us,
     })
 }
 
@@ -352,7 +395,12 @@ pub fn decode_checkpoint(body: &[u8]) -> Result<Checkpoint, RecordError> {
 pub fn encode_head(head: &Head) -> Vec<u8> {
     encode(&HeadWire {
         kind: "head".to_owned(),
-        format: FORMAT,
+        // A program that does not know these would drop them when it moves the head.
+        format: if head.auto.is_some() || !head.autos.is_empty() || !head.holds.is_empty() {
+            LINE_FORMAT
+        } else {
+            FORMAT
+        },
         instance: head.instance.to_string(),
         name: head.name.to_string(),
         appliance: head.appliance.to_string(),
@@ -369,7 +417,46 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
         vmgenid: head.vmgenid,
         fresh: head.fresh,
         warm: head.warm,
+        auto: head.auto.map(encode_auto),
+        autos: head
+            .autos
+            .iter()
+            .map(|auto| AutoPointWire {
+                id: auto.id.to_string(),
+                taken_unix_ms: auto.taken_unix_ms,
+                parent: auto.parent.map(|id| id.to_string()),
+            })
+            .collect(),
+        holds: head
+            .holds
+            .iter()
+            .map(|hold| HoldWire {
+                host: hold.host.to_string(),
+                checkpoint: hold.checkpoint.to_string(),
+            })
+            .collect(),
+        left: head.left.map(|id| id.to_string()),
     })
+}
+
+fn encode_auto(auto: Auto) -> AutoWire {
+    match auto {
+        Auto::Off => AutoWire { every_s: 0, last: 0, hourly: 0, daily: 0, weekly: 0 },
+        Auto::On(Policy { every_s, keep: Keep { last, hourly, daily, weekly } }) => {
+            AutoWire { every_s, last, hourly, daily, weekly }
+        }
+    }
+}
+
+fn decode_auto(wire: AutoWire) -> Result<Auto, RecordError> {
+    let AutoWire { every_s, last, hourly, daily, weekly } = wire;
+    if every_s == 0 {
+        return Ok(Auto::Off);
+    }
+    let keep = Keep { last, hourly, daily, weekly }
+        .checked()
+        .map_err(|_| RecordError::field("auto", last))?;
+    Ok(Auto::On(Policy { every_s, keep }))
 }
 
 /// Reads a head's body.
@@ -392,6 +479,19 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
     if (state == InstanceState::Running) != lease.is_some() {
         return Err(RecordError::field("lease", lease.is_some()));
     }
+    if wire.autos.len() > AUTOS_MAX || wire.holds.len() > AUTOS_MAX {
+        return Err(RecordError::field("autos", wire.autos.len()));
+    }
+    let autos = wire.autos.into_iter().map(|auto| {
+        Ok(AutoPoint {
+            id: id("autos", &auto.id)?,
+            taken_unix_ms: auto.taken_unix_ms,
+            parent: auto.parent.map(|text| id("autos", &text)).transpose()?,
+        })
+    });
+    let holds = wire.holds.into_iter().map(|hold| {
+        Ok(Hold { host: id("holds", &hold.host)?, checkpoint: id("holds", &hold.checkpoint)? })
+    });
     Ok(Head {
         instance: id("instance", &wire.instance)?,
         name: name(&wire.name)?,
@@ -405,6 +505,10 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
         vmgenid: wire.vmgenid,
         fresh: wire.fresh,
         warm: wire.warm,
+        auto: wire.auto.map(decode_auto).transpose()?,
+        autos: autos.collect::<Result<_, RecordError>>()?,
+        holds: holds.collect::<Result<_, RecordError>>()?,
+        left: wire.left.map(|text| id("left", &text)).transpose()?,
     })
 }
 
@@ -431,6 +535,10 @@ mod tests {
             vmgenid: [7; 16],
             fresh: true,
             warm: false,
+            auto: None,
+            autos: Vec::new(),
+            holds: Vec::new(),
+            left: None,
         }
     }
 
@@ -444,7 +552,7 @@ mod tests {
     #[test]
     fn other_kinds_newer_formats_and_noise_are_told_apart() {
         let body = String::from_utf8(encode_head(&head())).unwrap();
-        let newer = body.replacen("\"format\":1", "\"format\":2", 1);
+        let newer = body.replacen("\"format\":1", "\"format\":3", 1);
         assert!(matches!(decode_head(newer.as_bytes()), Err(RecordError::Newer { .. })));
         assert!(matches!(decode_version(body.as_bytes()), Err(RecordError::Malformed { .. })));
         assert!(matches!(decode_head(b"\xff"), Err(RecordError::Malformed { .. })));

@@ -19,6 +19,7 @@ use vmm::Accel;
 
 use super::order::Start;
 use super::{leftovers, machine};
+use crate::auto::{Auto, line};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
@@ -83,7 +84,7 @@ pub fn claim(
 ) -> Result<Claim> {
     let current = store.head(name)?;
     let (generation, head) = match start {
-        Start::New { appliance, version_id, .. } => {
+        Start::New { appliance, version_id, auto, .. } => {
             if let Some((_, head)) = &current.head {
                 return Err(exists(name, head));
             }
@@ -92,7 +93,13 @@ pub fn claim(
                 .map_err(|_| Failure::new("internal", "the order names no version", ""))?;
             let appliance = Name::appliance(appliance)
                 .map_err(|_| Failure::new("internal", "the order names no appliance", ""))?;
-            (current.generation, new_head(store, name, appliance, version)?)
+            let auto = match auto {
+                Some(text) => Some(Auto::parse(text).map_err(|_| {
+                    Failure::new("internal", "the order's policy cannot be read", "")
+                })?),
+                None => None,
+            };
+            (current.generation, Head { auto, ..new_head(store, name, appliance, version)? })
         }
         Start::Existing { take_over } => {
             let Some((generation, head)) = current.head.clone() else {
@@ -110,6 +117,10 @@ pub fn claim(
     // After a crash or a take-over a memory may go on that has gone on before.
     let vmgenid =
         if head.state == InstanceState::Running { ambient::random() } else { head.vmgenid };
+    let mut head = head;
+    if let Some(lease) = head.lease.take_if(|lease| lease.holder != host.id()) {
+        line::taken_over(&mut head, lease.holder);
+    }
     let version = store.version(head.version)?;
     let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
     let crashed = match &current.head {
@@ -186,6 +197,10 @@ fn new_head(store: &Store, name: &Name, appliance: Name, version: VersionId) -> 
         vmgenid: ambient::random(),
         fresh: false,
         warm: true,
+        auto: None,
+        autos: Vec::new(),
+        holds: Vec::new(),
+        left: None,
     })
 }
 

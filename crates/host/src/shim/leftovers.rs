@@ -13,7 +13,7 @@ use super::volumes::{self, Origin};
 use crate::dir::HostDir;
 use crate::failure::Result;
 use crate::local::{LocalDir, LocalInstance};
-use crate::record::{Checkpoint, Head, Why};
+use crate::record::{AutoPoint, Checkpoint, Head, Why};
 use crate::store::Store;
 
 /// Whether the volumes here are those of this head: then the instance goes on from them.
@@ -57,8 +57,11 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
         return Ok(None);
     }
     super::unmount_leftovers(&local)?;
-    // The head as it was when the volumes were opened says which version's disks they are.
-    let Some(head) = store.head_at(name, instance.generation())? else {
+    let Some(head) = left_by(store, name, &instance)? else {
+        // Nothing is dropped because nobody knows what it is.
+        let aside = local.set_volumes_aside()?;
+        eprintln!("what a removed instance of this name left is set aside: {}", aside.display());
+        local.write(&LocalInstance { open: false, ..instance })?;
         return Ok(None);
     };
     let version = store.version(head.version)?;
@@ -97,7 +100,7 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
     let stored_bytes = session.stored_bytes()?;
     let id = session.put_checkpoint(&Checkpoint {
         instance: head.instance,
-        parent: head.checkpoint,
+        parent: head.explicit(),
         version: head.version,
         label: Some("left by a crash".to_owned()),
         why: Why::Undo,
@@ -107,11 +110,35 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
         dirty_bytes,
         stored_bytes,
         traces,
+        pause_us: None,
     })?;
     session.finish()?;
-    store.add_branch(&head, id)?;
+    store.add_branch(&head, id, head.checkpoint, Vec::new())?;
     forget(&local, instance)?;
     Ok(Some(id))
+}
+
+/// The head on which the volumes here were opened: it says which version's disks they are. None when
+/// the instance that they belong to was removed.
+fn left_by(store: &Store, name: &Name, instance: &LocalInstance) -> Result<Option<Head>> {
+    // As it was then, or, when that generation is kept no more, as this host noted it.
+    if let Some(head) = store.head_at(name, instance.generation())? {
+        return Ok(Some(head));
+    }
+    let (Some((_, now)), Some(noted)) = (store.head(name)?.head, instance.noted()?) else {
+        return Ok(None);
+    };
+    if now.instance != instance.instance_id()? {
+        return Ok(None);
+    }
+    let auto = noted.checkpoint.filter(|_| noted.checkpoint != noted.explicit);
+    let auto = auto.map(|id| AutoPoint { id, taken_unix_ms: 0, parent: noted.explicit });
+    Ok(Some(Head {
+        version: noted.version,
+        checkpoint: noted.checkpoint,
+        autos: auto.into_iter().collect(),
+        ..now
+    }))
 }
 
 fn forget(local: &LocalDir, instance: LocalInstance) -> Result<()> {

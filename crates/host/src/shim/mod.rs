@@ -6,6 +6,7 @@
 //! | [`claim`] | taking and giving back the lease |
 //! | [`start`] | lease, volumes, machine: each phase is consumed by the next, and cleans up after itself |
 //! | [`owner`] | the one thread that changes what the instance does, with the drawing of its states |
+//! | [`by_itself`], [`timer`] | checkpoints that nobody asks for: how, and when |
 //! | [`tracing`], [`scrubbing`] | what comes ahead of the guest, and in the background once it is ready |
 //! | [`running`], [`seal`] | checkpoint, suspend, stop: freeze, store, publish |
 //! | [`server`], [`shared`] | the socket, and what can be asked while the owner is busy |
@@ -25,6 +26,7 @@
 //! checkpointed is in the repository; `resume` boots from the former, `undo` goes back to the
 //! latter.
 
+mod by_itself;
 pub mod claim;
 mod guest;
 mod identity;
@@ -39,6 +41,7 @@ mod seal;
 mod server;
 mod shared;
 mod start;
+mod timer;
 mod tracing;
 mod volumes;
 
@@ -113,7 +116,8 @@ fn prepare(arguments: &[OsString]) -> Result<(HostDir, Order, LocalDir, File)> {
 /// Tries to take the lock so often; a command that looks whether it is held holds it for a moment.
 const LOCK_TRIES: u32 = 50;
 
-fn take_lock(folder: &Path, name: &Name) -> Result<File> {
+/// Takes the lock of an instance's folder: while it is held, no shim of it is born.
+pub fn take_lock(folder: &Path, name: &Name) -> Result<File> {
     let lock = File::create(folder.join(LOCK))?;
     for _ in 0..LOCK_TRIES {
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {

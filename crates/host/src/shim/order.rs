@@ -28,8 +28,9 @@ pub struct Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Start {
-    /// A new one of this version; with `boot`, not from the version's memory.
-    New { appliance: String, version_id: String, boot: bool },
+    /// A new one of this version; with `boot`, not from the version's memory; and what it says about
+    /// automatic checkpoints, if anything.
+    New { appliance: String, version_id: String, boot: bool, auto: Option<String> },
     /// One whose head is in the repository.
     Existing { take_over: bool },
 }

@@ -9,6 +9,8 @@
 //!                 └── QEMU ends ─┘──▶ stopped when the guest powered itself off, else failed
 //! ```
 //!
+//! Between requests, checkpoints are taken by themselves where a policy says so ([`super::by_itself`]).
+//!
 //! *Invariants.* Requests are taken one after the other. A reply is sent only after what it says
 //! is durable. When storing fails, a guest that ran goes on running, and nothing is given up.
 
@@ -19,10 +21,12 @@ use std::time::Duration;
 use api::{CheckpointPrint, Reply, Request};
 use model::InstanceState;
 
+use super::by_itself::ByItself;
 use super::running::Running;
 use super::seal::Outcome;
 use super::server::Message;
 use super::shared::Shared;
+use crate::auto::Auto;
 use crate::failure::{Failure, Result};
 use crate::record::Why;
 
@@ -41,15 +45,19 @@ pub enum End {
 pub fn serve(running: &mut Running, queue: &Receiver<Message>, shared: &Arc<Shared>) -> End {
     // Whether the owner paused the guest because a page cannot be had.
     let mut held = false;
+    let mut by_itself = ByItself::new(running, shared);
     loop {
-        let message = match queue.recv_timeout(Duration::from_millis(500)) {
+        if !held && let Some(end) = by_itself.step(running, shared) {
+            return end;
+        }
+        let message = match queue.recv_timeout(by_itself.wait()) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return End::Failed,
         };
         match message {
             Message::Request(request, reply) => {
-                if let Some(end) = request_step(running, request, &reply, shared) {
+                if let Some(end) = request_step(running, request, &reply, shared, &mut by_itself) {
                     return end;
                 }
             }
@@ -93,14 +101,19 @@ fn request_step(
     request: Request,
     reply: &Sender<Reply>,
     shared: &Shared,
+    by_itself: &mut ByItself,
 ) -> Option<End> {
     let (result, end) = match request {
         Request::Pause => (pause(running, shared), None),
         Request::Unpause => (unpause(running, shared), None),
         Request::Checkpoint { label, why } => {
             let why = Why::parse(&why).unwrap_or(Why::Checkpoint);
+            let began = ambient::now();
             match running.checkpoint(label, why) {
-                Ok(Outcome::Advanced(print)) => (Ok(Reply::Checkpoint(print)), None),
+                Ok(Outcome::Advanced(print)) => {
+                    by_itself.taken(running, shared, began);
+                    (Ok(Reply::Checkpoint(print)), None)
+                }
                 Ok(Outcome::Branched(print)) => fenced(running, &print, shared),
                 Err(failure) => (Err(failure), None),
             }
@@ -122,6 +135,11 @@ fn request_step(
                 Err(failure) if running.guest().has_ended() => (Err(failure), Some(End::Failed)),
                 Err(failure) => (Err(failure), None),
             }
+        }
+        Request::SetAuto { auto } => {
+            let set = set_auto(running, auto.as_deref());
+            by_itself.changed(running, shared);
+            (set, None)
         }
         Request::Discard => (Ok(Reply::Done { checkpoint: None }), Some(End::Discarded)),
         Request::Screenshot { file_name } => (screenshot(running, &file_name), None),
@@ -162,6 +180,15 @@ fn unpause(running: &mut Running, shared: &Shared) -> Result<Reply> {
     Ok(Reply::Done { checkpoint: None })
 }
 
+fn set_auto(running: &mut Running, auto: Option<&str>) -> Result<Reply> {
+    let auto = auto
+        .map(Auto::parse)
+        .transpose()
+        .map_err(|error| Failure::new("usage", error.to_string(), error.hint()))?;
+    running.set_auto(auto)?;
+    Ok(Reply::Done { checkpoint: None })
+}
+
 fn screenshot(running: &mut Running, file_name: &str) -> Result<Reply> {
     let plain = file_name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
     if !plain || file_name.starts_with('.') {
@@ -172,7 +199,7 @@ fn screenshot(running: &mut Running, file_name: &str) -> Result<Reply> {
 }
 
 /// Another host has moved the head: this host may not go on, and its work is a branch now.
-fn fenced(
+pub fn fenced(
     running: &mut Running,
     print: &CheckpointPrint,
     shared: &Shared,

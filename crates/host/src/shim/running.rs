@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::CheckpointPrint;
-use model::{Generation, InstanceState};
+use model::{CheckpointId, Generation, InstanceState};
 use volume::Sealed;
 
 use super::guest::Guest;
 use super::scrubbing::Scrubbing;
-use super::seal::{self, Outcome, Plan};
+use super::seal::{self, Outcome, Plan, Stay};
 use super::tracing::Tracing;
 use super::volumes::Volumes;
+use crate::auto::{Auto, Keep, Policy};
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
 use crate::record::{Head, Machine, Version, Why};
@@ -41,6 +42,10 @@ pub struct Running {
     pub tracing: Arc<Tracing>,
     pub scrubbing: Arc<Scrubbing>,
     pub shared: Arc<super::shared::Shared>,
+    /// What the volumes may be based on: not thinned out.
+    pub bases: Vec<CheckpointId>,
+    /// What this host says about automatic checkpoints, where the instance says nothing.
+    pub auto_here: Option<Auto>,
 }
 
 /// All volumes at one instant.
@@ -66,16 +71,12 @@ impl Running {
             total_ms: began.elapsed().as_millis() as u64,
             ..written.print.clone()
         };
-        match seal::publish(
-            &self.store,
-            &self.head,
-            self.generation,
-            written.id,
-            InstanceState::Running,
-        )? {
+        match self.publish(&written, InstanceState::Running)? {
             Some((generation, head)) => {
+                self.bases.push(written.id);
                 self.advanced(generation, head)?;
                 self.adopt(&written.sealed)?;
+                self.bases = vec![written.id];
                 Ok(Outcome::Advanced(print))
             }
             None => Ok(Outcome::Branched(print)),
@@ -94,13 +95,7 @@ impl Running {
                 let moved = if branch {
                     self.step_aside(&written)?
                 } else {
-                    seal::publish(
-                        &self.store,
-                        &self.head,
-                        self.generation,
-                        written.id,
-                        InstanceState::Suspended,
-                    )?
+                    self.publish(&written, InstanceState::Suspended)?
                 };
                 Ok((written, moved))
             });
@@ -128,7 +123,9 @@ impl Running {
 
     /// The written checkpoint becomes a branch; the head stays where it was, free for a start.
     fn step_aside(&self, written: &seal::Written) -> Result<Option<(Generation, Head)>> {
-        self.store.add_branch(&self.head, written.id)?;
+        // Where it leaves the line, and what goes with it, is for `undo` to say: until then the head
+        // has all.
+        self.store.add_branch(&self.head, written.id, self.head.checkpoint, Vec::new())?;
         let memory = match self.head.checkpoint {
             Some(id) => self.store.checkpoint(id)?.memory.is_some(),
             None => false,
@@ -190,8 +187,7 @@ impl Running {
             disks: self.volumes.disks.iter().map(|disk| &**disk).collect(),
         };
         let written = seal::write(&self.store, &plan, began)?;
-        let state = InstanceState::Stopped;
-        let published = seal::publish(&self.store, &self.head, self.generation, written.id, state)?;
+        let published = self.publish(&written, InstanceState::Stopped)?;
         for (disk, sealed) in self.volumes.disks.iter().zip(&written.sealed) {
             // As after a suspend: the next start finds its pages on this host.
             let _ = disk.adopt(sealed);
@@ -249,10 +245,39 @@ impl Running {
         }
     }
 
+    /// What is said about automatic checkpoints: by the instance, else by this host.
+    pub fn policy(&self) -> Option<Policy> {
+        self.head.auto.or(self.auto_here).and_then(Auto::policy)
+    }
+
+    /// Changes what the instance says about them.
+    pub fn set_auto(&mut self, auto: Option<Auto>) -> Result<()> {
+        let next = Head { auto, ..self.head.clone() };
+        match self.store.advance(self.generation, &next)? {
+            crate::store::Advance::Done(generation) => self.advanced(generation, next),
+            crate::store::Advance::Fenced => Err(Failure::new(
+                "fenced",
+                "it was taken over by another host",
+                "set it there: `collective ps` shows where it is",
+            )),
+        }
+    }
+
+    fn publish(
+        &self,
+        written: &seal::Written,
+        state: InstanceState,
+    ) -> Result<Option<(Generation, Head)>> {
+        let keep = self.policy().map_or_else(Keep::default, |policy| policy.keep);
+        let stay = Stay { keep, bases: &self.bases };
+        seal::publish(&self.store, &self.head, self.generation, written, state, &stay)
+    }
+
     fn advanced(&mut self, generation: Generation, head: Head) -> Result<()> {
+        self.instance =
+            LocalInstance { generation: generation.0, ..self.instance.clone() }.noting(&head);
         self.generation = generation;
         self.head = head;
-        self.instance.generation = generation.0;
         self.shared.set_generation(generation.0);
         self.local.write(&self.instance)
     }

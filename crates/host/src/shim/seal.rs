@@ -10,6 +10,8 @@ use api::CheckpointPrint;
 use model::{CheckpointId, DiskRole, Generation, InstanceState, ManifestId, ResetPolicy};
 use volume::{Sealed, Trace, Volume};
 
+use crate::auto::Keep;
+use crate::auto::line::{self, Taken};
 use crate::failure::Result;
 use crate::record::{Blob, Checkpoint, Head, How, Machine, Memory, Traces, Version, Why};
 use crate::store::{Advance, Session, Store};
@@ -42,6 +44,7 @@ pub struct Plan<'a> {
 /// A checkpoint whose content is durable, but that nothing names yet.
 pub struct Written {
     pub id: CheckpointId,
+    pub taken: Taken,
     pub print: CheckpointPrint,
     /// What the volumes were sealed to, in the order memory, disks.
     pub sealed: Vec<Sealed>,
@@ -72,7 +75,7 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
     let dirty_bytes = sealed.iter().map(|s| s.dirty_bytes).sum();
     let checkpoint = Checkpoint {
         instance: plan.head.instance,
-        parent: plan.head.checkpoint,
+        parent: plan.head.explicit(),
         version: plan.head.version,
         label: plan.label.clone(),
         why: plan.why,
@@ -82,6 +85,7 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         dirty_bytes,
         stored_bytes,
         traces,
+        pause_us: plan.memory.is_some().then_some((plan.pause_ms * 1000.0) as u64),
     };
     let id = session.put_checkpoint(&checkpoint)?;
     let stored = session.finish()?;
@@ -93,7 +97,8 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         reused_bytes: stored.reused_bytes,
         total_ms: began.elapsed().as_millis() as u64,
     };
-    Ok(Written { id, print, sealed })
+    let taken = Taken { id, why: plan.why, taken_unix_ms: plan.taken_unix_ms };
+    Ok(Written { id, taken, print, sealed })
 }
 
 /// What a checkpoint that boots keeps of a disk: the maker's content where the maker resets it.
@@ -108,21 +113,29 @@ fn kept(plan: &Plan<'_>, index: usize, sealed: ManifestId) -> ManifestId {
     }
 }
 
+/// What decides which automatic checkpoints stay when a head moves.
+pub struct Stay<'a> {
+    pub keep: Keep,
+    /// What the volumes here may be based on.
+    pub bases: &'a [CheckpointId],
+}
+
 /// Makes a written checkpoint the head, or a branch when the head has moved without us.
 pub fn publish(
     store: &Store,
     head: &Head,
     generation: Generation,
-    written: CheckpointId,
+    written: &Written,
     state: InstanceState,
+    stay: &Stay<'_>,
 ) -> Result<Option<(Generation, Head)>> {
     let lease = if state == InstanceState::Running { head.lease.clone() } else { None };
-    let next =
-        Head { checkpoint: Some(written), state, lease, fresh: false, warm: false, ..head.clone() };
+    let advanced = line::advance(head, written.taken, &stay.keep, stay.bases);
+    let next = Head { state, lease, warm: false, ..advanced };
     match store.advance(generation, &next)? {
         Advance::Done(generation) => Ok(Some((generation, next))),
         Advance::Fenced => {
-            store.add_branch(head, written)?;
+            store.add_branch(head, written.id, head.checkpoint, Vec::new())?;
             Ok(None)
         }
     }

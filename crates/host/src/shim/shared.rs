@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use api::{PortPrint, ScrubPrint, StartReport, Status, TracePrint, VolumePrint};
+use api::{AutoPrint, PortPrint, ScrubPrint, StartReport, Status, TracePrint, VolumePrint};
 
 use crate::failure::{Failure, Result};
 
@@ -37,6 +37,8 @@ struct Inner {
     volumes: Option<VolumeReader>,
     scrub: Option<ScrubReader>,
     trace: Option<TraceReader>,
+    /// What is said of automatic checkpoints, and when the next is due.
+    auto: Option<(AutoPrint, Option<ambient::Instant>)>,
     started: Option<StartReport>,
     ready: Option<Result<StartReport>>,
     /// Somebody has been told how the start went.
@@ -56,6 +58,7 @@ impl Default for Shared {
                 volumes: None,
                 scrub: None,
                 trace: None,
+                auto: None,
                 started: None,
                 ready: None,
                 told: false,
@@ -92,6 +95,16 @@ impl Shared {
     /// What is touched is recorded.
     pub fn set_trace(&self, trace: TraceReader) {
         self.lock().trace = Some(trace);
+    }
+
+    /// How checkpoints are taken by themselves, and when the next is due.
+    pub fn set_auto(&self, auto: AutoPrint, due: Option<ambient::Instant>) {
+        self.lock().auto = Some((auto, due));
+    }
+
+    /// Whether the start has come to its end: the guest is ready, or it is known that it is not.
+    pub fn has_settled(&self) -> bool {
+        self.lock().ready.is_some()
     }
 
     /// What the guest does now.
@@ -216,6 +229,10 @@ impl Shared {
                 volumes: Vec::new(),
                 scrub: None,
                 trace: None,
+                auto: inner.auto.clone().map(|(auto, due)| {
+                    let next = due.map(|due| due.saturating_duration_since(ambient::now()));
+                    AutoPrint { next_s: next.map(|next| next.as_secs()), ..auto }
+                }),
                 stalled,
                 generation: inner.generation,
             };

@@ -116,7 +116,11 @@ fn with_claim(
         ports: order.ports.clone(),
         accel: accel.as_str().to_owned(),
         open: true,
-    };
+        version_id: None,
+        checkpoint: None,
+        explicit: None,
+    }
+    .noting(&claim.head);
     local.write(&instance)?;
     door.shared.set_generation(claim.generation.0);
 
@@ -214,7 +218,13 @@ fn with_claim(
 
     let scrubbing = Scrubbing::start(host, store, all, settled, &door.shared);
 
+    // What a crash left may be based on what this host held before.
+    let held = claim.head.holds.iter().filter(|hold| crashed && hold.host == host.id());
+    let bases = held.map(|hold| hold.checkpoint).chain(claim.head.checkpoint).collect();
+
     Ok(Running {
+        bases,
+        auto_here: host.auto(),
         tracing,
         scrubbing,
         store: store.clone(),

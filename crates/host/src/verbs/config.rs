@@ -3,6 +3,7 @@
 use api::ConfigPrint;
 
 use crate::Host;
+use crate::auto::Auto;
 use crate::failure::{Failure, Result};
 
 impl Host {
@@ -13,6 +14,7 @@ impl Host {
             sources: self.dir.sources().to_vec(),
             cache_bytes_max: self.dir.cache_bytes_max(),
             scrub: if self.dir.scrubs() { "on" } else { "off" }.to_owned(),
+            auto: self.dir.auto().unwrap_or(Auto::Off).to_string(),
         }
     }
 
@@ -29,11 +31,19 @@ impl Host {
                 Ok(bytes) if bytes >= CACHE_BYTES_MIN => self.dir.configure_cache(bytes)?,
                 _ => return wrong("a size like 8GiB, at least 16MiB"),
             },
+            ("auto", _) => match Auto::parse(value) {
+                Ok(auto) => self.dir.configure_auto(auto)?,
+                Err(error) => {
+                    return wrong(&format!(
+                        "`off`, or like 5m or 5m,last=6,hourly=24,daily=7 ({error})"
+                    ));
+                }
+            },
             _ => {
                 return Err(Failure::new(
                     "usage",
                     format!("there is nothing called {key} to set"),
-                    "it is `scrub` or `cache-size`; for the rest see `collective repo use` and `repo source`",
+                    "it is `auto`, `scrub` or `cache-size`; for the rest see `collective repo use` and `repo source`",
                 ));
             }
         }

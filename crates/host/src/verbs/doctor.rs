@@ -1,5 +1,7 @@
 //! `doctor`: what this host can do, and what is missing, each with a next step.
 
+mod leftovers;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -10,12 +12,15 @@ use crate::Host;
 
 /// Below this much free space a guest may fill the disk soon: 2 GiB.
 const SPACE_BYTES_MIN: u64 = 2 << 30;
+/// Clocks may differ by so much, and S3 says whole seconds: half a minute.
+const CLOCK_MS_MAX: u64 = 30_000;
 /// The oldest QEMU that is known to work.
 const QEMU_MAJOR_MIN: u32 = 10;
 
 impl Host {
     /// Looks at everything that instances need. Never fails: what cannot be looked at is a finding.
-    pub fn doctor(&self) -> Vec<DoctorPrint> {
+    /// With `fix`, removes what crashes left and is nobody's.
+    pub fn doctor(&self, fix: bool) -> Vec<DoctorPrint> {
         vec![
             qemu(),
             self.accelerator(),
@@ -23,9 +28,11 @@ impl Host {
             space(self.dir.root()),
             tools(),
             privileges(),
+            qemu_img(),
             self.repository_check(),
-            self.builds(),
-            self.leftovers(),
+            self.clock(),
+            self.failed_instances(),
+            self.leftovers(fix),
         ]
     }
 
@@ -53,20 +60,29 @@ impl Host {
         }
     }
 
-    /// What builds that were killed left running is removed here.
-    fn builds(&self) -> DoctorPrint {
-        match self.bury_builds() {
-            Ok(0) => ok("builds", "none left anything behind".to_owned()),
-            Ok(left) => warning(
-                "builds",
-                format!("{left} that were killed left instances that cannot be removed now"),
-                "try again when their repository can be reached",
-            ),
-            Err(failure) => bad("builds", failure.message, failure.hint),
+    /// This host's clock against its repository's.
+    fn clock(&self) -> DoctorPrint {
+        let ahead_ms = match self.store().and_then(|store| store.clock_ahead_ms()) {
+            Ok(Some(ahead_ms)) => ahead_ms,
+            Ok(None) => {
+                return ok("clock", "not compared: the repository cannot be written".to_owned());
+            }
+            Err(_) => return ok("clock", "not compared: the repository does not open".to_owned()),
+        };
+        let seconds = ahead_ms.unsigned_abs() / 1000;
+        if ahead_ms.unsigned_abs() <= CLOCK_MS_MAX {
+            return ok("clock", "agrees with the repository's".to_owned());
         }
+        let side = if ahead_ms > 0 { "behind" } else { "ahead of" };
+        warning(
+            "clock",
+            format!("{seconds} s {side} the repository's"),
+            "set it (a time service such as systemd-timesyncd): guests are told this time, and \
+             `history` shows it; or is the repository's wrong?",
+        )
     }
 
-    fn leftovers(&self) -> DoctorPrint {
+    fn failed_instances(&self) -> DoctorPrint {
         let failed: Vec<String> = match self.ps(true) {
             Ok((rows, _)) => {
                 rows.into_iter().filter(|row| row.state == "failed").map(|row| row.name).collect()
@@ -121,6 +137,19 @@ fn qemu() -> DoctorPrint {
     match major {
         Some(major) if major >= QEMU_MAJOR_MIN => ok("qemu", first),
         _ => bad("qemu", first, hint),
+    }
+}
+
+fn qemu_img() -> DoctorPrint {
+    if is_in_path("qemu-img") {
+        ok("qemu-img", "there".to_owned())
+    } else {
+        warning(
+            "qemu-img",
+            "not found".to_owned(),
+            "only `collective import` and `export` need it: install qemu-utils; scripts/install-deps \
+             does it",
+        )
     }
 }
 

@@ -41,6 +41,10 @@ impl Host {
                 vmgenid: ambient::random(),
                 fresh: true,
                 warm: false,
+                auto: parent.auto,
+                autos: Vec::new(),
+                holds: Vec::new(),
+                left: None,
             };
             let current = store.head(new_name)?;
             if current.head.is_some()

@@ -1,12 +1,10 @@
-//! The verbs that only look: `ps`, `inspect`, `history`, `appliances`.
+//! The verbs that only look: `ps`, `inspect`, `appliances`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::{
-    AppliancePrint, HistoryPrint, InspectPrint, InstancePrint, Reply, Request, Status, VolumePrint,
-};
-use model::{CheckpointId, Generation, InstanceState, Name};
+use api::{AppliancePrint, InspectPrint, InstancePrint, Reply, Request, Status, VolumePrint};
+use model::{Generation, InstanceState, Name};
 
 use super::volume_print;
 use crate::failure::Result;
@@ -152,27 +150,15 @@ impl Host {
             mac: head.macs.iter().map(|mac| network::Mac(*mac).to_string()).collect(),
             volumes,
             scrub: status.as_ref().and_then(|status| status.scrub.clone()),
+            auto: match status.as_ref().and_then(|status| status.auto.clone()) {
+                Some(auto) => auto,
+                None => self.auto_at_rest(&head),
+            },
             trace: status.and_then(|status| status.trace),
             vnc: (runs && version.hardware.display.is_some())
                 .then(|| format!("unix:{}", local_dir.run().join(vmm::VNC_SOCKET).display())),
             directory: local.map(|_| local_dir.path().display().to_string()),
         })
-    }
-
-    /// An instance's checkpoints, newest first: its own line, then its branches.
-    pub fn history(&self, name: &Name) -> Result<Vec<HistoryPrint>> {
-        let store = self.store()?;
-        let Some((_, head)) = store.head(name)?.head else {
-            return Err(claim::not_found(name));
-        };
-        let mut lines = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
-        line(&store, head.checkpoint, None, &mut seen, &mut lines)?;
-        for branch in store.branches(head.instance)? {
-            let short = branch.checkpoint.short();
-            line(&store, Some(branch.checkpoint), Some(short), &mut seen, &mut lines)?;
-        }
-        Ok(lines)
     }
 
     /// The appliances of the repository.
@@ -206,34 +192,4 @@ fn volumes_at_rest(store: &Store, head: &Head, version: &Version) -> Result<Vec<
         volumes.push(volume_print(&spec.name, Some(manifest), spec.size_bytes));
     }
     Ok(volumes)
-}
-
-/// Longest line that is followed: bounds what a wrong repository can make us do.
-const LINE_MAX: usize = 100_000;
-
-fn line(
-    store: &Store,
-    from: Option<CheckpointId>,
-    branch: Option<String>,
-    seen: &mut std::collections::BTreeSet<CheckpointId>,
-    lines: &mut Vec<HistoryPrint>,
-) -> Result<()> {
-    let mut next = from;
-    while let Some(id) = next {
-        if lines.len() >= LINE_MAX || !seen.insert(id) {
-            break;
-        }
-        let checkpoint = store.checkpoint(id)?;
-        next = checkpoint.parent;
-        lines.push(HistoryPrint {
-            id: id.to_string(),
-            label: checkpoint.label,
-            time: crate::time::rfc3339(checkpoint.taken_unix_ms),
-            size_bytes: checkpoint.stored_bytes,
-            why: checkpoint.why.as_str().to_owned(),
-            memory: checkpoint.memory.is_some(),
-            branch: branch.clone(),
-        });
-    }
-    Ok(())
 }

@@ -3,12 +3,14 @@
 //! one, or starts one.
 
 mod ask;
+mod auto;
 mod build;
 mod config;
 mod doctor;
 mod export;
 mod files;
 mod fork;
+mod history;
 mod import;
 mod look;
 mod outfit;
@@ -24,6 +26,10 @@ use std::time::Duration;
 use api::VolumePrint;
 use model::{ManifestId, Name, PortMap};
 
+use crate::auto::Auto;
+
+pub use auto::AutoChange;
+pub(crate) use auto::print as auto_print;
 pub use build::validate_recipe;
 pub use export::{ExportFormat, ExportOptions};
 pub use files::mount_main;
@@ -76,6 +82,8 @@ pub struct RunOptions {
     pub network_config: Option<PathBuf>,
     /// From its disks, also when its appliance has a memory to start from.
     pub boot: bool,
+    /// Checkpoints that are taken by themselves; None: as this host says.
+    pub auto: Option<Auto>,
     pub start: StartOptions,
 }
 

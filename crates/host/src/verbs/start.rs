@@ -55,6 +55,7 @@ impl Host {
             appliance: options.appliance.to_string(),
             version_id: outfit.version.to_string(),
             boot: options.boot,
+            auto: options.auto.map(|auto| auto.to_string()),
         };
         let ports = ports::settle(&options.start.ports)?;
         let started = self.start_shim(&store, &name, start, &ports, &options.start, began)?;

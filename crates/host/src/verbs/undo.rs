@@ -1,19 +1,23 @@
 //! `undo`: back to a checkpoint. What is undone is kept as a branch.
 
 use api::UndoPrint;
-use model::{InstanceState, Name};
+use model::{CheckpointId, InstanceState, Name};
 
 use super::StartOptions;
+use crate::auto::line::{self, Parting};
 use crate::failure::{Failure, Result};
 use crate::record::Head;
 use crate::shim::claim;
 use crate::shim::order::Start;
-use crate::store::{Advance, Store};
+use crate::store::{Advance, Branch, Store};
 use crate::{Host, ports};
 
 impl Host {
-    /// Goes back to checkpoint `to` (default: the last one; when nothing has happened since, the
-    /// one before). A running instance runs on from there.
+    /// Goes back to checkpoint `to`. A running instance runs on from there.
+    ///
+    /// Without `to`, to the last checkpoint that somebody took, or, when nothing has happened since,
+    /// to the one before: automatic ones do not change what `undo` means, because the last of them
+    /// may be younger than the mistake. After a crash, which was no mistake, to the newest of all.
     pub fn undo(&self, name: &Name, to: Option<&str>, options: &StartOptions) -> Result<UndoPrint> {
         let began = ambient::now();
         let store = self.writable_store()?;
@@ -32,9 +36,10 @@ impl Host {
         }
         let target = match (to, head.checkpoint) {
             (Some(wanted), _) => store.find_checkpoint(&head, wanted)?,
-            (None, Some(last)) if runs_here || state == InstanceState::Failed => last,
-            (None, Some(last)) => store.checkpoint(last)?.parent.ok_or_else(|| nothing(name))?,
-            (None, None) => return Err(nothing(name)),
+            (None, Some(last)) if state == InstanceState::Failed => last,
+            (None, Some(_)) if runs_here => head.explicit().ok_or_else(|| nothing(&head))?,
+            (None, Some(last)) => store.checkpoint(last)?.parent.ok_or_else(|| nothing(&head))?,
+            (None, None) => return Err(nothing(&head)),
         };
         // Only what can be reached is ever given up: the target is read first.
         let target_record = store.checkpoint(target)?;
@@ -55,12 +60,22 @@ impl Host {
             Some(found) => found,
             None => return Err(claim::not_found(name)),
         };
-        if !runs_here
-            && let Some(last) = current.checkpoint
-            && last != target
-        {
-            // The line after the target would be unreachable: it becomes a branch.
-            store.add_branch(&current, last)?;
+        let parting = parting(&store, &current, target)?;
+        // The line after the target would be unreachable: it becomes a branch, with the automatic
+        // checkpoints on it.
+        let tip = match &branch {
+            Some(id) if runs_here => Some(
+                id.parse()
+                    .map_err(|_| Failure::new("internal", "the shim named no checkpoint", ""))?,
+            ),
+            // Unless it lies on the line that goes on: then nothing is left behind.
+            _ => current
+                .checkpoint
+                .filter(|last| *last != target && parting.stay.iter().all(|auto| auto.id != *last)),
+        };
+        let autos = parting.leave.len() as u64;
+        if let Some(tip) = tip {
+            store.add_branch(&current, tip, parting.left, parting.leave)?;
         }
         let resumed = if target_record.memory.is_some() {
             InstanceState::Suspended
@@ -73,6 +88,7 @@ impl Host {
             lease: None,
             // Its memory goes on a second time from there: it must not draw the same randomness.
             vmgenid: ambient::random(),
+            autos: parting.stay,
             ..current
         };
         if store.advance(generation, &moved)? == Advance::Fenced {
@@ -98,6 +114,7 @@ impl Host {
             name: name.to_string(),
             checkpoint: target.to_string(),
             branch,
+            autos,
             state: state.as_str().to_owned(),
         })
     }
@@ -118,7 +135,36 @@ impl Host {
     }
 }
 
-fn nothing(name: &Name) -> Failure {
+/// How the line parts when its head goes back to `target`, wherever that is.
+fn parting(store: &Store, head: &Head, target: CheckpointId) -> Result<Parting> {
+    let taken = store.taken_on(head)?;
+    if head.autos.iter().any(|auto| auto.id == target) || taken.contains(&target) {
+        return Ok(line::go_back(head, &taken, target));
+    }
+    let branches = store.branches(head.instance)?;
+    // First where an automatic one is listed: there its place on the line is known.
+    let listed = |branch: &&Branch| branch.head.autos.iter().any(|auto| auto.id == target);
+    for branch in branches.iter().filter(listed).chain(&branches) {
+        let there = store.taken_on(&branch.head)?;
+        if listed(&branch) || branch.checkpoint == target || there.contains(&target) {
+            return Ok(line::go_over(head, &taken, &branch.head, &there, target));
+        }
+    }
+    Ok(line::go_back(head, &taken, target))
+}
+
+fn nothing(head: &Head) -> Failure {
+    let name = &head.name;
+    if !head.autos.is_empty() {
+        return Failure::new(
+            "not_found",
+            format!("nobody has taken a checkpoint of {name} to go back to"),
+            format!(
+                "it has automatic ones: `collective undo {name} --to \"10 minutes ago\"`; \
+                 `collective history {name}` lists them"
+            ),
+        );
+    }
     Failure::new(
         "not_found",
         format!("{name} has no checkpoint to go back to"),

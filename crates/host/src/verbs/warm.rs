@@ -10,7 +10,7 @@
 //!
 //! *On a crash* the two instances, their shims included, are still there, and no version is
 //! visible. Their names were written down first, in the build's folder of work: the next build (or
-//! `doctor`) finds that nobody works there and removes them.
+//! `doctor --fix`) finds that nobody works there and removes them.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ use crate::record::{Checkpoint, How, Version, Warm};
 use crate::shim::order::{Order, Start};
 use crate::store::Store;
 use crate::work::Work;
-use crate::{Host, dir, work};
+use crate::{Host, dir};
 
 /// In a build's folder of work: the instances that it runs.
 const INSTANCES: &str = "instances.json";
@@ -135,15 +135,6 @@ impl Host {
         }
         Ok(())
     }
-
-    /// Removes what builds that were killed left; gives how many could not be removed now.
-    pub(super) fn bury_builds(&self) -> Result<usize> {
-        let mut left = 0;
-        work::sweep(&self.dir.folder("builds")?, &mut |dead| {
-            self.bury_build(dead).inspect_err(|_| left += 1)
-        })?;
-        Ok(left)
-    }
 }
 
 /// Removes an instance, if it ever came to be.
@@ -214,6 +205,8 @@ impl<'a> Maker<'a> {
                 appliance: self.version.appliance.to_string(),
                 version_id: version.to_string(),
                 boot,
+                // When it is stored is for its build to say.
+                auto: Some("off".to_owned()),
             },
             ports: Vec::new(),
             accel: self.options.accel.as_str().to_owned(),

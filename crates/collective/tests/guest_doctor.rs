@@ -1,0 +1,146 @@
+//! What `doctor` finds, each really caused, and what `doctor --fix` removes and leaves.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use support::{Said, World, said};
+
+/// The line about one thing; the whole must be a list of such lines.
+#[track_caller]
+fn finding(said: &Said, check: &str) -> Value {
+    let document = said.json();
+    let lines = document.as_array().unwrap();
+    for line in lines {
+        for field in ["check", "status", "detail", "hint"] {
+            assert!(line[field].is_string(), "{line}");
+        }
+        let status = line["status"].as_str().unwrap();
+        assert!(
+            status == "ok" || !line["hint"].as_str().unwrap().is_empty(),
+            "no next step: {line}"
+        );
+    }
+    let failed = lines.iter().any(|line| line["status"] == "failed");
+    assert_eq!(said.code, i32::from(failed), "{said:?}");
+    let line = lines.iter().find(|line| line["check"] == check);
+    line.cloned().unwrap_or_else(|| panic!("no {check} in {document}"))
+}
+
+#[track_caller]
+fn expect(said: &Said, check: &str, status: &str, detail: &str) {
+    let line = finding(said, check);
+    assert_eq!(line["status"], status, "{line}");
+    assert!(line["detail"].as_str().unwrap().contains(detail), "{line}");
+}
+
+fn doctor(world: &World) -> Said {
+    world.run("A", &["doctor"])
+}
+
+#[test]
+fn programs_that_are_missing_or_old_are_found() {
+    let world = World::empty("doctor-programs");
+    let bin = world.root().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let with_path =
+        |path: &Path| said(world.command("A", &["doctor"]).env("PATH", path).output().unwrap());
+    let bare = with_path(&bin);
+    expect(&bare, "qemu", "failed", "qemu-system-x86_64");
+    expect(&bare, "qemu-img", "warning", "not found");
+    // Fakes that say what a real one of that age says.
+    let qemu = bin.join("qemu-system-x86_64");
+    let fake = |version: &str| {
+        let text = format!("#!/bin/sh\necho 'QEMU emulator version {version} (Debian)'\n");
+        fs::write(&qemu, text).unwrap();
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    fake("7.2.11");
+    expect(&with_path(&bin), "qemu", "failed", "7.2.11");
+    fake("10.0.2");
+    expect(&with_path(&bin), "qemu", "ok", "10.0.2");
+}
+
+/// A mount that is gone when it is dropped.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_small_disk_and_a_repository_that_does_not_open_are_found() {
+    let world = World::empty("doctor-disk");
+    let host = world.host("A");
+    fs::create_dir(&host).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
+        .arg(&host)
+        .status()
+        .unwrap();
+    assert!(mounted.success(), "this test mounts, as root");
+    let _mounted = Mounted(host);
+    let seen = doctor(&world);
+    expect(&seen, "space", "warning", "64.0 MiB free");
+    expect(&seen, "repository", "failed", "repository");
+    expect(&seen, "clock", "ok", "not compared");
+    world.run("A", &["repo", "init", &world.repository()]).ok();
+    let seen = doctor(&world);
+    expect(&seen, "repository", "ok", "opens");
+    expect(&seen, "clock", "ok", "agrees");
+    expect(&seen, "leftovers", "ok", "none");
+}
+
+#[test]
+fn guest_leftovers_are_removed_and_what_is_only_here_stays() {
+    let world = World::with_nano("doctor-crash");
+    for name in ["n1", "n2"] {
+        world.run("A", &["run", "nano", "--name", name]).ok();
+    }
+    // While they run nothing is anybody's but theirs.
+    expect(&doctor(&world), "leftovers", "ok", "none");
+    for name in ["n1", "n2"] {
+        world.kill("A", name, false);
+    }
+    // A build and a temporary file of commands that were killed.
+    let build = world.host("A").join("builds/0123456789abcdef");
+    fs::create_dir_all(&build).unwrap();
+    let temporary = world.host("A").join(".host.json.0123456789abcdef");
+    fs::write(&temporary, "{").unwrap();
+    let aged = Command::new("touch").args(["-d", "2 hours ago"]).arg(&temporary).status().unwrap();
+    assert!(aged.success());
+    // One of the two is removed elsewhere: its disks are nowhere else.
+    world.run("B", &["rm", "n2", "--force"]).ok();
+
+    let before = doctor(&world);
+    expect(&before, "leftovers", "warning", "dead mounts of n1");
+    for detail in ["dead sockets of n1", "1 folders of killed commands in builds/", "1 temporary"] {
+        expect(&before, "leftovers", "warning", detail);
+    }
+    expect(&before, "leftovers", "warning", "disks of n2, which is gone");
+    expect(&before, "instances", "warning", "n1");
+    assert!(build.exists(), "only looked at");
+
+    let fixed = world.run("A", &["doctor", "--fix"]);
+    expect(&fixed, "leftovers", "warning", "only here: disks of n2");
+    expect(&fixed, "leftovers", "warning", "removed: ");
+    assert!(!build.exists() && !temporary.exists());
+    assert!(world.instance("A", "n2").join("volumes").exists());
+    assert!(world.instance("A", "n1").join("volumes").exists());
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(world.host("A").to_str().unwrap()), "{table}");
+    let after = doctor(&world);
+    assert_eq!(finding(&after, "leftovers")["detail"].as_str().unwrap().matches("n1").count(), 0);
+
+    // What was left of n1 is gone on from, and n2 is given up by who says so.
+    assert_eq!(world.run("A", &["resume", "n1"]).ok()["how"], "booted");
+    world.run("A", &["rm", "n1", "--force"]).ok();
+    world.run("A", &["rm", "n2", "--force"]).ok();
+    expect(&doctor(&world), "leftovers", "ok", "none");
+}

@@ -1,0 +1,150 @@
+//! Checkpoints that are taken by themselves, with a guest: taken, thinned out, gone on from.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{World, eventually};
+
+fn history(world: &World, name: &str) -> Vec<Value> {
+    world.run("A", &["history", name]).ok().as_array().unwrap().clone()
+}
+
+fn autos(world: &World, name: &str) -> Vec<Value> {
+    history(world, name).into_iter().filter(|line| line["auto"] == true).collect()
+}
+
+/// Waits until one was taken that has all that the guest did until now.
+fn await_another(world: &World, name: &str) {
+    let known: Vec<Value> = autos(world, name).iter().map(|line| line["id"].clone()).collect();
+    for _ in 0..2 {
+        eventually(Duration::from_secs(30), "another automatic checkpoint", || {
+            autos(world, name).first().is_some_and(|line| !known.contains(&line["id"]))
+        });
+    }
+}
+
+#[test]
+fn guest_of_a_dead_host_goes_on_from_its_last_automatic_checkpoint() {
+    let world = World::with_nano("auto-killed");
+    let every = ["run", "nano", "--name", "n1", "--every", "1s", "--keep", "last=3"];
+    world.run("A", &every).ok();
+    world.type_in("A", "n1", "abcd");
+    await_another(&world, "n1");
+    let lines = history(&world, "n1");
+    assert_eq!((&lines[0]["why"], &lines[0]["head"]), (&"auto".into(), &true.into()), "{lines:?}");
+    assert!(lines[0]["pause_ms"].as_f64().unwrap() > 0.0, "{lines:?}");
+    // More are taken than are kept: three, and the one that the volumes here are based on.
+    eventually(Duration::from_secs(30), "the first ones are thinned out", || {
+        let now = autos(&world, "n1");
+        assert!(now.len() <= 4, "{now:?}");
+        now.iter().all(|line| lines.iter().all(|before| before["id"] != line["id"]))
+    });
+    let auto = &world.run("A", &["inspect", "n1"]).ok()["auto"];
+    assert_eq!((&auto["every_s"], &auto["said_by"]), (&1.into(), &"instance".into()), "{auto}");
+
+    world.kill("A", "n1", false);
+    let held = autos(&world, "n1")[0]["id"].clone();
+    let resumed = world.run("B", &["resume", "n1", "--take-over"]).ok();
+    assert_eq!(resumed["how"], "continued");
+    world.type_in("B", "n1", "\r");
+    assert!(world.console("B", "n1").contains("keys=4"), "{}", world.console("B", "n1"));
+    // B goes on as the instance says, and what A may have written on top of stays.
+    await_another(&world, "n1");
+    await_another(&world, "n1");
+    await_another(&world, "n1");
+    await_another(&world, "n1");
+    assert!(autos(&world, "n1").iter().any(|line| line["id"] == held), "{held}");
+    // A comes back: its disks had nothing new, and it is told where the instance is.
+    assert_eq!(world.run("A", &["resume", "n1"]).error().0, "lease");
+
+    world.run("B", &["suspend", "n1"]).ok();
+    let check = world.run("A", &["repo", "check", "--read-data"]).ok();
+    assert_eq!(check["ok"], true, "{check}");
+}
+
+#[test]
+fn guest_undo_means_what_somebody_took_and_keeps_automatic_checkpoints() {
+    let world = World::with_nano("auto-undo");
+    world.run("A", &["config", "auto", "1s,last=9"]).ok();
+    world.run("A", &["run", "nano", "--name", "n1"]).ok();
+    // Nobody has taken one yet: `undo` says how automatic ones are named.
+    await_another(&world, "n1");
+    let (kind, _, hint) = world.run("A", &["undo", "n1"]).error();
+    assert_eq!(kind, "not_found");
+    assert!(hint.contains("10 minutes ago"), "{hint}");
+
+    world.type_in("A", "n1", "ab");
+    let good = world.run("A", &["checkpoint", "n1", "--label", "good"]).ok()["checkpoint"].clone();
+    world.type_in("A", "n1", "cd");
+    await_another(&world, "n1");
+    world.type_in("A", "n1", "ef");
+    await_another(&world, "n1");
+    // An automatic one is the head, and is not what `undo` means.
+    let undone = world.run("A", &["undo", "n1"]).ok();
+    assert_eq!(undone["checkpoint"], good);
+    assert!(undone["autos"].as_u64().unwrap() >= 2, "{undone}");
+    world.run("A", &["checkpoint", "n1", "--every", "off"]).ok();
+    world.type_in("A", "n1", "\r");
+    assert!(world.console("A", "n1").contains("keys=2"), "{}", world.console("A", "n1"));
+
+    // Those of the branch stay on it, where it left the line, above what it left.
+    let lines = history(&world, "n1");
+    let branch = undone["branch"].as_str().unwrap();
+    let on_branch: Vec<&Value> =
+        lines.iter().filter(|line| line["branch"] == branch[..12]).collect();
+    assert_eq!(on_branch[0]["id"], branch);
+    assert_eq!(
+        on_branch.iter().filter(|line| line["auto"] == true).count() as u64,
+        undone["autos"]
+    );
+    assert!(on_branch.iter().all(|line| line["left"] == good), "{lines:?}");
+    let at = |id: &Value| lines.iter().position(|line| line["id"] == *id).unwrap();
+    assert!(at(&on_branch[0]["id"]) < at(&good), "{lines:?}");
+
+    // Back to an automatic one on the branch, and a fork from another, by their ids.
+    let last_auto = on_branch[1]["id"].as_str().unwrap();
+    world.run("A", &["suspend", "n1"]).ok();
+    let back = world.run("A", &["undo", "n1", "--to", &last_auto[..12]]).ok();
+    assert_eq!(back["checkpoint"], last_auto);
+    world.run("A", &["resume", "n1"]).ok();
+    world.type_in("A", "n1", "\r");
+    assert!(world.console("A", "n1").contains("keys=6"), "{}", world.console("A", "n1"));
+    world.run("A", &["fork", "n1", "--at", "good", "--name", "n2", "--no-start"]).ok();
+    let fork = world.run("A", &["fork", "n1", "--at", last_auto, "--name", "n3", "--no-start"]);
+    assert_eq!(fork.ok()["checkpoint"], last_auto);
+    assert_eq!(world.run("A", &["undo", "n1", "--to", "9 weeks ago"]).error().0, "not_found");
+    let check = world.run("A", &["repo", "check", "--read-data"]).ok();
+    assert_eq!(check["ok"], true, "{check}");
+}
+
+#[test]
+fn guest_is_left_alone_while_checkpoints_cannot_be_taken() {
+    let world = World::with_nano("auto-away");
+    world.run("A", &["run", "nano", "--name", "n1", "--every", "1s"]).ok();
+    await_another(&world, "n1");
+    let log = || fs::read_to_string(world.instance("A", "n1").join("shim.log")).unwrap();
+    // Never while it is paused.
+    world.run("A", &["pause", "n1"]).ok();
+    let known = autos(&world, "n1").len();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(autos(&world, "n1").len(), known);
+    world.run("A", &["unpause", "n1"]).ok();
+
+    // While the repository is away it is tried, said once, and the guest goes on.
+    let (there, away) = (world.repository(), format!("{}-away", world.repository()));
+    fs::rename(&there, &away).unwrap();
+    eventually(Duration::from_secs(20), "it is said", || log().contains("it is tried again"));
+    world.type_in("A", "n1", "xyz\r");
+    assert!(world.console("A", "n1").contains("keys=3"), "{}", world.console("A", "n1"));
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(log().matches("it is tried again").count(), 1, "{}", log());
+    fs::rename(&away, &there).unwrap();
+    eventually(Duration::from_secs(60), "they are taken again", || {
+        log().contains("checkpoints are taken by themselves again")
+    });
+    await_another(&world, "n1");
+    assert!(world.run("A", &["inspect", "n1"]).ok()["auto"]["failing"].is_null());
+}

@@ -1,0 +1,114 @@
+//! Finding a checkpoint by what a person calls it: an id, the first digits of it, a label, or how long
+//! ago it was.
+
+use std::collections::BTreeSet;
+
+use model::CheckpointId;
+
+use super::Store;
+use crate::failure::{Failure, Result};
+use crate::record::Head;
+
+/// Fewest digits of an id that name one.
+const DIGITS_MIN: usize = 4;
+
+impl Store {
+    /// Finds a checkpoint of an instance by its id, the first digits of it (at least 4), its label
+    /// (the newest one with it), or a time like `10 minutes ago` (the newest one on the instance's
+    /// own line that was there by then).
+    pub fn find_checkpoint(&self, head: &Head, wanted: &str) -> Result<CheckpointId> {
+        let branches = self.branches(head.instance)?;
+        let lines = std::iter::once(head).chain(branches.iter().map(|branch| &branch.head));
+        let mut seen = BTreeSet::new();
+        let mut matches = Vec::new();
+        let mut labelled: Option<(u64, CheckpointId)> = None;
+        for line in lines {
+            let mut look = |id: CheckpointId| -> Result<Option<CheckpointId>> {
+                if !seen.insert(id) {
+                    return Ok(None);
+                }
+                let checkpoint = self.checkpoint(id)?;
+                let taken = checkpoint.taken_unix_ms;
+                if checkpoint.label.as_deref() == Some(wanted)
+                    && labelled.is_none_or(|(newest, _)| taken > newest)
+                {
+                    labelled = Some((taken, id));
+                }
+                if wanted.len() >= DIGITS_MIN && id.to_string().starts_with(wanted) {
+                    matches.push(id);
+                }
+                Ok(checkpoint.parent)
+            };
+            for auto in &line.autos {
+                look(auto.id)?;
+            }
+            // The origin is behind the first checkpoint of a fork.
+            for start in line.checkpoint.into_iter().chain(line.origin) {
+                let mut next = Some(start);
+                while let Some(id) = next {
+                    next = look(id)?;
+                }
+            }
+            // A label on the instance's own line comes before one on a branch.
+            if let Some((_, id)) = labelled {
+                return Ok(id);
+            }
+        }
+        let name = &head.name;
+        match matches.as_slice() {
+            [id] => Ok(*id),
+            [] => match crate::time::parse_ago(wanted) {
+                Some(ago_ms) => self.find_by_time(head, ago_ms, wanted),
+                None => Err(Failure::new(
+                    "not_found",
+                    format!("{name} has no checkpoint {wanted:?}"),
+                    format!("`collective history {name}` lists them"),
+                )),
+            },
+            _ => Err(Failure::new(
+                "usage",
+                format!("{wanted} begins the ids of {} checkpoints of {name}", matches.len()),
+                "write more digits of it",
+            )),
+        }
+    }
+
+    /// The newest checkpoint of the instance's own line that was there so long ago.
+    fn find_by_time(&self, head: &Head, ago_ms: u64, wanted: &str) -> Result<CheckpointId> {
+        let by = ambient::unix_ms().saturating_sub(ago_ms);
+        let mut newest: Option<(u64, CheckpointId)> = None;
+        let mut offer = |time: u64, id: CheckpointId| {
+            if time <= by && newest.is_none_or(|(best, _)| time > best) {
+                newest = Some((time, id));
+            }
+        };
+        for auto in &head.autos {
+            offer(auto.taken_unix_ms, auto.id);
+        }
+        let mut next = head.explicit();
+        while let Some(id) = next {
+            let checkpoint = self.checkpoint(id)?;
+            offer(checkpoint.taken_unix_ms, id);
+            next = checkpoint.parent;
+        }
+        newest.map(|(_, id)| id).ok_or_else(|| {
+            let name = &head.name;
+            Failure::new(
+                "not_found",
+                format!("{name} has no checkpoint that is as old as {wanted:?}"),
+                format!("`collective history {name}` lists them"),
+            )
+        })
+    }
+
+    /// The checkpoints that somebody took on a line, the newest first.
+    pub fn taken_on(&self, line: &Head) -> Result<Vec<CheckpointId>> {
+        let mut taken = Vec::new();
+        let mut next = line.explicit();
+        while let Some(id) = next {
+            taken.push(id);
+            next = self.checkpoint(id)?.parent;
+        }
+        Ok(taken)
+    }
+}

@@ -1,0 +1,350 @@
+//! Which automatic checkpoints stay, and that the rest can be collected while everything else stays.
+
+use std::collections::BTreeSet;
+
+use host::HostDir;
+use host::auto::line::{self, Taken};
+use host::auto::thin::thin;
+use host::auto::{Auto, Keep};
+use host::record::{AutoPoint, Checkpoint, Head, Hold, Traces, Why};
+use host::store::{Advance, KeyPlace, Store};
+use model::{
+    CheckpointId, Generation, HostId, InstanceId, InstanceState, Lease, Name, PAGE_BYTES, VersionId,
+};
+use proptest::prelude::*;
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+fn keep(text: &str) -> Keep {
+    Keep::parse(text).unwrap()
+}
+
+/// What is left of checkpoints at these times, taken one by one and thinned each time.
+fn grown(times: impl IntoIterator<Item = u64>, keep: &Keep) -> Vec<u64> {
+    let mut left = Vec::new();
+    for time in times {
+        left.push(time);
+        let mut stays = thin(&left, keep).into_iter();
+        left.retain(|_| stays.next() == Some(true));
+    }
+    left
+}
+
+/// Twenty days of one every five minutes, until 12:03 on a Thursday, as ages.
+#[test]
+fn twenty_days_of_the_default_policy() {
+    let now = 2000 * 7 * DAY_MS + 12 * HOUR_MS + 3 * MINUTE_MS;
+    let times = (0..=5760).rev().map(|number| now - number * 5 * MINUTE_MS);
+    let left = grown(times, &Keep::default());
+    let ages: Vec<String> = left
+        .iter()
+        .map(|time| {
+            let minutes = (now - time) / MINUTE_MS;
+            format!("{}d{:02}:{:02}", minutes / 1440, minutes / 60 % 24, minutes % 60)
+        })
+        .collect();
+    let expected = "\
+        17d12:05 10d12:05 5d12:05 4d12:05 3d12:05 2d12:05 1d12:05 \
+        0d22:05 0d21:05 0d20:05 0d19:05 0d18:05 0d17:05 0d16:05 0d15:05 0d14:05 0d13:05 \
+        0d12:05 0d11:05 0d10:05 0d09:05 0d08:05 0d07:05 0d06:05 0d05:05 0d04:05 0d03:05 0d02:05 \
+        0d01:05 0d00:25 0d00:20 0d00:15 0d00:10 0d00:05 0d00:00";
+    assert_eq!(ages.join(" "), expected);
+}
+
+/// A clock that jumps back four years, and forward again, makes no more than one hour, day and week
+/// look like others.
+#[test]
+fn a_clock_that_jumps_drops_no_more_than_its_place() {
+    let keep = keep("last=3,daily=7");
+    let start = 20_000 * DAY_MS;
+    let week: Vec<u64> = (0..7 * 24).map(|hour| start + hour * HOUR_MS).collect();
+    let before = grown(week.clone(), &keep);
+    let back = (0..10).map(|minute| start - 1460 * DAY_MS + minute * MINUTE_MS);
+    let during = grown(week.iter().copied().chain(back.clone()), &keep);
+    // Three of the wrong time, and six of the seven days.
+    let days = during.iter().filter(|time| **time >= start).count();
+    assert_eq!((days, during.len()), (6, 9), "{before:?} {during:?}");
+    // And when it is put right, the days that were there are still there.
+    let later = (0..3).map(|hour| start + 7 * DAY_MS + hour * HOUR_MS);
+    let after = grown(week.into_iter().chain(back).chain(later), &keep);
+    assert_eq!(after.iter().filter(|time| (start..start + 7 * DAY_MS).contains(time)).count(), 5);
+}
+
+fn any_keep() -> impl Strategy<Value = Keep> {
+    (1..8_u32, 0..8_u32, 0..8_u32, 0..8_u32).prop_map(|(last, hourly, daily, weekly)| Keep {
+        last,
+        hourly,
+        daily,
+        weekly,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    /// Whatever the clock does: the newest stay, no more than the policy says are kept, and thinning
+    /// what was thinned drops nothing.
+    #[test]
+    fn the_newest_stay_and_no_more_than_was_said(
+        times in prop::collection::vec(0..60 * DAY_MS, 0..120), keep in any_keep(),
+    ) {
+        let stays = thin(&times, &keep);
+        prop_assert_eq!(stays.len(), times.len());
+        let newest = stays.iter().rev().take(keep.last as usize);
+        prop_assert!(newest.clone().all(|stay| *stay));
+        let kept: Vec<u64> =
+            times.iter().zip(&stays).filter(|(_, stay)| **stay).map(|(time, _)| *time).collect();
+        let most = keep.last + keep.hourly + keep.daily + keep.weekly;
+        prop_assert!(kept.len() as u32 <= most);
+        prop_assert!(thin(&kept, &keep).into_iter().all(|stay| stay));
+    }
+
+    /// Whatever is taken and undone: each automatic checkpoint is in exactly one list, the line's or
+    /// a branch's; what a host may have writes on top of stays; and a parent is never automatic.
+    #[test]
+    fn going_back_loses_nothing(steps in prop::collection::vec((0..4_u8, 0..1000_usize), 1..60)) {
+        let keep = keep("last=200");
+        let mut head = head();
+        let mut all_autos = BTreeSet::new();
+        let mut parents = std::collections::BTreeMap::new();
+        let mut branches: Vec<Head> = Vec::new();
+        let mut reachable: Vec<CheckpointId> = Vec::new();
+        for (number, (what, which)) in steps.into_iter().enumerate() {
+            let id = id(number as u64 + 1);
+            if what < 3 || reachable.is_empty() {
+                let why = if what == 0 { Why::Checkpoint } else { Why::Auto };
+                let bases: Vec<_> = head.checkpoint.into_iter().collect();
+                parents.insert(id, head.explicit());
+                prop_assert!(head.explicit().is_none_or(|parent| !all_autos.contains(&parent)));
+                head = line::advance(
+                    &head, Taken { id, why, taken_unix_ms: number as u64 }, &keep, &bases);
+                if why == Why::Auto {
+                    all_autos.insert(id);
+                }
+                reachable.push(id);
+            } else {
+                let target = reachable[which % reachable.len()];
+                let chain = |from: &Head| {
+                    std::iter::successors(from.explicit(), |id| parents[id]).collect::<Vec<_>>()
+                };
+                let taken = chain(&head);
+                let on_line = head.autos.iter().any(|auto| auto.id == target)
+                    || taken.contains(&target);
+                let listed =
+                    |branch: &&Head| branch.autos.iter().any(|auto| auto.id == target);
+                let branch = branches.iter().find(listed).or_else(|| {
+                    branches.iter().find(|branch| {
+                        branch.checkpoint == Some(target) || chain(branch).contains(&target)
+                    })
+                });
+                let parting = match branch {
+                    Some(branch) if !on_line => {
+                        line::go_over(&head, &taken, branch, &chain(branch), target)
+                    }
+                    _ => line::go_back(&head, &taken, target),
+                };
+                if head.checkpoint == Some(target) {
+                    prop_assert!(parting.leave.is_empty(), "{head:?}");
+                    continue;
+                }
+                let stays = parting.stay.iter().any(|auto| Some(auto.id) == head.checkpoint);
+                if !(stays && parting.leave.is_empty()) {
+                    let (autos, left) = (parting.leave, parting.left);
+                    branches.push(Head { autos, left, ..head.clone() });
+                }
+                head = Head { checkpoint: Some(target), autos: parting.stay, ..head };
+            }
+            let listed: BTreeSet<_> = std::iter::once(&head)
+                .chain(&branches)
+                .flat_map(|line| line.autos.iter().map(|auto| auto.id))
+                .collect();
+            prop_assert_eq!(&listed, &all_autos);
+            let ids: BTreeSet<_> = head.autos.iter().map(|auto| auto.id).collect();
+            prop_assert_eq!(ids.len(), head.autos.len(), "one twice on a line");
+        }
+    }
+
+    /// What a host may have unsaved writes on top of is not dropped, however many come after it.
+    #[test]
+    fn what_is_held_stays(after in 1..40_u64) {
+        let keep = keep("last=1");
+        let auto = |number| Taken { id: id(number), why: Why::Auto, taken_unix_ms: number };
+        let mut head = line::advance(&head(), auto(1), &keep, &[]);
+        // Its host dies; another one takes it over.
+        line::taken_over(&mut head, HostId::from_bytes([1; 16]));
+        head.lease = Some(lease(2));
+        let mut base = id(1);
+        for number in 2..2 + after {
+            head = line::advance(&head, auto(number), &keep, &[base]);
+            base = id(number);
+        }
+        let ids: Vec<_> = head.autos.iter().map(|auto| auto.id).collect();
+        prop_assert!(ids.contains(&id(1)), "{ids:?}");
+        // That, the newest, and the one that the volumes were based on when it was taken.
+        prop_assert!(ids.len() <= 3, "{ids:?}");
+    }
+}
+
+fn id(number: u64) -> CheckpointId {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    CheckpointId::from_bytes(bytes)
+}
+
+fn lease(host: u8) -> Lease {
+    let holder = HostId::from_bytes([host; 16]);
+    Lease { holder, holder_name: "h".to_owned(), granted_unix_ms: 0 }
+}
+
+fn head() -> Head {
+    Head {
+        instance: InstanceId::from_bytes([1; 16]),
+        name: Name::new("t1").unwrap(),
+        appliance: Name::appliance("tiny").unwrap(),
+        version: VersionId::from_bytes([2; 32]),
+        state: InstanceState::Running,
+        lease: Some(lease(1)),
+        checkpoint: None,
+        origin: None,
+        macs: Vec::new(),
+        vmgenid: [0; 16],
+        fresh: false,
+        warm: false,
+        auto: Some(Auto::Off),
+        autos: Vec::new(),
+        holds: Vec::new(),
+        left: None,
+    }
+}
+
+/// Half a mebibyte of noise for each checkpoint.
+const NOISE_PAGES: u64 = 128;
+
+/// Stores a checkpoint with noise of its own.
+fn store_checkpoint(store: &Store, head: &Head, why: Why, number: u64) -> CheckpointId {
+    let mut session = store.session().unwrap();
+    let mut ids = Vec::new();
+    for page in 0..NOISE_PAGES {
+        let mut bytes = [0; PAGE_BYTES];
+        let mut reader = blake3::Hasher::new()
+            .update(&[number, page].map(u64::to_le_bytes).concat())
+            .finalize_xof();
+        reader.fill(&mut bytes);
+        ids.push((page, Some(session.put_page(&bytes).unwrap())));
+    }
+    let size_bytes = NOISE_PAGES * PAGE_BYTES as u64;
+    let disk = session.put_pages(size_bytes, &mut ids.into_iter()).unwrap();
+    let checkpoint = Checkpoint {
+        instance: head.instance,
+        parent: head.explicit(),
+        version: head.version,
+        label: None,
+        why,
+        taken_unix_ms: number * MINUTE_MS,
+        memory: None,
+        disks: vec![disk],
+        dirty_bytes: 0,
+        stored_bytes: 0,
+        traces: Traces::default(),
+        pause_us: None,
+    };
+    let id = session.put_checkpoint(&checkpoint).unwrap();
+    session.finish().unwrap();
+    id
+}
+
+fn bytes_below(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.file_type().unwrap().is_dir() {
+            true => bytes_below(&entry.path()),
+            false => entry.metadata().unwrap().len(),
+        })
+        .sum()
+}
+
+/// Thirty automatic checkpoints, three of which are kept, around two that somebody took and a fork
+/// from an automatic one: the store shrinks to what is kept, and that is whole.
+#[test]
+fn what_is_thinned_out_frees_its_bytes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let host = HostDir::open(&temporary.path().join("host")).unwrap();
+    let folder = temporary.path().join("repository");
+    let location = folder.to_str().unwrap();
+    Store::init(&host, location, KeyPlace::None, Some(std::time::Duration::from_millis(1)))
+        .unwrap();
+    let store = Store::open(&host, location).unwrap();
+    let version = {
+        // Any record will do as a version that has no volumes.
+        let mut session = store.session().unwrap();
+        let blob = session.put_blob(b"version").unwrap();
+        session.finish().unwrap();
+        VersionId::from_bytes(*blob.id.as_bytes())
+    };
+    let keep = keep("last=3");
+    let mut head = Head { version, ..head() };
+    let mut generation = Generation(0);
+    let mut explicit = Vec::new();
+    let mut forked = None;
+    for number in 0..30 {
+        let why = if number % 15 == 7 { Why::Checkpoint } else { Why::Auto };
+        let id = store_checkpoint(&store, &head, why, number);
+        let bases: Vec<_> = head.checkpoint.into_iter().collect();
+        let taken = Taken { id, why, taken_unix_ms: number * MINUTE_MS };
+        head = line::advance(&head, taken, &keep, &bases);
+        let Advance::Done(next) = store.advance(generation, &head).unwrap() else {
+            panic!("nobody else moves it")
+        };
+        generation = next;
+        if why == Why::Checkpoint {
+            explicit.push(id);
+        }
+        if number == 10 {
+            let name = Name::new("fork").unwrap();
+            let autos = Vec::new();
+            let fork = Head { name, origin: Some(id), autos, holds: Vec::new(), ..head.clone() };
+            store.advance(Generation(0), &fork).unwrap();
+            forked = Some(id);
+        }
+    }
+    let noise = NOISE_PAGES * PAGE_BYTES as u64;
+    let before = bytes_below(&folder);
+    assert!(before > 30 * noise, "{before}");
+    // What is condemned, repacked and then deleted takes some runs.
+    for _ in 0..4 {
+        store.gc().unwrap();
+    }
+    let after = bytes_below(&folder);
+    // Two that somebody took, one that a fork is from, three automatic ones and the one before.
+    assert!(after < 8 * noise && after > 6 * noise, "{before} -> {after}, noise {noise}");
+    let check = store.check(true, &mut |_| {}).unwrap();
+    assert!(check.ok, "{:?}", check.problems);
+    let autos = head.autos.iter().map(|auto| auto.id);
+    for id in autos.chain(explicit).chain(forked) {
+        store.checkpoint(id).unwrap();
+    }
+}
+
+/// The list that a head keeps is bounded, whatever a policy may say.
+#[test]
+fn a_head_with_as_many_as_can_be_is_written_and_read() {
+    let keep = keep("last=200");
+    let mut head = head();
+    for number in 0..300 {
+        let taken = Taken { id: id(number), why: Why::Auto, taken_unix_ms: number };
+        let bases: Vec<_> = head.checkpoint.into_iter().collect();
+        head = line::advance(&head, taken, &keep, &bases);
+    }
+    assert_eq!(head.autos.len(), 200);
+    let body = host::record::encode_head(&head);
+    assert!(body.len() < 256 << 10, "{}", body.len());
+    assert_eq!(host::record::decode_head(&body), Ok(head.clone()));
+    let autos = vec![AutoPoint { id: id(1), taken_unix_ms: 1, parent: None }; 513];
+    let broken = Head { autos, ..head.clone() };
+    assert!(host::record::decode_head(&host::record::encode_head(&broken)).is_err());
+    let hold = Hold { host: HostId::from_bytes([1; 16]), checkpoint: id(1) };
+    let held = Head { holds: vec![hold], autos: Vec::new(), auto: None, ..head };
+    assert_eq!(host::record::decode_head(&host::record::encode_head(&held)), Ok(held));
+}
