@@ -321,7 +321,8 @@ fn open_volumes(
         .zip(manifests)
         .map(|(spec, manifest)| {
             let left = claim.crashed && volumes::disk_folder(local, spec).exists();
-            let origin = if left { Origin::Leftover } else { Origin::Base(Some(*manifest)) };
+            let origin =
+                if left { Origin::Leftover(*manifest) } else { Origin::Base(Some(*manifest)) };
             (spec.clone(), origin)
         })
         .collect();
