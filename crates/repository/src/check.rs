@@ -251,10 +251,20 @@ impl Repository {
         pack: &PackId,
     ) -> Result<(u64, HashSet<StoredName>, Option<String>), RepositoryError> {
         let bytes = self.inner.objects.get(&pack_key(pack), OBJECT_BYTES_MAX)?;
+        let (good, complaint) = self.verify_pack_bytes(pack, &bytes)?;
+        Ok((bytes.len() as u64, good, complaint))
+    }
+
+    /// The chunks of a pack that are whole, and a complaint if one of its frames is not.
+    pub(crate) fn verify_pack_bytes(
+        &self,
+        pack: &PackId,
+        bytes: &[u8],
+    ) -> Result<(HashSet<StoredName>, Option<String>), RepositoryError> {
         let cipher = self.inner.cipher.pack(*pack);
         let mut good = HashSet::new();
         let mut complaint = None;
-        let frames = read_pack(&self.inner.cipher, *pack, &bytes)?;
+        let frames = read_pack(&self.inner.cipher, *pack, bytes)?;
         let mut offset = crate::pack::PACK_HEAD_BYTES as usize;
         for (number, frame) in frames.iter().enumerate() {
             let end = offset + frame.stored_bytes as usize;
@@ -278,7 +288,7 @@ impl Repository {
                 }
             }
         }
-        Ok((bytes.len() as u64, good, complaint))
+        Ok((good, complaint))
     }
 }
 

@@ -401,6 +401,7 @@ impl Observer {
             }
             export::Trouble::ReadLost { file, offset, error, .. } => {
                 eprintln!("lost: {file} at {offset}: {error}");
+                self.shared.set_lost(format!("it was given an error: {error}"));
             }
         }
     }
@@ -574,6 +575,10 @@ fn await_ready(wait: AwaitReady) {
                 .map(|volume| volume.stats().cache_hits * model::PAGE_BYTES as u64)
                 .sum(),
             ..wait.report
+        });
+        let result = result.map_err(|failure| match wait.shared.lost() {
+            Some(lost) => Failure { message: format!("{}; {lost}", failure.message), ..failure },
+            None => failure,
         });
         wait.shared.set_ready(result);
     });
