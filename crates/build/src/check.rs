@@ -51,6 +51,12 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
     let vendor_data = document.vendor_data.as_ref().map(|file| check.relative(file)).transpose()?;
     let running = check.running(&document, &ready, &mut contents)?;
     let hardware = check.hardware(&document.hardware, boot, disks, nics)?;
+    if let Some(secure) = document.boot.value.secure_boot.as_ref().filter(|secure| secure.value)
+        && hardware.profile != Profile::Q35
+    {
+        let hint = "remove `profile: light`, or `secure_boot`";
+        return Err(check.wrong(secure, "secure boot needs the board q35", hint));
+    }
     Ok(Recipe {
         origin: origin.to_owned(),
         name,

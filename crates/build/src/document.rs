@@ -111,8 +111,14 @@ pub(crate) struct DisplayDoc {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BootDoc {
-    /// `bios`: the firmware starts the first disk. `kernel`: a Linux kernel is loaded directly.
+    /// `bios`, `uefi`: the firmware starts the first disk. `kernel`: a Linux kernel is loaded
+    /// directly.
     pub mode: BootModeDoc,
+    /// UEFI starts only what is signed with a key that it knows: Microsoft's, with which
+    /// distributions sign (mode `uefi` and profile `q35` only).
+    #[serde(default)]
+    #[schemars(with = "bool")]
+    pub secure_boot: Option<Spanned<bool>>,
     /// The kernel (mode `kernel` only, and required there).
     #[serde(default)]
     #[schemars(with = "Option<KernelDoc>")]
@@ -133,6 +139,8 @@ pub(crate) struct BootDoc {
 pub(crate) enum BootModeDoc {
     /// The firmware, from the first disk.
     Bios,
+    /// UEFI, from what its variables name, else from the first disk.
+    Uefi,
     /// A Linux kernel loaded by the virtual machine monitor.
     Kernel,
 }

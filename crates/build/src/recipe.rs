@@ -157,6 +157,11 @@ impl Recipe {
         self.running
     }
 
+    /// What the computer is made of; sizes that depend on a file are not known yet.
+    pub fn hardware(&self) -> &model::Hardware {
+        &self.hardware
+    }
+
     /// How to tell that it is ready.
     pub fn ready(&self) -> &model::Ready {
         &self.ready

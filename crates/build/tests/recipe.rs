@@ -200,6 +200,17 @@ fn combinations_are_checked() {
          (use `mode: kernel`, or remove it)",
     );
     check(
+        "  mode: kernel",
+        "  mode: uefi",
+        "r.yaml:6:11: with `mode: uefi` the disk brings its own kernel \
+         (use `mode: kernel`, or remove it)",
+    );
+    check(
+        "  mode: kernel",
+        "  mode: kernel\n  secure_boot: true",
+        "r.yaml:6:16: only UEFI has secure boot (use `mode: uefi`, or remove it)",
+    );
+    check(
         "role: data,",
         "role: data, at_stop: reset,",
         "r.yaml:13:39: `at_stop` is for system disks \

@@ -160,13 +160,16 @@ pub struct Import {
     /// How much memory [default: as the file says, else 1GiB]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
-    /// What starts it
-    #[arg(long, default_value = "bios", value_parser = ["bios"])]
-    pub firmware: String,
     /// What its disks are plugged into: virtio is quicker, sata needs no special driver
     /// [default: as the file says, else virtio]
     #[arg(long, value_parser = ["virtio", "sata"])]
     pub disk_bus: Option<String>,
+    /// What starts it [default: as the file says, else bios]
+    #[arg(long, value_name = "KIND", value_parser = ["bios", "uefi"])]
+    pub firmware: Option<String>,
+    /// With UEFI: start only what is signed (with Microsoft's keys, as distributions are)
+    #[arg(long)]
+    pub secure_boot: bool,
     /// What its network cards are [default: as the file says, else virtio]
     #[arg(long, value_parser = ["virtio", "e1000"])]
     pub nic: Option<String>,
@@ -462,12 +465,6 @@ pub enum Repo {
         /// Read and verify every byte
         #[arg(long)]
         read_data: bool,
-    },
-    /// Put back what is damaged or lost, from a copy of this repository
-    Repair {
-        /// The copy: a folder, s3://bucket/prefix or https://host/path
-        #[arg(long, value_name = "LOCATION")]
-        from: String,
     },
     /// Delete what nothing has named for the repository's grace age
     Gc,

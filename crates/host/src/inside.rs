@@ -102,7 +102,8 @@ impl Inside {
             None => (version.first_disks(head.warm), version.first_memory(head.warm)),
         };
         let mut volumes = Vec::new();
-        for (spec, manifest) in version.hardware.disks.iter().zip(disks) {
+        let disks = version.hardware.disks.iter().zip(disks).filter(|(spec, _)| spec.is_disk());
+        for (spec, manifest) in disks {
             volumes.push(Volume::open(name, &spec.name, *manifest, &fetcher)?);
         }
         if let Some(memory) = memory {

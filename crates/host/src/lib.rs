@@ -24,6 +24,7 @@ pub mod auto;
 mod blob;
 pub mod dir;
 mod failure;
+mod firmware;
 mod foreign;
 #[doc(hidden)]
 pub mod fuzz;

@@ -65,7 +65,11 @@ fn a_version() {
             profile: Profile::Q35,
             cpus: 2,
             memory_bytes: 512 << 20,
-            boot: Boot { kind: BootKind::Kernel, cmdline: "console=ttyS0".to_owned() },
+            boot: Boot {
+                kind: BootKind::Kernel,
+                cmdline: "console=ttyS0".to_owned(),
+                secure_boot: false,
+            },
             disks: vec![
                 disk("system", DiskRole::System, ResetPolicy::Reset),
                 disk("data", DiskRole::Data, ResetPolicy::Keep),
@@ -81,6 +85,7 @@ fn a_version() {
         ready: Ready::Port(80),
         kernel: Some(blob(1)),
         initrd: Some(blob(3)),
+        firmware: None,
         disks: (5..8).map(|number| ManifestId::from_bytes([number; 32])).collect(),
         packages: vec![("nginx-light".to_owned(), "1.22.1-9".to_owned())],
         properties: Vec::new(),
@@ -121,7 +126,7 @@ fn a_foreign_version() {
             profile: Profile::Q35,
             cpus: 1,
             memory_bytes: 1 << 30,
-            boot: Boot { kind: BootKind::Bios, cmdline: String::new() },
+            boot: Boot { kind: BootKind::Bios, cmdline: String::new(), secure_boot: false },
             disks: vec![system, cd]
                 .into_iter()
                 .map(|d| DiskSpec { bus: DiskBus::Sata, ..d })
@@ -136,6 +141,7 @@ fn a_foreign_version() {
         ready: Ready::Started,
         kernel: None,
         initrd: None,
+        firmware: None,
         disks: (5..7).map(|number| ManifestId::from_bytes([number; 32])).collect(),
         packages: Vec::new(),
         properties: Vec::new(),
@@ -163,6 +169,50 @@ fn a_foreign_version() {
     let bytes = encode_version(&form);
     golden("version-form.json", &bytes);
     assert_eq!(decode_version(&bytes), Ok(form));
+}
+
+/// UEFI, its program and its variables are what format 2 does not know.
+#[test]
+fn a_version_that_boots_by_uefi() {
+    let system = disk("disk1", DiskRole::Data, ResetPolicy::Keep);
+    let variables = DiskSpec {
+        size_bytes: 540_672,
+        bus: DiskBus::Flash,
+        ..disk("uefi-vars", DiskRole::Firmware, ResetPolicy::Keep)
+    };
+    let boot = Boot { kind: BootKind::Uefi, cmdline: String::new(), secure_boot: true };
+    let version = Version {
+        appliance: Name::appliance("maker/new").unwrap(),
+        version: "1".to_owned(),
+        description: String::new(),
+        hardware: Hardware {
+            profile: Profile::Q35,
+            cpus: 1,
+            memory_bytes: 1 << 30,
+            boot,
+            disks: vec![system, variables],
+            nics: Vec::new(),
+            display: None,
+        },
+        ready: Ready::Started,
+        kernel: None,
+        initrd: None,
+        firmware: Some(blob(1)),
+        disks: (5..7).map(|number| ManifestId::from_bytes([number; 32])).collect(),
+        packages: Vec::new(),
+        properties: Vec::new(),
+        vendor_data: None,
+        warm: None,
+    };
+    let bytes = encode_version(&version);
+    golden("version-uefi.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(version.clone()));
+    // Neither without the program nor without the variables.
+    let broken = Version { firmware: None, ..version.clone() };
+    assert!(decode_version(&encode_version(&broken)).is_err());
+    let mut broken = version;
+    broken.hardware.disks[1].bus = DiskBus::Virtio;
+    assert!(decode_version(&encode_version(&broken)).is_err());
 }
 
 #[test]

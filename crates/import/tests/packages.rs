@@ -101,10 +101,6 @@ fn what_cannot_be_run_or_trusted_is_refused() {
     refused(&change("byte * 2^30", "byte * 2^50"), "more than");
     refused(&change(">768<", ">99999999999<"), "memory");
     refused(&change("<rasd:VirtualQuantity>2<", "<rasd:VirtualQuantity>65<"), "processors");
-    refused(
-        &change("<Name>", "<vmw:Config vmw:key=\"firmware\" vmw:value=\"efi\"/><Name>"),
-        "UEFI",
-    );
     refused(&TINY.replace("VirtualSystem", "VirtualSystemCollection"), "several computers");
     refused(&change("ovf:key=\"mtu\"", "ovf:key=\"ip\""), "twice");
     refused(&change("<?xml version=\"1.0\"?>", "<!DOCTYPE a [<!ENTITY b \"c\">]>"), "DTD");
@@ -116,13 +112,29 @@ fn what_cannot_be_run_or_trusted_is_refused() {
 }
 
 #[test]
+fn makers_say_uefi_each_in_their_own_way() {
+    assert!(!ovf::parse(TINY).unwrap().efi);
+    for word in [
+        "<vmw:Config vmw:key=\"firmware\" vmw:value=\"efi\"/>",
+        "<Machine><Hardware><Firmware type=\"EFI64\"/></Hardware></Machine>",
+    ] {
+        let read = ovf::parse(&TINY.replacen("<Name>", &format!("{word}<Name>"), 1)).unwrap();
+        assert!(read.efi, "{word}");
+    }
+}
+
+#[test]
 fn what_we_write_we_read() {
     let read = ovf::parse(TINY).unwrap();
-    let hardware = model::Hardware {
+    let mut hardware = model::Hardware {
         profile: model::Profile::Q35,
         cpus: read.cpus,
         memory_bytes: read.memory_bytes,
-        boot: model::Boot { kind: model::BootKind::Bios, cmdline: String::new() },
+        boot: model::Boot {
+            kind: model::BootKind::Bios,
+            cmdline: String::new(),
+            secure_boot: false,
+        },
         disks: vec![],
         nics: read
             .nics
@@ -137,16 +149,19 @@ fn what_we_write_we_read() {
         populated_bytes: 5,
         bus,
     };
-    let text = ovf::write(&ovf::Exported {
-        name: "a",
-        description: "<&\"> of mine",
-        hardware: &hardware,
-        disks: &[
-            disk(Some(("a-disk1.vmdk", 7)), DiskBus::Sata),
-            disk(None, DiskBus::Virtio),
-            disk(Some(("a-disk3.vmdk", 8)), DiskBus::Sata),
-        ],
-    });
+    let disks = [
+        disk(Some(("a-disk1.vmdk", 7)), DiskBus::Sata),
+        disk(None, DiskBus::Virtio),
+        disk(Some(("a-disk3.vmdk", 8)), DiskBus::Sata),
+    ];
+    let written = |hardware: &model::Hardware| {
+        let (name, description) = ("a", "<&\"> of mine");
+        ovf::write(&ovf::Exported { name, description, hardware, disks: &disks })
+    };
+    let text = written(&hardware);
+    assert!(!ovf::parse(&text).unwrap().efi);
+    hardware.boot.kind = model::BootKind::Uefi;
+    assert!(ovf::parse(&written(&hardware)).unwrap().efi);
     let again = ovf::parse(&text).unwrap();
     assert_eq!((again.cpus, again.memory_bytes), (read.cpus, read.memory_bytes));
     assert_eq!(again.nics, read.nics);

@@ -33,8 +33,10 @@ pub enum Profile {
 pub struct Boot {
     /// Firmware or direct kernel.
     pub kind: BootKind,
-    /// The kernel's command line; empty with BIOS boot.
+    /// The kernel's command line; empty when firmware starts a disk.
     pub cmdline: String,
+    /// UEFI starts only what is signed with a key that its variables know.
+    pub secure_boot: bool,
 }
 
 /// What takes control first.
@@ -42,6 +44,8 @@ pub struct Boot {
 pub enum BootKind {
     /// BIOS, from the first disk.
     Bios,
+    /// UEFI, from what its variables name, else from the first disk.
+    Uefi,
     /// A Linux kernel (and usually an initrd) loaded by the virtual machine monitor.
     Kernel,
 }
@@ -63,6 +67,13 @@ pub struct DiskSpec {
     pub media: Media,
 }
 
+impl DiskSpec {
+    /// Whether the guest sees a disk: all but what the computer itself remembers.
+    pub fn is_disk(&self) -> bool {
+        self.role != DiskRole::Firmware
+    }
+}
+
 /// What a disk is plugged into: which driver its guest needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum DiskBus {
@@ -71,6 +82,9 @@ pub enum DiskBus {
     Virtio,
     /// A SATA port: for guests that were made for other hardware. [`Profile::Q35`] has six.
     Sata,
+    /// The flash memory of the board, where UEFI keeps its variables: a volume that the guest does
+    /// not see as a disk.
+    Flash,
 }
 
 /// What a disk is to its guest.
@@ -92,6 +106,9 @@ pub enum DiskRole {
     Data,
     /// Never saved: empty again after stop.
     Scratch,
+    /// What the computer itself remembers (UEFI's variables): its user's, like data, and no disk
+    /// to the guest.
+    Firmware,
 }
 
 /// What `stop` does to a system disk.

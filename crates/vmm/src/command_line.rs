@@ -96,9 +96,12 @@ fn board(launch: &Launch, line: &mut Line) {
         Profile::Light => ",hpet=off",
     };
     let machine = machine_type(hardware.profile);
+    let flash = flash(launch, line);
     line.option(
         "-machine",
-        format!("{machine},memory-backend=ram,usb=off,vmport=off,dump-guest-core=off{extra}"),
+        format!(
+            "{machine},memory-backend=ram,usb=off,vmport=off,dump-guest-core=off{extra}{flash}"
+        ),
     );
     line.option("-m", format!("{}M", memory >> 20));
     line.option(
@@ -123,6 +126,25 @@ fn board(launch: &Launch, line: &mut Line) {
     line.option("-msg", "timestamp=on");
 }
 
+/// UEFI's program and its variables as the board's flash memory; what the machine is told of them.
+/// With secure boot only the firmware itself, in system management mode, may write to it.
+fn flash(launch: &Launch, line: &mut Line) -> String {
+    let Some(program) = &launch.firmware else { return String::new() };
+    let file = "driver=file,node-name=firmware-file,read-only=on,locking=off,filename=";
+    line.option("-blockdev", with_path(file, reached(launch, program), ""));
+    line.option("-blockdev", "driver=raw,node-name=firmware,file=firmware-file,read-only=on");
+    let flash = launch.hardware.disks.iter().position(|disk| disk.bus == DiskBus::Flash);
+    let variables = flash.map(|index| format!(",pflash1=disk{index}")).unwrap_or_default();
+    let mut smm = ",smm=off";
+    if launch.hardware.boot.secure_boot {
+        smm = ",smm=on";
+        line.option("-global", "driver=cfi.pflash01,property=secure,value=on");
+        // Sleeping to memory would leave that mode open.
+        line.option("-global", "ICH9-LPC.disable_s3=1");
+    }
+    format!("{smm},pflash0=firmware{variables}")
+}
+
 /// What Linux is told beside what its maker says, and before it, so that a maker may say otherwise:
 /// give back free memory (the balloon's free-page reporting) from 128 KiB on. By itself Linux waits
 /// for runs of 2 MiB, which a guest that has run for a while seldom has: of 32 MiB that a guest of
@@ -140,7 +162,7 @@ fn tcg(cpus: u32, memory_bytes: u64) -> String {
 
 fn boot(launch: &Launch, line: &mut Line) {
     match launch.hardware.boot.kind {
-        BootKind::Bios => line.option("-boot", "strict=on,menu=off"),
+        BootKind::Bios | BootKind::Uefi => line.option("-boot", "strict=on,menu=off"),
         BootKind::Kernel => {
             let maker = &launch.hardware.boot.cmdline;
             let cmdline = format!("{CMDLINE} {maker} {}", launch.cmdline_extra);
@@ -248,7 +270,9 @@ fn devices(launch: &Launch, line: &mut Line) {
                  discard=unmap,detect-zeroes=unmap"
             ),
         );
-        line.option("-device", disk_device(launch, index, bus));
+        if let Some(device) = disk_device(launch, index, bus) {
+            line.option("-device", device);
+        }
     }
     for (index, nic) in launch.nics.iter().enumerate() {
         line.option("-netdev", netdev(index, &nic.netdev));
@@ -268,21 +292,23 @@ fn devices(launch: &Launch, line: &mut Line) {
     }
 }
 
-/// The guest's side of a disk. A virtio disk's slot is its place among all disks, a SATA port its
-/// place among those.
-fn disk_device(launch: &Launch, index: usize, bus: &str) -> String {
+/// The guest's side of a disk; none of what it does not see as one. A virtio disk's slot is its
+/// place among all disks, a SATA port its place among those.
+fn disk_device(launch: &Launch, index: usize, bus: &str) -> Option<String> {
     let specs = &launch.hardware.disks;
+    let place = specs[..index].iter().filter(|disk| disk.is_disk()).count();
     let serial = serial_number(&launch.disks[index].name);
     let boot = match launch.hardware.boot.kind {
-        BootKind::Bios => format!(",bootindex={index}"),
+        BootKind::Bios | BootKind::Uefi => format!(",bootindex={place}"),
         BootKind::Kernel => String::new(),
     };
     let common = format!("id=blk{index},drive=disk{index},serial={serial},rerror=stop,werror=stop");
-    match (specs[index].bus, specs[index].media) {
+    Some(match (specs[index].bus, specs[index].media) {
+        (DiskBus::Flash, _) => return None,
         (DiskBus::Virtio, _) => format!(
             "virtio-blk-pci,{common},write-cache=on,discard=on,write-zeroes=on,\
              discard_granularity=4096,physical_block_size=4096,bus={bus},addr={:#x}{boot}",
-            slot::DISKS + index
+            slot::DISKS + place
         ),
         (DiskBus::Sata, media) => {
             let port = specs[..index].iter().filter(|disk| disk.bus == DiskBus::Sata).count();
@@ -292,7 +318,7 @@ fn disk_device(launch: &Launch, index: usize, bus: &str) -> String {
             };
             format!("{device},{common},write-cache=on,bus=ide.{port}{boot}")
         }
-    }
+    })
 }
 
 fn netdev(index: usize, netdev: &Netdev) -> String {
@@ -357,7 +383,11 @@ mod tests {
                 profile,
                 cpus: 2,
                 memory_bytes: 512 << 20,
-                boot: Boot { kind: BootKind::Kernel, cmdline: "console=ttyS0".into() },
+                boot: Boot {
+                    kind: BootKind::Kernel,
+                    cmdline: "console=ttyS0".into(),
+                    secure_boot: false,
+                },
                 disks: vec![disk("system"), disk("a,b")],
                 nics: vec![NicSpec {
                     network: "user".into(),
@@ -375,6 +405,7 @@ mod tests {
             ],
             kernel: Some("/boot/vmlinux".into()),
             initrd: None,
+            firmware: None,
             cmdline_extra: "quiet".into(),
             nics: vec![NicLaunch {
                 mac: random_mac([1, 2, 3, 4]),
@@ -421,6 +452,31 @@ mod tests {
             assert!(all.contains(part), "{part} is not in {all}");
         }
         assert!(!all.contains("-incoming"));
+    }
+
+    #[test]
+    fn uefi_is_flash_memory_and_no_disk() {
+        let mut launch = launch(Profile::Q35);
+        launch.hardware.boot =
+            Boot { kind: BootKind::Uefi, cmdline: String::new(), secure_boot: false };
+        launch.kernel = None;
+        launch.firmware = Some("/run/x/firmware".into());
+        launch.hardware.disks[0].bus = DiskBus::Flash;
+        launch.hardware.disks[0].role = DiskRole::Firmware;
+        let words = arguments(&launch);
+        let machine = &values(&words, "-machine")[0];
+        assert!(machine.ends_with(",smm=off,pflash0=firmware,pflash1=disk0"), "{machine}");
+        let devices = values(&words, "-device").join(" ");
+        assert!(!devices.contains("drive=disk0"), "{devices}");
+        // The other disk has the first place.
+        assert!(devices.contains("bus=pcie.0,addr=0x10,bootindex=0"), "{devices}");
+        assert!(values(&words, "-global").is_empty());
+
+        launch.hardware.boot.secure_boot = true;
+        let words = arguments(&launch);
+        assert!(values(&words, "-machine")[0].contains(",smm=on,"));
+        let secure = "driver=cfi.pflash01,property=secure,value=on".to_owned();
+        assert!(values(&words, "-global").contains(&secure));
     }
 
     #[test]

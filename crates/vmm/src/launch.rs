@@ -78,6 +78,8 @@ pub struct Launch {
     pub kernel: Option<PathBuf>,
     /// With kernel boot: the initial RAM disk.
     pub initrd: Option<PathBuf>,
+    /// With UEFI: its program. Its variables are the disk whose bus is the board's flash memory.
+    pub firmware: Option<PathBuf>,
     /// Appended to the maker's kernel command line.
     pub cmdline_extra: String,
     /// One per card of the hardware description, in its order.
@@ -134,7 +136,8 @@ impl Launch {
         if hardware.memory_bytes == 0 || !hardware.memory_bytes.is_multiple_of(1 << 20) {
             return invalid("memory must be a multiple of 1 MiB".to_owned());
         }
-        if self.disks.len() != hardware.disks.len() || self.disks.len() > DISKS_MAX {
+        let disks = hardware.disks.iter().filter(|disk| disk.is_disk()).count();
+        if self.disks.len() != hardware.disks.len() || disks > DISKS_MAX {
             return invalid(format!(
                 "{} disk files for {} disks; at most {DISKS_MAX}",
                 self.disks.len(),
@@ -155,7 +158,15 @@ impl Launch {
             ));
         }
         if (hardware.boot.kind == model::BootKind::Kernel) != self.kernel.is_some() {
-            return invalid("kernel boot needs a kernel, and BIOS boot takes none".to_owned());
+            return invalid("kernel boot needs a kernel, and others take none".to_owned());
+        }
+        let uefi = hardware.boot.kind == model::BootKind::Uefi;
+        let flash = hardware.disks.iter().filter(|disk| disk.bus == DiskBus::Flash).count();
+        if uefi != self.firmware.is_some() || flash != usize::from(uefi) {
+            return invalid("UEFI needs its program and a volume for its variables".to_owned());
+        }
+        if hardware.boot.secure_boot && hardware.profile != Profile::Q35 {
+            return invalid("secure boot needs the board q35".to_owned());
         }
         for path in self.files() {
             if !path.is_absolute() {
@@ -172,7 +183,8 @@ impl Launch {
     /// Every path that QEMU will open by name.
     fn files(&self) -> impl Iterator<Item = &Path> {
         let disks = self.disks.iter().map(|disk| disk.path.as_path());
-        let boot = self.kernel.iter().chain(&self.initrd).map(PathBuf::as_path);
+        let boot =
+            self.kernel.iter().chain(&self.initrd).chain(&self.firmware).map(PathBuf::as_path);
         disks.chain(boot).chain([
             self.qemu.as_path(),
             self.ram_path.as_path(),

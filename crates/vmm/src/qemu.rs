@@ -401,7 +401,7 @@ fn orders(launch: &Launch, fds: usize) -> Orders {
         })
         .collect();
     let mut readable = jail.readable.clone();
-    readable.extend(launch.kernel.iter().chain(&launch.initrd).cloned());
+    readable.extend(launch.kernel.iter().chain(&launch.initrd).chain(&launch.firmware).cloned());
     let mut writable = jail.writable.clone();
     writable.push(launch.ram_path.clone());
     for disk in &launch.disks {

@@ -19,26 +19,38 @@ impl Check<'_> {
         contents: &[DiskContent],
     ) -> Checked<(Boot, Option<KernelSource>, Option<InitrdSource>)> {
         let doc = &boot.value;
-        if doc.mode == BootModeDoc::Bios {
+        let secure_boot = doc.secure_boot.as_ref().is_some_and(|secure| secure.value);
+        if let Some(secure) = doc.secure_boot.as_ref().filter(|_| secure_boot)
+            && doc.mode != BootModeDoc::Uefi
+        {
+            let hint = "use `mode: uefi`, or remove it";
+            return Err(self.wrong(secure, "only UEFI has secure boot", hint));
+        }
+        let firmware = match doc.mode {
+            BootModeDoc::Bios => Some((BootKind::Bios, "bios")),
+            BootModeDoc::Uefi => Some((BootKind::Uefi, "uefi")),
+            BootModeDoc::Kernel => None,
+        };
+        if let Some((kind, mode)) = firmware {
             let hint = "use `mode: kernel`, or remove it";
-            let wrong = "with `mode: bios` the disk brings its own kernel";
+            let wrong = format!("with `mode: {mode}` the disk brings its own kernel");
             if let Some(kernel) = &doc.kernel {
-                return Err(self.wrong(kernel, wrong, hint));
+                return Err(self.wrong(kernel, &wrong, hint));
             }
             if let Some(initrd) = &doc.initrd {
-                return Err(self.wrong(initrd, wrong, hint));
+                return Err(self.wrong(initrd, &wrong, hint));
             }
             if let Some(cmdline) = &doc.cmdline {
-                return Err(self.wrong(cmdline, wrong, hint));
+                return Err(self.wrong(cmdline, &wrong, hint));
             }
             if !matches!(contents.first(), Some(DiskContent::Image(_))) {
                 return Err(self.wrong(
                     boot,
-                    "with `mode: bios` the first disk must be a bootable `image`",
+                    format!("with `mode: {mode}` the first disk must be a bootable `image`"),
                     "list such a disk first; a disk made by `debian` starts with `mode: kernel`",
                 ));
             }
-            let boot = Boot { kind: BootKind::Bios, cmdline: String::new() };
+            let boot = Boot { kind, cmdline: String::new(), secure_boot };
             return Ok((boot, None, None));
         }
         let Some(kernel) = &doc.kernel else {
@@ -56,7 +68,7 @@ impl Check<'_> {
             Some(text) if text.value.is_empty() => String::new(),
             Some(text) => self.one_line(text, CMDLINE_CHARS_MAX)?,
         };
-        Ok((Boot { kind: BootKind::Kernel, cmdline }, Some(kernel), initrd))
+        Ok((Boot { kind: BootKind::Kernel, cmdline, secure_boot: false }, Some(kernel), initrd))
     }
 
     fn kernel(&self, kernel: &Spanned<KernelDoc>) -> Checked<KernelSource> {

@@ -115,6 +115,10 @@ impl Check<'_> {
         let good = (1..=32).contains(&text.len())
             && !text.starts_with('-')
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if text == "uefi-vars" {
+            let message = "UEFI's variables have this name";
+            return Err(self.wrong(name, message, "choose another name"));
+        }
         if good {
             Ok(text.clone())
         } else {

@@ -1,7 +1,7 @@
 //! `import`, `export`: what other programs made, and what is made for them.
 
 use host::{ExportFormat, ExportOptions, Failure, ImportOptions};
-use model::{DiskBus, Name, NicModel, format_bytes, parse_bytes};
+use model::{BootKind, DiskBus, Name, NicModel, format_bytes, parse_bytes};
 
 use super::open;
 use crate::cli::{Export, Global, Import};
@@ -25,6 +25,11 @@ pub fn import(global: &Global, verb: &Import) -> Result<(), Failure> {
             "e1000" => NicModel::E1000,
             _ => NicModel::Virtio,
         }),
+        firmware: verb.firmware.as_deref().map(|kind| match kind {
+            "uefi" => BootKind::Uefi,
+            _ => BootKind::Bios,
+        }),
+        secure_boot: verb.secure_boot,
         disk_bytes: verb.disk_size.as_deref().map(size).transpose()?,
         properties: properties(&verb.properties)?,
         properties_at_run: verb.properties_at_run,

@@ -17,8 +17,11 @@ pub struct Transcript<'a> {
 /// What differs from run to run and from machine to machine, and what stands for it.
 const VOLATILE: &[(&str, &str)] = &[
     // What a machine has is its own affair: that it is looked at is ours.
-    (r"(?m)^(qemu|accelerator|fuse|space|build tools|confinement)  .*$", "$1  [as it is here]"),
-    (r"(?m)^(qemu|accelerator|fuse|space|build tools|confinement): .*\n?", ""),
+    (
+        r"(?m)^(qemu|accelerator|fuse|space|build tools|uefi|confinement)  .*$",
+        "$1  [as it is here]",
+    ),
+    (r"(?m)^(qemu|accelerator|fuse|space|build tools|uefi|confinement): .*\n?", ""),
     (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "[mac]"),
     (r"\b[0-9a-f]{64}\b", "[id]"),
     (r"\b[0-9a-f]{32}\b", "[instance id]"),

@@ -19,6 +19,9 @@ pub struct Computer {
     pub memory_bytes: u64,
     pub disks: Vec<Disk>,
     pub nics: Vec<NicModel>,
+    /// BIOS or UEFI.
+    pub boot: BootKind,
+    pub secure_boot: bool,
     pub description: String,
     /// The form that its user fills in.
     pub properties: Vec<Property>,
@@ -42,6 +45,8 @@ impl Computer {
             memory_bytes: MEMORY_BYTES_DEFAULT,
             disks,
             nics: vec![NicModel::Virtio],
+            boot: BootKind::Bios,
+            secure_boot: false,
             description,
             properties: Vec::new(),
             notes: Vec::new(),
@@ -76,7 +81,7 @@ impl Computer {
             profile: Profile::Q35,
             cpus: self.cpus,
             memory_bytes: self.memory_bytes,
-            boot: Boot { kind: BootKind::Bios, cmdline: String::new() },
+            boot: Boot { kind: self.boot, cmdline: String::new(), secure_boot: self.secure_boot },
             disks: disks.collect(),
             nics: nics.collect(),
             display: Some(DisplaySpec { video_bytes: VIDEO_BYTES }),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use import::archive::{self, Member};
 use import::digests::{Checked, Digests, MANIFEST_BYTES_MAX};
 use import::{Format, ovf};
-use model::{DiskBus, Media};
+use model::{BootKind, DiskBus, Media};
 
 use super::computer::{Computer, Disk};
 use super::convert::Converter;
@@ -176,6 +176,8 @@ pub fn read(converter: &Converter, files: &Files, description: &str) -> Result<C
         memory_bytes: system.memory_bytes,
         disks,
         nics: system.nics,
+        boot: if system.efi { BootKind::Uefi } else { BootKind::Bios },
+        secure_boot: false,
         description: system.name,
         properties: system.properties,
         notes,

@@ -17,6 +17,9 @@ pub(super) struct HardwareWire {
     memory_bytes: u64,
     boot: String,
     cmdline: String,
+    /// Format 3.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    secure_boot: bool,
     disks: Vec<DiskWire>,
     nics: Vec<NicWire>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,10 +74,12 @@ pub(super) fn encode(hardware: &Hardware) -> HardwareWire {
         memory_bytes: hardware.memory_bytes,
         boot: match hardware.boot.kind {
             BootKind::Bios => "bios",
+            BootKind::Uefi => "uefi",
             BootKind::Kernel => "kernel",
         }
         .to_owned(),
         cmdline: hardware.boot.cmdline.clone(),
+        secure_boot: hardware.boot.secure_boot,
         disks: hardware
             .disks
             .iter()
@@ -84,11 +89,16 @@ pub(super) fn encode(hardware: &Hardware) -> HardwareWire {
                     DiskRole::System => "system",
                     DiskRole::Data => "data",
                     DiskRole::Scratch => "scratch",
+                    DiskRole::Firmware => "firmware",
                 }
                 .to_owned(),
                 reset: disk.reset == ResetPolicy::Reset,
                 size_bytes: disk.size_bytes,
-                bus: (disk.bus == DiskBus::Sata).then(|| "sata".to_owned()),
+                bus: match disk.bus {
+                    DiskBus::Virtio => None,
+                    DiskBus::Sata => Some("sata".to_owned()),
+                    DiskBus::Flash => Some("flash".to_owned()),
+                },
                 media: (disk.media == Media::Cd).then(|| "cd".to_owned()),
             })
             .collect(),
@@ -110,6 +120,11 @@ pub(super) fn needs_format_2(hardware: &Hardware) -> bool {
     let foreign = |disk: &DiskSpec| disk.bus != DiskBus::Virtio || disk.media != Media::Disk;
     hardware.disks.iter().any(foreign)
         || hardware.nics.iter().any(|nic| nic.model != NicModel::Virtio)
+}
+
+/// Whether a program that knows format 2 only would run another computer.
+pub(super) fn needs_format_3(hardware: &Hardware) -> bool {
+    hardware.boot.kind == BootKind::Uefi || hardware.disks.iter().any(|disk| !disk.is_disk())
 }
 
 pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
@@ -141,6 +156,7 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
                 "system" => DiskRole::System,
                 "data" => DiskRole::Data,
                 "scratch" => DiskRole::Scratch,
+                "firmware" => DiskRole::Firmware,
                 other => return Err(RecordError::field("role", other)),
             },
             reset: if disk.reset { ResetPolicy::Reset } else { ResetPolicy::Keep },
@@ -148,6 +164,7 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
             bus: match disk.bus.as_deref() {
                 None => DiskBus::Virtio,
                 Some("sata") => DiskBus::Sata,
+                Some("flash") => DiskBus::Flash,
                 Some(other) => return Err(RecordError::field("bus", other)),
             },
             media: match disk.media.as_deref() {
@@ -156,6 +173,10 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
                 Some(other) => return Err(RecordError::field("media", other)),
             },
         });
+    }
+    let flash = disks.iter().filter(|disk| disk.bus == DiskBus::Flash);
+    if flash.clone().any(DiskSpec::is_disk) || flash.count() != usize::from(wire.boot == "uefi") {
+        return Err(RecordError::field("flash", wire.boot));
     }
     let mut nics = Vec::with_capacity(wire.nics.len());
     for nic in wire.nics {
@@ -177,10 +198,12 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
         boot: Boot {
             kind: match wire.boot.as_str() {
                 "bios" => BootKind::Bios,
+                "uefi" => BootKind::Uefi,
                 "kernel" => BootKind::Kernel,
                 other => return Err(RecordError::field("boot", other)),
             },
             cmdline: wire.cmdline,
+            secure_boot: wire.secure_boot,
         },
         disks,
         nics,

@@ -43,6 +43,8 @@ pub struct Version {
     pub ready: Ready,
     pub kernel: Option<Blob>,
     pub initrd: Option<Blob>,
+    /// UEFI's program, so that every host runs the one that a saved memory expects.
+    pub firmware: Option<Blob>,
     /// One for each disk of the hardware, in its order.
     pub disks: Vec<ManifestId>,
     /// Packages of the system disk and their versions.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use import::ovf::Property;
-use model::{ChunkId, InstanceState, Lease, ManifestId, Name};
+use model::{BootKind, ChunkId, InstanceState, Lease, ManifestId, Name};
 use serde::{Deserialize, Serialize};
 
 use super::hardware::{self, HardwareWire, ReadyWire, id};
@@ -30,7 +30,9 @@ impl RecordError {
 }
 
 const FORMAT: u32 = 1;
-/// The newest format of a version: 2 has foreign hardware, a form or configuration, 3 a memory.
+/// What a version has that needs more than format 1: foreign hardware, a form, configuration.
+const FORMAT_FOREIGN: u32 = 2;
+/// What a version has that needs more than format 2: a memory, UEFI.
 const VERSION_FORMAT: u32 = 3;
 /// What a checkpoint or a head has that needs more than format 1: automatic checkpoints.
 const LINE_FORMAT: u32 = 2;
@@ -64,6 +66,9 @@ struct VersionWire {
     ready: ReadyWire,
     kernel: Option<BlobWire>,
     initrd: Option<BlobWire>,
+    /// Format 3: UEFI's program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    firmware: Option<BlobWire>,
     disks: Vec<String>,
     packages: Vec<(String, String)>,
     /// Format 2.
@@ -249,6 +254,7 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
         ready: hardware::encode_ready(&version.ready),
         kernel: version.kernel.as_ref().map(encode_blob),
         initrd: version.initrd.as_ref().map(encode_blob),
+        firmware: version.firmware.as_ref().map(encode_blob),
         disks: version.disks.iter().map(ToString::to_string).collect(),
         packages: version.packages.clone(),
         properties: version.properties.iter().map(encode_property).collect(),
@@ -263,20 +269,16 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
 
 /// As low as it can be, so that older programs run what they can.
 fn version_format(version: &Version) -> u32 {
-    if version.warm.is_some() {
-        3
-    } else if needs_format_2(version) {
-        2
+    if version.warm.is_some() || hardware::needs_format_3(&version.hardware) {
+        VERSION_FORMAT
+    } else if hardware::needs_format_2(&version.hardware)
+        || !version.properties.is_empty()
+        || version.vendor_data.is_some()
+    {
+        FORMAT_FOREIGN
     } else {
         FORMAT
     }
-}
-
-/// Whether a program that knows format 1 only would run something else.
-fn needs_format_2(version: &Version) -> bool {
-    hardware::needs_format_2(&version.hardware)
-        || !version.properties.is_empty()
-        || version.vendor_data.is_some()
 }
 
 fn encode_memory(memory: &Memory) -> MemoryWire {
@@ -332,6 +334,10 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
         return Err(RecordError::field("disks", wire.disks.len()));
     }
     let warm = wire.warm.map(|warm| decode_warm(warm, hardware.disks.len())).transpose()?;
+    let firmware = wire.firmware.map(decode_blob).transpose()?;
+    if firmware.is_some() != (hardware.boot.kind == BootKind::Uefi) {
+        return Err(RecordError::field("firmware", firmware.is_some()));
+    }
     Ok(Version {
         appliance: appliance(&wire.appliance)?,
         version: wire.version,
@@ -340,6 +346,7 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
         ready: hardware::decode_ready(wire.ready),
         kernel: wire.kernel.map(decode_blob).transpose()?,
         initrd: wire.initrd.map(decode_blob).transpose()?,
+        firmware,
         disks: manifests("disks", &wire.disks)?,
         packages: wire.packages,
         properties: wire.properties.into_iter().map(decode_property).collect(),

@@ -272,6 +272,7 @@ fn prepare_run(local: &LocalDir, owner: Option<(u32, u32)>) -> Result<()> {
 struct BootFiles {
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
+    firmware: Option<PathBuf>,
     console_offset: u64,
 }
 
@@ -294,6 +295,7 @@ impl BootFiles {
         Ok(Self {
             kernel: file(&claim.version.kernel, "kernel")?,
             initrd: file(&claim.version.initrd, "initrd")?,
+            firmware: file(&claim.version.firmware, "firmware")?,
             console_offset: std::fs::metadata(local.console_log()).map_or(0, |log| log.len()),
         })
     }
@@ -321,8 +323,7 @@ fn open_volumes(
         .zip(manifests)
         .map(|(spec, manifest)| {
             let left = claim.crashed && volumes::disk_folder(local, spec).exists();
-            let origin =
-                if left { Origin::Leftover(*manifest) } else { Origin::Base(Some(*manifest)) };
+            let origin = if left { Origin::Leftover } else { Origin::Base(Some(*manifest)) };
             (spec.clone(), origin)
         })
         .collect();
@@ -401,7 +402,6 @@ impl Observer {
             }
             export::Trouble::ReadLost { file, offset, error, .. } => {
                 eprintln!("lost: {file} at {offset}: {error}");
-                self.shared.set_lost(format!("it was given an error: {error}"));
             }
         }
     }
@@ -474,6 +474,7 @@ fn start_guest(
         disks,
         kernel: files.kernel.clone(),
         initrd: files.initrd.clone(),
+        firmware: files.firmware.clone(),
         cmdline_extra: String::new(),
         nics,
         vmgenid: claim.head.vmgenid,
@@ -575,10 +576,6 @@ fn await_ready(wait: AwaitReady) {
                 .map(|volume| volume.stats().cache_hits * model::PAGE_BYTES as u64)
                 .sum(),
             ..wait.report
-        });
-        let result = result.map_err(|failure| match wait.shared.lost() {
-            Some(lost) => Failure { message: format!("{}; {lost}", failure.message), ..failure },
-            None => failure,
         });
         wait.shared.set_ready(result);
     });

@@ -10,7 +10,7 @@ use super::{BuildOptions, volume_print};
 use crate::failure::{Failure, Result};
 use crate::record::{Blob, Version};
 use crate::work::Work;
-use crate::{Host, ingest};
+use crate::{Host, firmware, ingest};
 
 /// The recipe's name in its folder.
 const RECIPE: &str = "appliance.yaml";
@@ -26,6 +26,9 @@ impl Host {
     ) -> Result<BuildPrint> {
         let began = ambient::now();
         let (recipe, folder) = read_recipe(&options.path)?;
+        if recipe.hardware().boot.kind == model::BootKind::Uefi {
+            firmware::find(recipe.hardware().boot.secure_boot)?;
+        }
         // Opened first: a repository that is not there is said before the long work.
         let store = self.writable_store()?;
         let tools = self.dir.folder("tools")?;
@@ -60,7 +63,7 @@ impl Host {
             disks.push(manifest);
         }
         let appliance = built.name.clone();
-        let version = Version {
+        let mut version = Version {
             appliance: appliance.clone(),
             version: built.version.clone(),
             description: recipe.description().to_owned(),
@@ -68,12 +71,14 @@ impl Host {
             ready: built.ready.clone(),
             kernel,
             initrd,
+            firmware: None,
             disks,
             packages: built.packages.clone(),
             properties: Vec::new(),
             vendor_data,
             warm: None,
         };
+        firmware::equip(&mut session, &mut version)?;
         let id = session.put_version(&version)?;
         let stored = session.finish()?;
         let (id, warm) = if recipe.is_running() {

@@ -27,6 +27,7 @@ impl Host {
             fuse(),
             space(self.dir.root()),
             tools(),
+            uefi(),
             privileges(),
             qemu_img(),
             self.repository_check(),
@@ -150,6 +151,14 @@ fn qemu_img() -> DoctorPrint {
             "only `collective import` and `export` need it: install qemu-utils; scripts/install-deps \
              does it",
         )
+    }
+}
+
+/// Only makers need it: a version brings the firmware that it runs with.
+fn uefi() -> DoctorPrint {
+    match crate::firmware::find(false).and(crate::firmware::find(true)) {
+        Ok(_) => ok("uefi", "OVMF is here, for appliances that boot by it".to_owned()),
+        Err(failure) => warning("uefi", failure.message, &failure.hint),
     }
 }
 

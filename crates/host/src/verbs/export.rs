@@ -158,6 +158,9 @@ impl Host {
 fn notes(version: &Version) -> Vec<String> {
     match version.hardware.boot.kind {
         BootKind::Bios => Vec::new(),
+        BootKind::Uefi => {
+            vec!["it starts by UEFI, whose variables are not in the file".to_owned()]
+        }
         BootKind::Kernel => {
             vec!["its kernel is not on its disks: another program must bring one".to_owned()]
         }
@@ -166,7 +169,10 @@ fn notes(version: &Version) -> Vec<String> {
 
 /// The disk that was asked for, or the only one there is.
 fn chosen<'a>(found: &'a Found, options: &ExportOptions) -> Result<(&'a DiskSpec, ManifestId)> {
-    let all = || found.version.hardware.disks.iter().zip(found.disks.iter().copied());
+    let all = || {
+        let disks = found.version.hardware.disks.iter().zip(found.disks.iter().copied());
+        disks.filter(|(spec, _)| spec.is_disk())
+    };
     let names = || all().map(|(spec, _)| spec.name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(wanted) = &options.disk {
         return all().find(|(spec, _)| spec.name == *wanted).ok_or_else(|| {
@@ -227,7 +233,7 @@ impl Target<'_> {
         options: &ExportOptions,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Vec<ExportDiskPrint>> {
-        if found.version.hardware.boot.kind != BootKind::Bios {
+        if found.version.hardware.boot.kind == BootKind::Kernel {
             return Err(Failure::new(
                 "import",
                 format!("{} starts from a kernel that is not on its disks", options.name),
@@ -242,6 +248,9 @@ impl Target<'_> {
         let mut prints = Vec::new();
         let mut leaving = Vec::new();
         for (spec, manifest) in found.version.hardware.disks.iter().zip(&found.disks) {
+            if !spec.is_disk() {
+                continue;
+            }
             if spec.media == Media::Cd {
                 found.notes.push(format!("its CD {} is not in the file", spec.name));
                 continue;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use api::{ImportPrint, PropertyPrint};
 use import::{Format, ovf};
-use model::{ChunkId, DiskBus, Media, Name, NicModel, Ready};
+use model::{BootKind, ChunkId, DiskBus, Media, Name, NicModel, Ready};
 
 use super::volume_print;
 use crate::failure::{Failure, Result};
@@ -15,7 +15,7 @@ use crate::foreign::disk::Content;
 use crate::foreign::{disk, open, package, vagrant};
 use crate::record::Version;
 use crate::work::Work;
-use crate::{Host, ingest};
+use crate::{Host, firmware, ingest};
 
 /// The disk beside a CD where nobody says how large: 16 GiB of nothing cost nothing.
 const DISK_BYTES_DEFAULT: u64 = 16 << 30;
@@ -32,6 +32,10 @@ pub struct ImportOptions {
     pub memory_bytes: Option<u64>,
     pub disk_bus: Option<DiskBus>,
     pub nic: Option<NicModel>,
+    /// UEFI or BIOS; none: as the file says.
+    pub firmware: Option<BootKind>,
+    /// UEFI starts only what is signed.
+    pub secure_boot: bool,
     /// The empty disk beside a CD.
     pub disk_bytes: Option<u64>,
     /// Answers to the form of an OVF package.
@@ -66,6 +70,9 @@ impl Host {
         }
         apply(options, &mut computer)?;
         let hardware = computer.hardware();
+        if hardware.boot.kind == BootKind::Uefi {
+            firmware::find(hardware.boot.secure_boot)?;
+        }
 
         progress("storing it in the repository");
         let mut session = store.session()?;
@@ -84,7 +91,7 @@ impl Host {
             None => None,
             Some(file) => Some(super::outfit::vendor_data(&mut session, file)?),
         };
-        let version = Version {
+        let mut version = Version {
             appliance: options.name.clone(),
             version: options.version.clone(),
             description: computer.description,
@@ -92,12 +99,14 @@ impl Host {
             ready: Ready::Started,
             kernel: None,
             initrd: None,
+            firmware: None,
             disks,
             packages: Vec::new(),
             properties: computer.properties,
             vendor_data,
             warm: None,
         };
+        firmware::equip(&mut session, &mut version)?;
         let id = session.put_version(&version)?;
         let stored = session.finish()?;
         store.set_appliance(&options.name, id)?;
@@ -207,6 +216,15 @@ fn apply(options: &ImportOptions, computer: &mut Computer) -> Result<()> {
         for disk in computer.disks.iter_mut().filter(|disk| disk.media == Media::Disk) {
             disk.bus = bus;
         }
+    }
+    if let Some(kind) = options.firmware {
+        computer.boot = kind;
+    }
+    if options.secure_boot {
+        if computer.boot != BootKind::Uefi {
+            return usage("only UEFI has secure boot", "add --firmware uefi");
+        }
+        computer.secure_boot = true;
     }
     if let Some(model) = options.nic {
         computer.nics.fill(model);

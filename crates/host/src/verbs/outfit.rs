@@ -70,10 +70,11 @@ pub fn outfit(store: &Store, id: VersionId, name: &Name, options: &RunOptions) -
     }
     let disks = &version.hardware.disks;
     let sata = disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count();
-    if disks.len() > vmm::DISKS_MAX || sata > vmm::SATA_DISKS_MAX {
+    let seen = disks.iter().filter(|disk| disk.is_disk()).count();
+    if seen > vmm::DISKS_MAX || sata > vmm::SATA_DISKS_MAX {
         return Err(Failure::new(
             "hypervisor",
-            format!("with its configuration {name} would have {} disks", disks.len()),
+            format!("with its configuration {name} would have {seen} disks"),
             format!("at most {} are possible", vmm::DISKS_MAX),
         ));
     }

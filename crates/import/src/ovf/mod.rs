@@ -35,6 +35,8 @@ pub struct System {
     pub cpus: u32,
     /// Whole MiB.
     pub memory_bytes: u64,
+    /// It starts by UEFI, not by BIOS.
+    pub efi: bool,
     /// In the order of their controllers and their places there.
     pub disks: Vec<SystemDisk>,
     /// Its network cards.

@@ -41,7 +41,6 @@ pub fn parse(text: &str) -> Result<System> {
     let Some(system) = child(envelope, "VirtualSystem") else {
         return Err(malformed("it describes no computer"));
     };
-    refuse_efi(system)?;
     let files = files(envelope)?;
     let disks = Disks { envelope, files: &files };
     let configuration = default_configuration(envelope);
@@ -64,6 +63,7 @@ pub fn parse(text: &str) -> Result<System> {
         name: name(system),
         cpus: hardware.cpus,
         memory_bytes: hardware.memory_bytes,
+        efi: starts_by_efi(system),
         disks: system_disks,
         nics: hardware.nics,
         properties,
@@ -95,25 +95,15 @@ pub(super) fn malformed(detail: impl Into<String>) -> ImportError {
     ImportError::malformed(WHAT, detail)
 }
 
-/// The computer starts by firmware that is not here.
-fn refuse_efi(system: Node<'_, '_>) -> Result<()> {
-    for node in system.descendants().filter(Node::is_element) {
-        let efi = match node.tag_name().name() {
-            // VMware's.
-            "Config" => attribute(node, "key") == Some("firmware") && value(node, "efi"),
-            // VirtualBox's.
-            "Firmware" => attribute(node, "type").is_some_and(|kind| kind.starts_with("EFI")),
-            _ => false,
-        };
-        if efi {
-            return Err(ImportError::Unsupported {
-                what: "a computer that starts by UEFI".to_owned(),
-                hint: "if its disk starts by BIOS too, import the disk alone: unpack the file, \
-                       then import its disk",
-            });
-        }
-    }
-    Ok(())
+/// The standard has no word for it; each maker has its own.
+fn starts_by_efi(system: Node<'_, '_>) -> bool {
+    system.descendants().filter(Node::is_element).any(|node| match node.tag_name().name() {
+        // VMware's.
+        "Config" => attribute(node, "key") == Some("firmware") && value(node, "efi"),
+        // VirtualBox's.
+        "Firmware" => attribute(node, "type").is_some_and(|kind| kind.starts_with("EFI")),
+        _ => false,
+    })
 }
 
 fn value(node: Node<'_, '_>, word: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use model::{DiskBus, Hardware, NicModel};
+use model::{BootKind, DiskBus, Hardware, NicModel};
 
 /// A computer that leaves.
 pub struct Exported<'a> {
@@ -31,7 +31,8 @@ pub struct ExportedDisk {
 const NAMESPACES: &str = "xmlns=\"http://schemas.dmtf.org/ovf/envelope/1\" \
      xmlns:ovf=\"http://schemas.dmtf.org/ovf/envelope/1\" \
      xmlns:rasd=\"http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData\" \
-     xmlns:vssd=\"http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData\"";
+     xmlns:vssd=\"http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData\" \
+     xmlns:vmw=\"http://www.vmware.com/schema/ovf\"";
 const VMDK: &str = "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized";
 
 /// Instance ids of the items that are always there; disks and cards come after.
@@ -81,6 +82,12 @@ pub fn write(exported: &Exported<'_>) -> String {
          \x20   <VirtualHardwareSection>\n      <Info>Hardware</Info>\n"
     );
     items(exported, &mut text);
+    if exported.hardware.boot.kind == BootKind::Uefi {
+        // VMware's words, which others read too: the standard has none.
+        text.push_str(
+            "      <vmw:Config ovf:required=\"false\" vmw:key=\"firmware\" vmw:value=\"efi\"/>\n",
+        );
+    }
     text.push_str("    </VirtualHardwareSection>\n  </VirtualSystem>\n</Envelope>\n");
     text
 }

@@ -57,7 +57,7 @@ pub fn hardware(profile: Profile, memory_mib: u64) -> Hardware {
         profile,
         cpus: 1,
         memory_bytes: memory_mib << 20,
-        boot: Boot { kind: BootKind::Bios, cmdline: String::new() },
+        boot: Boot { kind: BootKind::Bios, cmdline: String::new(), secure_boot: false },
         disks: vec![DiskSpec {
             name: "system".into(),
             role: DiskRole::System,
@@ -95,6 +95,7 @@ pub fn nano(dir: &Dir, profile: Profile) -> Launch {
         disks: vec![DiskFile { name: "system".into(), path: dir.join("disk"), read_only: false }],
         kernel: None,
         initrd: None,
+        firmware: None,
         cmdline_extra: String::new(),
         nics: vec![],
         vmgenid: [7; 16],
