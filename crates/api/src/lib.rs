@@ -11,7 +11,7 @@ pub use output::{
     AppliancePrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint,
     DoctorPrint, ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint,
     GcPrint, HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MountPrint, PortPrint,
-    PropertyPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint, TracePrint,
-    UndoPrint, VolumePrint, WarmPrint,
+    PropertyPrint, RepairPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint,
+    TracePrint, UndoPrint, VolumePrint, WarmPrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

@@ -422,6 +422,20 @@ pub struct CheckPrint {
     pub problems: Vec<String>,
 }
 
+/// `repo repair`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairPrint {
+    /// Nothing damaged is left.
+    pub ok: bool,
+    /// Objects that were read and judged.
+    pub objects: u64,
+    pub read_bytes: u64,
+    /// Objects that were put back.
+    pub repaired: Vec<String>,
+    /// What could not be.
+    pub problems: Vec<String>,
+}
+
 /// `repo gc`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcPrint {

@@ -100,6 +100,9 @@ pub struct Status {
     pub auto: Option<AutoPrint>,
     /// A page that cannot be had now, and why.
     pub stalled: Option<String>,
+    /// What the guest was given an error for, because it is damaged here.
+    #[serde(default)]
+    pub lost: Option<String>,
     pub generation: u64,
 }
 

@@ -466,6 +466,12 @@ pub enum Repo {
         #[arg(long)]
         read_data: bool,
     },
+    /// Put back what is damaged or lost, from a copy of this repository
+    Repair {
+        /// The copy: a folder, s3://bucket/prefix or https://host/path
+        #[arg(long, value_name = "LOCATION")]
+        from: String,
+    },
     /// Delete what nothing has named for the repository's grace age
     Gc,
     /// Show what it holds and what that takes

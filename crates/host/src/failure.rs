@@ -102,7 +102,8 @@ impl From<std::io::Error> for Failure {
 /// What to do when the repository does not answer.
 const HINT_UNAVAILABLE: &str = "nothing is lost: try again when the repository can be reached";
 /// What to do when bytes are not what they should be.
-const HINT_DAMAGED: &str = "`collective repo check --read-data` finds what is damaged; a mirror (`repo source`) repairs it";
+const HINT_DAMAGED: &str = "`collective repo check --read-data` finds what is damaged; `collective repo repair --from COPY` puts it \
+     back from a copy of the repository";
 /// What to do when bytes are nowhere.
 const HINT_MISSING: &str = "`collective repo check` looks for what else is missing; what a maker's repository holds is found \
      when this host knows it: `collective repo source LOCATION`";
@@ -207,9 +208,12 @@ impl From<repository::RepositoryError> for Failure {
                 "heads would be lost on such a store: use a folder, or an S3 server that honours \
                  If-None-Match",
             ),
-            E::Damaged { object, .. } if object.ends_with("/config") => {
-                Self::new("damaged", message, "put a copy of that file back: it never changes")
-            }
+            E::Damaged { object, .. } if object.ends_with("/config") => Self::new(
+                "damaged",
+                message,
+                "`collective repo repair --from COPY` puts it back from a copy of the repository: it never \
+                 changes",
+            ),
             E::Damaged { .. } => Self::new("damaged", message, HINT_DAMAGED),
             E::Header { .. } => Self::new("format", message, HINT_NEWER),
             E::Object(error) => error.into(),

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{CheckPrint, GcPrint, RepoInitPrint, RepoStatsPrint};
+use api::RepoInitPrint;
 use chunk::crypt::MasterKey;
 use chunk::{ChunkSink, ChunkSource, id_of};
 use manifest::{Manifest, NodeCache};
@@ -30,6 +30,7 @@ use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::record::{self, AutoPoint, Blob, Checkpoint, Head, Version};
 
+mod care;
 mod find;
 mod traces;
 
@@ -402,48 +403,6 @@ impl Store {
         }
     }
 
-    /// Checks everything that is named.
-    pub fn check(&self, read_data: bool, progress: &mut dyn FnMut(&str)) -> Result<CheckPrint> {
-        let mut last = "";
-        let report = self.repository.check(read_data, &mut |at| {
-            if at.step != last || (at.total > 0 && at.done == at.total) {
-                progress(&format!("{}: {} of {}", at.step, at.done, at.total));
-                last = at.step;
-            }
-        })?;
-        let mut problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
-        let more = report.problem_count.saturating_sub(problems.len() as u64);
-        if more > 0 {
-            problems.push(format!("and {more} more"));
-        }
-        Ok(CheckPrint {
-            ok: problems.is_empty(),
-            chunks: report.chunks,
-            objects: report.packs,
-            read_bytes: report.verified_bytes,
-            problems,
-        })
-    }
-
-    /// Deletes what nothing has named for the repository's grace age.
-    pub fn gc(&self) -> Result<GcPrint> {
-        // A head that is newer than this program hides what it names: then traces stay.
-        let _ = self.drop_traces();
-        // Nothing reads an older generation of a head: what it alone names can go, a grace age after
-        // it was superseded.
-        let options = repository::GcOptions { keep_generations: 1, ..Default::default() };
-        let done = self.repository.gc(options)?;
-        Ok(GcPrint {
-            live_chunks: done.live_chunks,
-            condemned_packs: done.condemned_packs,
-            condemned_bytes: done.condemned_bytes,
-            deleted_packs: done.removed_packs,
-            repacked_packs: done.repacked_packs,
-            freed_bytes: done.removed_bytes,
-            grace_s: self.repository.grace_ms() / 1000,
-        })
-    }
-
     /// By how much the store's clock is ahead of this host's, milliseconds; None where nothing can be
     /// written, so that it cannot be known.
     pub fn clock_ahead_ms(&self) -> Result<Option<i64>> {
@@ -451,17 +410,6 @@ impl Store {
             Some(objects) if self.is_writable() => Ok(objects::clock_ahead_ms(&**objects)?),
             _ => Ok(None),
         }
-    }
-
-    /// What it holds.
-    pub fn stats(&self) -> Result<RepoStatsPrint> {
-        let stats = self.repository.stats()?;
-        Ok(RepoStatsPrint {
-            logical_bytes: stats.logical_bytes,
-            stored_bytes: stats.stored_bytes,
-            chunks: stats.chunks,
-            objects: stats.objects,
-        })
     }
 
     /// The key as text.

@@ -90,6 +90,9 @@ impl<T: Objects> Objects for Counted<T> {
     fn put(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
         self.write(bytes.len() as u64, self.inner.put(key, bytes))
     }
+    fn replace(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        self.write(bytes.len() as u64, self.inner.replace(key, bytes))
+    }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, ObjectError> {
         self.other().list(prefix)
     }

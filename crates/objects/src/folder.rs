@@ -103,6 +103,12 @@ impl Folder {
         if durable { File::open(parent)?.sync_all() } else { Ok(()) }
     }
 
+    fn write_over(&self, key: &str, bytes: &[u8], durable: bool) -> Result<(), ObjectError> {
+        let path = self.path_of(key)?;
+        let staged = self.stage(bytes, durable).map_err(self.staging_error(key))?;
+        self.publish(&path, |path| fs::rename(&staged.0, path), durable).map_err(self.error(key))
+    }
+
     fn meta(&self, key: String, meta: &fs::Metadata) -> ObjectMeta {
         let modified = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
         ObjectMeta {
@@ -196,9 +202,11 @@ impl Objects for Folder {
     }
 
     fn put(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
-        let path = self.path_of(key)?;
-        let staged = self.stage(&bytes, false).map_err(self.staging_error(key))?;
-        self.publish(&path, |path| fs::rename(&staged.0, path), false).map_err(self.error(key))
+        self.write_over(key, &bytes, false)
+    }
+
+    fn replace(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        self.write_over(key, &bytes, true)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, ObjectError> {

@@ -13,7 +13,8 @@
 //! Invariants
 //! * **`put_new` is the only way in which anything that matters is written.** It creates, never
 //!   overwrites, and when it returns the object is durable. [`probe()`] refuses stores that
-//!   ignore the condition.
+//!   ignore the condition. (A repair puts a whole object in the place of a damaged one:
+//!   [`Objects::replace`].)
 //! * A reader sees an object whole or not at all.
 //! * Nothing here knows what a pack, an index or a ref is.
 //!
@@ -89,6 +90,13 @@ pub trait Objects: Send + Sync {
     /// Writes an object whether or not the key is taken, not necessarily durably: for hints.
     fn put(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError>;
 
+    /// Puts an object in the place of one that is damaged, durably and whole or not at all. The only
+    /// other way in which what matters is written: for repairs alone. (As here where `put` is
+    /// durable.)
+    fn replace(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        self.put(key, bytes)
+    }
+
     /// All objects whose key begins with the folder `prefix` (`""` for all, or `a/b` meaning
     /// `a/b/...`), ordered by key.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, ObjectError>;
@@ -142,6 +150,9 @@ impl<T: Objects + ?Sized> Objects for Arc<T> {
     }
     fn put(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
         (**self).put(key, bytes)
+    }
+    fn replace(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        (**self).replace(key, bytes)
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, ObjectError> {
         (**self).list(prefix)

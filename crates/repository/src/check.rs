@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use chunk::crypt::{FrameKind, PackId, StoredName};
 use chunk::frame::{FRAME_BYTES_MAX, decode};
-use chunk::{ChunkSource, Urgency, id_of};
+use chunk::{ChunkSource, FetchError, Urgency, id_of};
 use model::ChunkId;
 use objects::OBJECT_BYTES_MAX;
 
@@ -102,11 +102,12 @@ impl Repository {
     ) -> Result<CheckReport, RepositoryError> {
         let mut report = CheckReport::default();
         let roots = self.check_refs(&mut report, progress)?;
-        if let Err(error) = self.refresh() {
-            report.object("index", error);
+        match self.refresh() {
+            Err(error) if !error.is_away() => report.object("index", error),
+            other => other?,
         }
         let index = self.sound_index()?;
-        self.check_log(&index, &mut report);
+        self.check_log(&index, &mut report)?;
         self.check_packs(&index, &mut report)?;
         let mut damaged = HashSet::new();
         if read_data {
@@ -155,6 +156,7 @@ impl Repository {
                             opened.value.roots.iter().map(|target| (place.clone(), *target)),
                         );
                     }
+                    Err(error) if error.is_away() => return Err(error),
                     Err(error) => report.object(&ref_key(stored, *generation), error),
                 }
             }
@@ -163,17 +165,22 @@ impl Repository {
     }
 
     /// Every object of the log since the latest snapshot, and the snapshot's tables.
-    fn check_log(&self, index: &Index, report: &mut CheckReport) {
+    fn check_log(&self, index: &Index, report: &mut CheckReport) -> Result<(), RepositoryError> {
         for number in index.latest_snapshot.max(1)..=index.applied {
-            if let Err(error) = self.load_object(number) {
-                report.object(&crate::layout::index_key(number), error);
+            match self.load_object(number) {
+                Err(error) if error.is_away() => return Err(error),
+                Err(error) => report.object(&crate::layout::index_key(number), error),
+                Ok(_) => {}
             }
         }
         for table in &index.tables {
-            if let Err(error) = self.load_table(table) {
-                report.object(&crate::layout::table_key(table), error);
+            match self.load_table(table) {
+                Err(error) if error.is_away() => return Err(error),
+                Err(error) => report.object(&crate::layout::table_key(table), error),
+                Ok(_) => {}
             }
         }
+        Ok(())
     }
 
     fn check_packs(&self, index: &Index, report: &mut CheckReport) -> Result<(), RepositoryError> {
@@ -225,6 +232,7 @@ impl Repository {
                         report.object(&pack_key(&pack), detail);
                     }
                 }
+                Err(error) if error.is_away() => return Err(error),
                 Err(error) => {
                     report.object(&pack_key(&pack), error);
                     damaged.extend(names);
@@ -243,10 +251,20 @@ impl Repository {
         pack: &PackId,
     ) -> Result<(u64, HashSet<StoredName>, Option<String>), RepositoryError> {
         let bytes = self.inner.objects.get(&pack_key(pack), OBJECT_BYTES_MAX)?;
+        let (good, complaint) = self.verify_pack_bytes(pack, &bytes)?;
+        Ok((bytes.len() as u64, good, complaint))
+    }
+
+    /// The chunks of a pack that are whole, and a complaint if one of its frames is not.
+    pub(crate) fn verify_pack_bytes(
+        &self,
+        pack: &PackId,
+        bytes: &[u8],
+    ) -> Result<(HashSet<StoredName>, Option<String>), RepositoryError> {
         let cipher = self.inner.cipher.pack(*pack);
         let mut good = HashSet::new();
         let mut complaint = None;
-        let frames = read_pack(&self.inner.cipher, *pack, &bytes)?;
+        let frames = read_pack(&self.inner.cipher, *pack, bytes)?;
         let mut offset = crate::pack::PACK_HEAD_BYTES as usize;
         for (number, frame) in frames.iter().enumerate() {
             let end = offset + frame.stored_bytes as usize;
@@ -270,7 +288,7 @@ impl Repository {
                 }
             }
         }
-        Ok((bytes.len() as u64, good, complaint))
+        Ok((good, complaint))
     }
 }
 
@@ -321,6 +339,7 @@ impl Visitor for Finder<'_> {
                     self.elsewhere.extend(chunks.iter().map(|chunk| chunk.id()));
                     Ok(false)
                 }
+                Err(error @ FetchError::Unavailable { .. }) => Err(error.into()),
                 Err(error) => {
                     self.problem(place, what, id, &error.to_string());
                     Ok(false)

@@ -1,7 +1,7 @@
 //! Why a repository did not do what it was asked.
 
-use chunk::SinkError;
 use chunk::header::HeaderError;
+use chunk::{FetchError, SinkError};
 use model::Generation;
 use objects::{ObjectError, ProbeError};
 
@@ -97,13 +97,30 @@ pub enum RepositoryError {
     },
     /// A chunk could not be read.
     #[error(transparent)]
-    Fetch(#[from] chunk::FetchError),
+    Fetch(#[from] FetchError),
     /// A manifest could not be read.
     #[error("{0}")]
     Manifest(String),
 }
 
 impl RepositoryError {
+    /// Whether the store only did not answer: then nothing is known to be wrong with what it holds.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Object(error) | Self::Probe(ProbeError::Object(error)) => error.is_transient(),
+            Self::Fetch(error) => matches!(error, FetchError::Unavailable { .. }),
+            _ => false,
+        }
+    }
+
+    /// A manifest whose chunks cannot be had is not a bad manifest.
+    pub(crate) fn of_manifest(error: manifest::ManifestError) -> Self {
+        match error {
+            manifest::ManifestError::Fetch(error) => error.into(),
+            error => Self::Manifest(error.to_string()),
+        }
+    }
+
     pub(crate) fn damaged(object: &str, detail: impl ToString) -> Self {
         Self::Damaged { object: object.to_owned(), detail: detail.to_string() }
     }

@@ -70,8 +70,21 @@ impl Repository {
         let mut holder =
             Holder { repository: self, marks: index.marks(), index: &index, packs: HashSet::new() };
         let place = Place::root("the new ref");
-        walk(self, roots.iter().map(|target| (place.clone(), *target)), &mut holder)?;
-        Ok(holder.packs)
+        let walked = walk(self, roots.iter().map(|target| (place.clone(), *target)), &mut holder);
+        match walked {
+            Ok(()) => Ok(holder.packs),
+            // Perhaps its pack was removed while we read: then the log says so by now.
+            Err(RepositoryError::Damaged { detail, .. }) if self.refresh_moves(&index)? => {
+                Err(RepositoryError::Stale { detail })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the log has grown since it was seen so.
+    fn refresh_moves(&self, seen: &Index) -> Result<bool, RepositoryError> {
+        self.refresh()?;
+        Ok(self.index().applied != seen.applied)
     }
 }
 
@@ -122,6 +135,6 @@ impl Visitor for Holder<'_> {
     }
 
     fn unreadable(&mut self, place: &Place, error: RepositoryError) -> Result<(), RepositoryError> {
-        Err(RepositoryError::Stale { detail: format!("{place}: {error}") })
+        Err(RepositoryError::damaged(&place.to_string(), error))
     }
 }

@@ -6,7 +6,8 @@
 //! Invariants
 //! * **A ref is the only thing that makes anything visible**, and it is created only after all
 //!   that it names is durable: packs, then the index object that lists them, then the ref.
-//! * Nothing is ever overwritten, except hints, which are never trusted.
+//! * Nothing is ever overwritten, except hints, which are never trusted, and damaged objects by
+//!   whole ones of a copy of the same repository ([`repair`]).
 //! * Whatever is read is authenticated (in a private repository) and verified against its id
 //!   before anyone sees it.
 //! * A pack is deleted only after the log said that it will be, for at least the grace age, and
@@ -41,6 +42,7 @@ mod read;
 mod record;
 mod refresh;
 mod refs;
+mod repair;
 mod sessions;
 mod stats;
 mod walk;
@@ -62,6 +64,7 @@ pub use key::{KeyPlace, export_key, import_key, new_key};
 pub use open::{GRACE_MS, Init, Open};
 pub use record::{Child, Record, Target, read_blob, read_record, write_blob, write_record};
 pub use refs::{RefEntry, RefPayload, RefValue, Refs};
+pub use repair::{RepairReport, repair};
 pub use stats::Stats;
 pub use write::{PackWriter, StoreStats};
 

@@ -102,7 +102,7 @@ struct Open {
 
 impl Counter {
     fn pages(&mut self, id: ManifestId) -> Result<u64, RepositoryError> {
-        let fail = |error: manifest::ManifestError| RepositoryError::Manifest(error.to_string());
+        let fail = RepositoryError::of_manifest;
         let manifest = Manifest::open(id, &**self.nodes.source()).map_err(fail)?;
         // The walk goes depth first, so the open nodes are a stack, with the root below all.
         let top = Open { id: id.into(), level: u8::MAX, pages: 0 };

@@ -59,7 +59,8 @@ pub(crate) trait Visitor {
     /// A chunk is needed. Whether what is below it should be walked as well.
     fn needs(&mut self, place: &Place, what: What, id: &ChunkId) -> Result<bool, RepositoryError>;
 
-    /// Something could not be read, so what is below it is unknown. An error ends the walk.
+    /// Something is not readable, so what is below it is unknown. An error ends the walk. Nobody is
+    /// told so of what a store that is away did not give: that ends the walk by itself.
     fn unreadable(&mut self, place: &Place, error: RepositoryError) -> Result<(), RepositoryError>;
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn walk(
                         let root = Arc::clone(&place.root);
                         (Place { root, record: Some(id), label }, child.target)
                     })),
-                    Err(error) => visitor.unreadable(&place, error)?,
+                    Err(error) => unreadable(visitor, &place, error)?,
                 }
             }
             Target::Manifest(id) => {
@@ -101,16 +102,23 @@ pub(crate) fn walk(
     Ok(())
 }
 
+fn unreadable(
+    visitor: &mut dyn Visitor,
+    place: &Place,
+    error: RepositoryError,
+) -> Result<(), RepositoryError> {
+    if error.is_away() { Err(error) } else { visitor.unreadable(place, error) }
+}
+
 fn walk_manifest(
     nodes: &NodeCache,
     place: &Place,
     id: model::ManifestId,
     visitor: &mut dyn Visitor,
 ) -> Result<(), RepositoryError> {
-    let unreadable = |error: manifest::ManifestError| RepositoryError::Manifest(error.to_string());
     let manifest = match Manifest::open(id, &**nodes.source()) {
         Ok(manifest) => manifest,
-        Err(error) => return visitor.unreadable(place, unreadable(error)),
+        Err(error) => return unreadable(visitor, place, RepositoryError::of_manifest(error)),
     };
     // Both callbacks need the visitor, and neither can fail by itself.
     let visitor = std::cell::RefCell::new(visitor);
@@ -134,6 +142,6 @@ fn walk_manifest(
     }
     match walked {
         Ok(()) => Ok(()),
-        Err(error) => visitor.into_inner().unreadable(place, unreadable(error)),
+        Err(error) => unreadable(visitor.into_inner(), place, RepositoryError::of_manifest(error)),
     }
 }

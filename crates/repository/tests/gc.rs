@@ -9,7 +9,7 @@ use chunk::{ChunkSink, ChunkSource, Put, Urgency, id_of};
 use common::{again, assert_whole, init, page, publish, store, verify};
 use model::Generation;
 use objects::{Memory, Objects};
-use repository::{GcOptions, RefPayload, Repository, RepositoryError, Target};
+use repository::{GcOptions, RefError, RefPayload, Repository, RepositoryError, Target};
 
 const GRACE_MS: u64 = 1_000;
 
@@ -304,4 +304,67 @@ fn collectors_race_writers_in_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let objects = objects::create(dir.path().join("repo").to_str().unwrap()).unwrap();
     race(objects, 300, || ());
+}
+
+/// A store that does not answer is no damage, and nothing is gone: who is told so would look for
+/// what is not there.
+#[test]
+fn a_store_that_does_not_answer_is_said_to_be_away_and_nothing_else() {
+    let (memory, objects, repository) = memory();
+    publish(&repository, "gone", 1000..1300).unwrap();
+    let kept = publish(&repository, "a", 0..300).unwrap();
+    let gone = repository.refs().current("instance", "gone").unwrap().unwrap();
+    repository.refs().remove("instance", "gone", gone).unwrap();
+    memory.advance_ms(2 * GRACE_MS);
+    // With a pack condemned, whoever writes a ref walks through all that it names.
+    assert_eq!(repository.gc(options()).unwrap().condemned_packs, 1);
+    let payload = RefPayload { roots: vec![Target::Manifest(kept)], body: vec![] };
+    let mut failed = [0; 4];
+    for seed in 1..80 {
+        let faults = Arc::new(objects::Faults::new(objects.clone()));
+        let unreliable: Arc<dyn Objects> = faults.clone();
+        let host = again(&repository, &unreliable).unwrap();
+        faults.unreliable(seed, 150);
+        let name = format!("b{seed}");
+        let advanced = host.refs().advance("instance", &name, Generation(0), &payload);
+        let advanced = advanced.map_err(|error| match error {
+            RefError::Repository(error) => error,
+            fenced => panic!("{fenced}"),
+        });
+        let checked = host.check(true, &mut |_| ()).map(|report| {
+            assert_eq!(report.problems, [], "seed {seed}");
+        });
+        let counted = host.stats().map(drop);
+        let collected = host.gc(options()).map(drop);
+        let outcomes = [advanced.map(drop), checked, counted, collected];
+        for (failed, outcome) in failed.iter_mut().zip(outcomes) {
+            if let Err(error) = outcome {
+                assert!(error.is_away(), "seed {seed}: {error}");
+                *failed += 1;
+            }
+        }
+    }
+    assert!(failed.iter().all(|failed| *failed > 10), "{failed:?}");
+}
+
+/// The other way round: what is damaged is said to be so, and not to be gone.
+#[test]
+fn a_ref_that_would_name_something_damaged_is_refused_as_that() {
+    let (memory, objects, repository) = memory();
+    publish(&repository, "gone", 1000..1300).unwrap();
+    let kept = publish(&repository, "a", 0..300).unwrap();
+    let gone = repository.refs().current("instance", "gone").unwrap().unwrap();
+    repository.refs().remove("instance", "gone", gone).unwrap();
+    memory.advance_ms(2 * GRACE_MS);
+    assert_eq!(repository.gc(options()).unwrap().condemned_packs, 1);
+    let faults = Arc::new(objects::Faults::new(objects.clone()));
+    let bad: Arc<dyn Objects> = faults.clone();
+    let host = again(&repository, &bad).unwrap();
+    faults.flip(Some(objects::FlipEvery { prefix: "packs".to_owned(), bit: 12_345 }));
+    let payload = RefPayload { roots: vec![Target::Manifest(kept)], body: vec![] };
+    let refused = host.refs().advance("instance", "b", Generation(0), &payload).unwrap_err();
+    assert!(
+        matches!(refused, RefError::Repository(RepositoryError::Damaged { .. })),
+        "{refused:?}"
+    );
 }

@@ -104,7 +104,7 @@ impl State {
     pub fn read(disk: &dyn Disk, volume: &str) -> Result<Self> {
         let fail = |error| VolumeError::io(volume, "reading its state", error);
         let file = disk.open(STATE_NAME).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => VolumeError::NotFound { dir: disk.location() },
+            std::io::ErrorKind::NotFound => missing(disk, volume),
             _ => fail(error),
         })?;
         // One byte more than can be right, so that a longer file is noticed.
@@ -125,6 +125,30 @@ impl State {
             disk.sync_dir()
         };
         write().map_err(|error| VolumeError::io(volume, "writing its state", error))
+    }
+}
+
+/// What it means that there is no state: a volume whose making was cut short has nothing in its
+/// overlays. Anything else was lost, and is not to be taken for that.
+fn missing(disk: &dyn Disk, volume: &str) -> VolumeError {
+    let fail = |error| VolumeError::io(volume, "looking for its state", error);
+    let has_data = || -> std::io::Result<bool> {
+        for name in disk.list()?.iter().filter(|name| name.ends_with(".data")) {
+            if disk.open(name)?.len()? > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    match has_data() {
+        Ok(false) => VolumeError::NotFound { dir: disk.location() },
+        Ok(true) => VolumeError::DamagedFile {
+            volume: volume.to_owned(),
+            file: STATE_NAME.to_owned(),
+            offset: 0,
+            detail: "it is missing, and there are overlays with data".to_owned(),
+        },
+        Err(error) => fail(error),
     }
 }
 

@@ -126,9 +126,10 @@ impl Volume {
         Ok(Self::new(keeper, overlays, manifest, size_bytes, fetcher, options))
     }
 
-    /// Opens the volume in the directory `dir` as it was last flushed.
+    /// Opens the volume in the directory `dir` as it was last flushed. [`VolumeError::NotFound`] when
+    /// there is none, or when its making was cut short, so that nothing was ever written to it.
     pub fn open(dir: &Path, fetcher: Arc<Fetcher>, options: VolumeOptions) -> Result<Self> {
-        if !dir.join(crate::state::STATE_NAME).exists() {
+        if !dir.exists() {
             return Err(VolumeError::NotFound { dir: dir.display().to_string() });
         }
         Self::open_on(open_folder(dir, &options.name)?, fetcher, options)

@@ -26,6 +26,7 @@ pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
             });
         }
         Repo::Check { read_data } => return check(global, read_data),
+        Repo::Repair { from } => return repair(global, &from),
         Repo::Gc => gc(global)?,
         Repo::Stats => stats(global)?,
         Repo::Source { location, remove } => {
@@ -102,6 +103,30 @@ fn check(global: &Global, read_data: bool) -> Result<ExitCode, Failure> {
                 format!("complete: {what} are there (`--read-data` reads and verifies them too)")
             }
             (false, _) => format!("damaged: {what}, {read} read"),
+        });
+        text
+    });
+    Ok(if document.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn repair(global: &Global, from: &str) -> Result<ExitCode, Failure> {
+    let document = open(global)?.repo_repair(from, &mut |text| print::note(global, text))?;
+    print::result(global, &document, || {
+        let mut text = String::new();
+        for key in &document.repaired {
+            text.push_str(&format!("put back: {key}\n"));
+        }
+        for problem in &document.problems {
+            text.push_str(&format!("{problem}\n"));
+        }
+        let looked =
+            format!("{} objects, {} read", document.objects, format_bytes(document.read_bytes));
+        text.push_str(&match (document.ok, document.repaired.len()) {
+            (true, 0) => format!("nothing to repair: {looked}"),
+            (true, many) => format!("whole again: {many} put back; {looked}"),
+            (false, many) => {
+                format!("still damaged: {many} put back, {} not; {looked}", document.problems.len())
+            }
         });
         text
     });

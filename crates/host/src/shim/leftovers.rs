@@ -85,7 +85,7 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
             &folder,
             &spec.name,
             spec.size_bytes,
-            &Origin::Leftover,
+            &Origin::Leftover(manifest),
             &fetcher,
             None,
         )?;

@@ -34,6 +34,8 @@ struct Inner {
     generation: u64,
     /// By volume and page.
     stalls: BTreeMap<(String, u64), Failure>,
+    /// The first thing that the guest was given an error for.
+    lost: Option<String>,
     volumes: Option<VolumeReader>,
     scrub: Option<ScrubReader>,
     trace: Option<TraceReader>,
@@ -55,6 +57,7 @@ impl Default for Shared {
                 qemu_pid: None,
                 generation: 0,
                 stalls: BTreeMap::new(),
+                lost: None,
                 volumes: None,
                 scrub: None,
                 trace: None,
@@ -152,6 +155,16 @@ impl Shared {
         self.lock().stalls.values().next().cloned()
     }
 
+    /// The guest was given an error in place of bytes that are gone; the first is what is told.
+    pub fn set_lost(&self, why: String) {
+        self.lock().lost.get_or_insert(why);
+    }
+
+    /// What the guest was first given an error for.
+    pub fn lost(&self) -> Option<String> {
+        self.lock().lost.clone()
+    }
+
     /// The guest's CPUs run.
     pub fn set_started(&self, report: StartReport) {
         self.lock().started = Some(report);
@@ -234,6 +247,7 @@ impl Shared {
                     AutoPrint { next_s: next.map(|next| next.as_secs()), ..auto }
                 }),
                 stalled,
+                lost: inner.lost.clone(),
                 generation: inner.generation,
             };
             (status, inner.volumes.clone(), inner.scrub.clone(), inner.trace.clone())

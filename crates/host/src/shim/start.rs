@@ -323,7 +323,8 @@ fn open_volumes(
         .zip(manifests)
         .map(|(spec, manifest)| {
             let left = claim.crashed && volumes::disk_folder(local, spec).exists();
-            let origin = if left { Origin::Leftover } else { Origin::Base(Some(*manifest)) };
+            let origin =
+                if left { Origin::Leftover(*manifest) } else { Origin::Base(Some(*manifest)) };
             (spec.clone(), origin)
         })
         .collect();
@@ -402,6 +403,7 @@ impl Observer {
             }
             export::Trouble::ReadLost { file, offset, error, .. } => {
                 eprintln!("lost: {file} at {offset}: {error}");
+                self.shared.set_lost(format!("it was given an error: {error}"));
             }
         }
     }
@@ -576,6 +578,10 @@ fn await_ready(wait: AwaitReady) {
                 .map(|volume| volume.stats().cache_hits * model::PAGE_BYTES as u64)
                 .sum(),
             ..wait.report
+        });
+        let result = result.map_err(|failure| match wait.shared.lost() {
+            Some(lost) => Failure { message: format!("{}; {lost}", failure.message), ..failure },
+            None => failure,
         });
         wait.shared.set_ready(result);
     });

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use api::VolumePrint;
 use export::{Export, ExportFile};
 use model::{DiskSpec, ManifestId, PAGE_BYTES};
-use volume::{Fetcher, Sealed, StallObserver, Volume, VolumeOptions};
+use volume::{Fetcher, Sealed, StallObserver, Volume, VolumeError, VolumeOptions};
 
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
@@ -19,8 +19,9 @@ use crate::store::Session;
 pub enum Origin {
     /// A manifest, or nothing (all zeros).
     Base(Option<ManifestId>),
-    /// The folder that a crashed shim left.
-    Leftover,
+    /// The folder that a crashed shim left. When it died before there was a volume in it, nothing
+    /// was written yet, and it starts from this manifest.
+    Leftover(ManifestId),
 }
 
 /// Every volume of one instance.
@@ -47,15 +48,20 @@ pub fn open_volume(
     observer: Option<Arc<dyn StallObserver>>,
 ) -> Result<Arc<Volume>> {
     let readahead_bytes = if name == RAM { 0 } else { DISK_READAHEAD_BYTES };
-    let options = VolumeOptions { name: name.to_owned(), readahead_bytes, observer };
-    let volume = match origin {
-        Origin::Leftover => Volume::open(folder, fetcher.clone(), options)?,
-        Origin::Base(base) => {
-            if folder.exists() {
-                std::fs::remove_dir_all(folder)?;
-            }
-            Volume::create(folder, *base, size_bytes, fetcher.clone(), options)?
+    let options =
+        || VolumeOptions { name: name.to_owned(), readahead_bytes, observer: observer.clone() };
+    let create = |base| -> Result<Volume> {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder)?;
         }
+        Ok(Volume::create(folder, base, size_bytes, fetcher.clone(), options())?)
+    };
+    let volume = match origin {
+        Origin::Leftover(base) => match Volume::open(folder, fetcher.clone(), options()) {
+            Err(VolumeError::NotFound { .. }) => create(Some(*base))?,
+            opened => opened?,
+        },
+        Origin::Base(base) => create(*base)?,
     };
     if volume.size_bytes() != size_bytes {
         return Err(Failure::new(
@@ -214,5 +220,46 @@ pub fn print(volume: &Volume) -> VolumePrint {
         freed_bytes: Some((stats.active.zero_pages + stats.frozen.zero_pages) * page),
         fetched_bytes: Some(stats.fetched_bytes),
         cached_bytes: Some(stats.cache_hits * page),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HostDir;
+    use crate::store::{KeyPlace, Store};
+    use volume::Cache;
+
+    /// The power may go between the lease and the first durable byte of a volume. The folder that
+    /// is then there has nothing in it that anybody wrote.
+    #[test]
+    fn a_volume_whose_making_a_crash_cut_short_starts_from_its_base() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostDir::open(&folder.path().join("host")).unwrap();
+        let location = folder.path().join("repository").to_string_lossy().into_owned();
+        Store::init(&host, &location, KeyPlace::Repository, None).unwrap();
+        let store = Store::open(&host, &location).unwrap();
+        let page = vec![7; PAGE_BYTES];
+        let mut session = store.session().unwrap();
+        let id = chunk::id_of(&page);
+        session.sink().put(id, &page).unwrap();
+        let pages = &mut std::iter::once((3, Some(id)));
+        let base = session.put_pages(16 * PAGE_BYTES as u64, pages).unwrap();
+        session.finish().unwrap();
+        let cache = Arc::new(Cache::open(&host.folder("cache").unwrap(), 1 << 20).unwrap());
+        let fetcher = Arc::new(Fetcher::new(cache, store.source(), 1));
+
+        let cut_short: [&[&str]; 4] =
+            [&[], &["1.data"], &["1.data", "1.journal"], &["1.data", "1.journal", "state.new"]];
+        for files in cut_short {
+            let left = tempfile::tempdir().unwrap();
+            files.iter().for_each(|file| std::fs::write(left.path().join(file), "").unwrap());
+            let origin = Origin::Leftover(base);
+            let size = 16 * PAGE_BYTES as u64;
+            let volume = open_volume(left.path(), "data", size, &origin, &fetcher, None).unwrap();
+            let mut found = vec![0; PAGE_BYTES];
+            volume.read_at(3 * PAGE_BYTES as u64, &mut found).unwrap();
+            assert_eq!(found, page, "{files:?}");
+        }
     }
 }

@@ -82,7 +82,7 @@ impl Host {
         };
         let holder = head.and_then(|head| head.lease.as_ref());
         let note = match &status {
-            Some(status) => status.stalled.clone(),
+            Some(status) => status.stalled.clone().or_else(|| status.lost.clone()),
             None if state == "failed" => {
                 Some("its shim or QEMU ended without being asked to".into())
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{CheckPrint, GcPrint, RepoInitPrint, RepoStatsPrint};
+use api::{CheckPrint, GcPrint, RepairPrint, RepoInitPrint, RepoStatsPrint};
 
 use crate::Host;
 use crate::failure::Result;
@@ -56,6 +56,16 @@ impl Host {
         progress: &mut dyn FnMut(&str),
     ) -> Result<CheckPrint> {
         self.store()?.check(read_data, progress)
+    }
+
+    /// Puts back what is damaged, from a copy of the repository.
+    pub fn repo_repair(&self, copy: &str, progress: &mut dyn FnMut(&str)) -> Result<RepairPrint> {
+        let copy = store::absolute_location(copy)?;
+        let here = match self.location.as_deref().or(self.dir.repository()) {
+            Some(location) => location.to_owned(),
+            None => self.dir.root().join("repository").to_string_lossy().into_owned(),
+        };
+        Store::repair(&self.dir, &here, &copy, progress)
     }
 
     /// Deletes what nothing names.

@@ -153,6 +153,20 @@ fn a_flipped_bit_anywhere_in_the_state_is_noticed() {
     assert!(matches!(again, Err(VolumeError::Exists { .. })));
 }
 
+/// A making that was cut short leaves empty overlays; more than that is no making that was cut short.
+#[test]
+fn a_state_that_was_lost_is_told_from_one_that_never_was() {
+    let host = offline();
+    let lost = three_flushes(&host).image();
+    let without = |files: &[&str]| {
+        let mut image = lost.clone();
+        image.names.retain(|name, _| files.iter().all(|file| file != name));
+        host.open(&MemDisk::with_image(image))
+    };
+    assert!(matches!(without(&["state"]), Err(VolumeError::DamagedFile { .. })));
+    assert!(matches!(without(&["state", "1.data"]), Err(VolumeError::NotFound { .. })));
+}
+
 #[test]
 fn a_damaged_cache_only_costs_a_fetch() {
     let store = Arc::new(Memory::new());
