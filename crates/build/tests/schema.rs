@@ -53,7 +53,7 @@ fn collect_fields(schema: &serde_json::Value, fields: &mut Vec<String>) {
 
 #[test]
 fn the_shipped_appliances_are_right() {
-    for name in ["tiny", "web", "nano", "memtest", "desktop"] {
+    for name in ["tiny", "web", "nano", "memtest", "desktop", "alpine"] {
         let folder = repository_root().join("appliances").join(name);
         let recipe = build::Recipe::load(&folder).expect("the recipe is right");
         assert_eq!(recipe.name().as_str(), name);

@@ -1,14 +1,16 @@
-//! Guests that are no Linux: memtest86+ runs from nothing but its own file, draws its screen, and
-//! goes on elsewhere like any other.
+//! Guests that are no Debian: memtest86+ is no Linux at all, runs from nothing but its own file and
+//! draws its own screen; Alpine is a Linux without the GNU C library, and without our agent. They go on
+//! elsewhere like any other.
 
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use support::vnc::{Picture, look};
-use support::{World, appliance, eventually};
+use support::{World, appliance, copy_tree, eventually};
 
 /// `collective view`, as long as it is held.
 struct Viewed {
@@ -83,4 +85,56 @@ fn guest_without_linux_and_disk_is_seen_and_goes_on_there() {
     // What has no screen says so, and what does not run.
     world.run("B", &["stop", "m1", "--force"]).ok();
     assert_eq!(world.run("B", &["view", "m1"]).error().0, "state");
+}
+
+/// Types a command at the prompt, and gives what the console says until it ends with `mark`.
+#[track_caller]
+fn at_prompt(world: &World, host: &str, name: &str, command: &str, mark: &str) -> String {
+    let before = world.console(host, name).len();
+    // Typed in two pieces, so that what is echoed is not what is waited for.
+    let (one, two) = mark.split_at(1);
+    world.type_in(host, name, &format!("{command}; echo {one}''{two}\r"));
+    let mut said = String::new();
+    eventually(Duration::from_secs(60), command, || {
+        said = world.console(host, name).get(before..).unwrap_or_default().to_owned();
+        said.contains(mark)
+    });
+    said
+}
+
+#[test]
+fn guest_with_musl_and_openrc_goes_on_there_and_forks() {
+    let world = World::with_tiny("alpine");
+    world.share_tools("A");
+    let folder = world.root().join("alpine");
+    copy_tree(Path::new(&appliance("alpine")), &folder);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/fetch-alpine");
+    let fetched = Command::new(script).arg(&folder).output().unwrap();
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    world.run("A", &["build", folder.to_str().unwrap()]).ok();
+    world.run("A", &["run", "alpine", "--name", "a1"]).ok();
+    eventually(Duration::from_secs(60), "a prompt", || {
+        world.console("A", "a1").contains("alpine:~#")
+    });
+    let said = at_prompt(&world, "A", "a1", "ls /lib/ld-*; cat /etc/alpine-release", "ONE");
+    assert!(said.contains("/lib/ld-musl-x86_64.so.1") && said.contains("3.23."), "{said}");
+    let notes = "echo in memory > /run/note; echo on disk > /data/note; grep /data /proc/mounts";
+    assert!(at_prompt(&world, "A", "a1", notes, "TWO").contains("/dev/vdb /data ext4"));
+
+    world.run("A", &["suspend", "a1"]).ok();
+    let resumed = world.run("B", &["resume", "a1"]).ok();
+    assert_eq!(resumed["how"], "continued", "{resumed}");
+    let said = at_prompt(&world, "B", "a1", "cat /run/note /data/note", "THREE");
+    assert!(said.contains("in memory") && said.contains("on disk"), "{said}");
+
+    world.run("B", &["fork", "a1", "--name", "a2"]).ok();
+    at_prompt(&world, "B", "a2", "echo of the fork > /data/note; sync", "FOUR");
+    let said = at_prompt(&world, "B", "a1", "cat /run/note /data/note", "FIVE");
+    assert!(said.contains("on disk") && !said.contains("of the fork"), "{said}");
+    // Its power button works without an agent, and it writes what it had not.
+    at_prompt(&world, "B", "a2", "echo at last > /data/last", "SIX");
+    world.run("B", &["stop", "a2"]).ok();
+    let last = world.root().join("last");
+    world.run("B", &["cp", "a2:data:/last", last.to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read_to_string(last).unwrap(), "at last\n");
 }
