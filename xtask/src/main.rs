@@ -14,7 +14,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask ci [--quick]         everything CI runs; --quick leaves out guests, docs, licences
        cargo xtask tidy [--bless-new]   the rules of the house; --bless-new locks new golden files
-       cargo xtask fuzz [--seconds N] [TARGET...]   every parser under a guided fuzzer, N seconds each (60)";
+       cargo xtask fuzz [--seconds N] [TARGET...]   every parser under a guided fuzzer, N seconds each (60)
+       cargo xtask simulate [...]       hosts, a repository and faults, by the seed: docs/RELIABILITY.md";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["ci"] => ci::run(root, ci::Extent::Everything),
         ["ci", "--quick"] => ci::run(root, ci::Extent::Quick),
+        ["simulate", ..] => simulate(root, &args[1..]),
         ["tidy"] => tidy::run(root, tidy::NewGolden::Refuse),
         ["tidy", "--bless-new"] => tidy::run(root, tidy::NewGolden::Lock),
         ["fuzz", "--seconds", seconds, ref targets @ ..] => match seconds.parse() {
@@ -47,4 +49,11 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     eprintln!("{USAGE}");
     ExitCode::from(2)
+}
+
+/// The simulation is a program of its own: nothing of the product is linked into this one.
+fn simulate(root: &Path, args: &[&str]) -> anyhow::Result<bool> {
+    let mut command = std::process::Command::new("cargo");
+    command.args(["run", "--quiet", "--locked", "--package", "simulation", "--"]).args(args);
+    Ok(command.current_dir(root).status()?.success())
 }

@@ -3,24 +3,80 @@
 //! Everything else takes them as values, so that a simulation or a test can supply its own.
 //! `cargo xtask tidy` and clippy refuse the banned calls elsewhere.
 //!
+//! Where debug assertions are compiled (tests, and never a release), `simulated` can put a world
+//! of its own behind this door; the rest of the program does not notice.
+//!
 //! **Invariant:** nothing here decides anything: no policy, no formatting, no state.
 
 // The door itself is the one place that may make the banned calls.
 #![allow(clippy::disallowed_methods)]
 
+#[cfg(debug_assertions)]
+pub mod simulated;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use std::time::{Duration, Instant};
 
+/// Asks the world that was put behind the door, if there is one. Compiles to nothing in a release.
+macro_rules! simulated {
+    ($world:ident => $answer:expr) => {
+        #[cfg(debug_assertions)]
+        if let Some($world) = simulated::world() {
+            return $answer;
+        }
+    };
+}
+
 /// Milliseconds since the Unix epoch by this machine's clock: for people and for ages, never to
 /// order two hosts' acts.
 pub fn unix_ms() -> u64 {
+    simulated!(world => world.unix_ms());
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// A point of the monotonic clock, for durations and deadlines.
 pub fn now() -> Instant {
+    simulated!(world => world.now());
     Instant::now()
+}
+
+/// Lets the time go by.
+pub fn sleep(duration: Duration) {
+    simulated!(world => world.sleep(duration));
+    std::thread::sleep(duration);
+}
+
+/// How many threads to start where `wanted` are best: as many. In a simulation one, so that what
+/// they do has one order.
+pub fn threads(wanted: usize) -> usize {
+    simulated!(_world => wanted.min(1));
+    wanted
+}
+
+/// Starts a thread. In a simulation it belongs to whoever starts it, and has its own chance.
+pub fn spawn<T: Send + 'static>(
+    name: String,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<T>> {
+    let builder = std::thread::Builder::new().name(name);
+    simulated!(world => {
+        let begin = world.born();
+        builder.spawn(move || {
+            begin();
+            run()
+        })
+    });
+    builder.spawn(run)
+}
+
+/// A named step of a verb has been reached: where tests of crashes end the process, or a simulated
+/// host. In a release this is nothing.
+pub fn step(name: &'static str) {
+    simulated!(world => world.step(name));
+    #[cfg(debug_assertions)]
+    simulated::reached(name);
+    let _ = name;
 }
 
 /// What this process has used of processors so far, all its threads together.
@@ -35,6 +91,7 @@ pub fn processor_time() -> Duration {
 /// When the operating system has no randomness to give: nothing safe can go on without it.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
+    simulated!(world => { world.fill(&mut bytes); bytes });
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
     bytes
 }

@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         eprintln!("cannot close what was inherited: {error}");
         return ExitCode::FAILURE;
     }
+    #[cfg(debug_assertions)]
+    die_when_told();
     // The hidden entries: what this program runs itself as.
     match entry {
         Some("__shim") => return host::shim::main(&arguments[2..]),
@@ -39,6 +41,16 @@ fn main() -> ExitCode {
         }
         Err(error) => print::usage(error, &arguments),
     }
+}
+
+/// For tests of crashes: ends this process, as the power would, when it reaches the step that
+/// `COLLECTIVE_DIE_AT` names (`seal: frozen`, or `local: instance.json#2` for the second time). Not
+/// in a release.
+#[cfg(debug_assertions)]
+fn die_when_told() {
+    let Ok(step) = std::env::var("COLLECTIVE_DIE_AT") else { return };
+    let (name, occurrence) = step.rsplit_once('#').unwrap_or((&step, "1"));
+    ambient::simulated::die_at(name, occurrence.parse().unwrap_or(1));
 }
 
 /// Diagnostics go to standard error, and only when asked for.

@@ -18,11 +18,13 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::{HostId, Name};
 use serde::{Deserialize, Serialize};
 
 use crate::auto::Auto;
+use crate::doors::{Doors, Real};
 use crate::failure::{Failure, Result};
 
 /// An opened host directory.
@@ -30,6 +32,7 @@ use crate::failure::{Failure, Result};
 pub struct HostDir {
     root: PathBuf,
     identity: HostFile,
+    doors: Arc<dyn Doors>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -124,7 +127,17 @@ impl HostDir {
                 "use that version, or another COLLECTIVE_DIR",
             ));
         }
-        Ok(Self { root, identity })
+        Ok(Self { root, identity, doors: Arc::new(Real) })
+    }
+
+    /// The same directory behind other doors.
+    pub fn behind(self, doors: Arc<dyn Doors>) -> Self {
+        Self { doors, ..self }
+    }
+
+    /// What this host reaches outside of itself.
+    pub fn doors(&self) -> &Arc<dyn Doors> {
+        &self.doors
     }
 
     /// Who this host is.

@@ -10,6 +10,7 @@
 //! | [`record`] | what versions, checkpoints and heads say |
 //! | [`store`] | reading and moving heads in the repository |
 //! | [`local`], [`dir`] | what is kept on this host |
+//! | [`doors`] | what is reached outside: stores, shims, machines |
 //!
 //! # Invariants
 //!
@@ -23,6 +24,7 @@ mod accel;
 pub mod auto;
 mod blob;
 pub mod dir;
+pub mod doors;
 mod failure;
 mod firmware;
 mod foreign;
@@ -68,6 +70,11 @@ impl Host {
             dir: HostDir::open(dir)?,
             location: repository.map(store::absolute_location).transpose()?,
         })
+    }
+
+    /// A host whose directory is open, and its repository.
+    pub fn with(dir: HostDir, location: &str) -> Self {
+        Self { dir, location: Some(location.to_owned()) }
     }
 
     /// Opens the repository: the one that was named, else the configured one, else a folder of

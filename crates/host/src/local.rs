@@ -14,12 +14,14 @@
 //! repository has gone on without this host, the volumes are another line: they become a branch.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::PortPrint;
 use model::{CheckpointId, Generation, InstanceId, Name, VersionId};
 use serde::{Deserialize, Serialize};
 
 use crate::dir::{self, HostDir};
+use crate::doors::Doors;
 use crate::failure::{Failure, Result};
 use crate::record::Head;
 
@@ -33,6 +35,7 @@ const SAVE_THE_FOLDER: &str =
 #[derive(Debug, Clone)]
 pub struct LocalDir {
     path: PathBuf,
+    doors: Arc<dyn Doors>,
 }
 
 /// The content of `instance.json`.
@@ -73,12 +76,17 @@ pub struct Noted {
 impl LocalDir {
     /// The folder of `name`, which need not exist.
     pub fn new(host: &HostDir, name: &Name) -> Self {
-        Self { path: host.instance(name) }
+        Self { path: host.instance(name), doors: host.doors().clone() }
     }
 
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What is reached from here.
+    pub fn doors(&self) -> &dyn Doors {
+        &*self.doors
     }
 
     /// QEMU's folder.
@@ -123,12 +131,18 @@ impl LocalDir {
     /// Writes `instance.json` in one step.
     pub fn write(&self, instance: &LocalInstance) -> Result<()> {
         dir::make_private_dir(&self.path)?;
-        dir::replace_json(&self.path.join("instance.json"), instance)
+        ambient::step("local: instance.json");
+        dir::replace_json(&self.path.join("instance.json"), instance)?;
+        ambient::step("local: instance.json written");
+        Ok(())
     }
 
     /// Removes the volumes, after a checkpoint has made them durable elsewhere.
     pub fn remove_volumes(&self) -> Result<()> {
-        remove_tree(&self.volumes())
+        ambient::step("local: volumes");
+        remove_tree(&self.volumes())?;
+        ambient::step("local: volumes removed");
+        Ok(())
     }
 
     /// Moves the volumes out of the way, where no start looks for them; gives the place.

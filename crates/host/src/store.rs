@@ -101,8 +101,8 @@ pub fn absolute_location(location: &str) -> Result<String> {
     Ok(path.to_string_lossy().into_owned())
 }
 
-fn open_objects(location: &str) -> Result<Arc<Counted<Arc<dyn Objects>>>> {
-    Ok(Arc::new(Counted::new(objects::open(location)?)))
+fn open_objects(host: &HostDir, location: &str) -> Result<Arc<Counted<Arc<dyn Objects>>>> {
+    Ok(Arc::new(Counted::new(host.doors().objects(location)?)))
 }
 
 impl Store {
@@ -160,7 +160,7 @@ impl Store {
         let mut counted = Vec::new();
         for source in host.sources().iter().filter(|source| *source != location) {
             let open = || {
-                let objects = open_objects(source)?;
+                let objects = open_objects(host, source)?;
                 let repository = open_with_keys(host, objects.clone(), Vec::new())?;
                 Ok((objects, repository))
             };
@@ -169,7 +169,7 @@ impl Store {
             counted.push(objects);
             sources.push(repository);
         }
-        let objects = open_objects(location)?;
+        let objects = open_objects(host, location)?;
         let behind = sources.iter().map(|source| Arc::new(source.clone()) as _).collect();
         let repository = open_with_keys(host, objects.clone(), behind)?;
         counted.push(objects);

@@ -3,7 +3,7 @@
 //!
 //! Problems are collected, not thrown: a check of a damaged repository goes to its end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chunk::crypt::{FrameKind, PackId, StoredName};
 use chunk::frame::{FRAME_BYTES_MAX, decode};
@@ -212,7 +212,7 @@ impl Repository {
         damaged: &mut HashSet<StoredName>,
         progress: &mut dyn FnMut(CheckProgress),
     ) -> Result<(), RepositoryError> {
-        let mut names: HashMap<PackId, Vec<StoredName>> = HashMap::new();
+        let mut names: BTreeMap<PackId, Vec<StoredName>> = BTreeMap::new();
         index.for_each(&index.marks(), |name, location, _| {
             names.entry(location.pack).or_default().push(*name);
         })?;

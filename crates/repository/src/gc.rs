@@ -124,10 +124,12 @@ impl Run<'_> {
         self.repository.refresh()?;
         let index = self.repository.sound_index()?;
         let marks = self.mark(&index, &kept)?;
+        ambient::step("gc: marked");
         for (stored, generation) in &old {
             self.repository.inner.objects.delete(&ref_key(stored, *generation))?;
             self.stats.deleted_generations += 1;
         }
+        ambient::step("gc: old generations deleted");
         let mut needed: HashMap<PackId, u32> = HashMap::new();
         index.for_each(&marks, |_, location, marked| {
             if marked {
@@ -136,8 +138,11 @@ impl Run<'_> {
         })?;
         self.stats.live_chunks = needed.values().map(|count| u64::from(*count)).sum();
         let rewritten = self.repack(&index, &marks, &needed, &ages)?;
+        ambient::step("gc: repacked");
         self.judge(&index, &needed, &rewritten, &ages)?;
+        ambient::step("gc: judged");
         self.compact()?;
+        ambient::step("gc: compacted");
         self.tidy()
     }
 
@@ -223,6 +228,10 @@ impl Run<'_> {
                 None => {}
             }
         }
+        // In an order that is the same for whoever sees the same.
+        condemn.sort_unstable();
+        revive.sort_unstable();
+        due.sort_unstable();
         let mut remove = Vec::new();
         for (id, number) in due {
             if self.condemned_long_ago(number)? {
@@ -248,6 +257,7 @@ impl Run<'_> {
                 ..IndexObject::default()
             })
         })?;
+        ambient::step("gc: in the log");
         self.stats.condemned_packs = condemn.len() as u64;
         self.stats.revived_packs = revive.len() as u64;
         for id in &removed {

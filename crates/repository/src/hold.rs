@@ -104,6 +104,7 @@ pub(crate) fn to_revive(
             }
         }
     }
+    revived.sort_unstable();
     Ok(revived)
 }
 

@@ -208,7 +208,8 @@ fn fetch_all(
         }
     };
     std::thread::scope(|scope| {
-        let lanes: Vec<_> = (1..LANES.min(ids.len())).map(|_| scope.spawn(lane)).collect();
+        let lanes: Vec<_> =
+            (1..ambient::threads(LANES).min(ids.len())).map(|_| scope.spawn(lane)).collect();
         let mine = lane();
         let others = lanes.into_iter().map(|lane| lane.join().unwrap_or(Ok(())));
         others.fold(mine, Result::and)

@@ -229,7 +229,7 @@ impl Repository {
     /// The next few objects of the log from `first` on, read at the same time: each may take a
     /// round trip to the other side of the world.
     fn load_objects(&self, first: u64, last: u64) -> Result<Vec<IndexObject>, RepositoryError> {
-        let last = last.min(first + LOADED_AT_ONCE - 1);
+        let last = last.min(first + ambient::threads(LOADED_AT_ONCE as usize) as u64 - 1);
         if first == last {
             return Ok(vec![self.load_object(first)?]);
         }
@@ -283,7 +283,7 @@ impl Repository {
                     drop(one_at_a_time);
                     let [chance] = ambient::random::<1>();
                     let pause = u64::from(chance) * u64::from(attempt.min(20)) / 32;
-                    std::thread::sleep(Duration::from_millis(pause));
+                    ambient::sleep(Duration::from_millis(pause));
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -262,12 +262,14 @@ impl<'a> Refs<'a> {
         let next = from.next();
         let plain = encode(kind, name, next, payload, flags);
         let bytes = seal(&self.repository.inner.cipher, &stored, next, ambient::random(), &plain);
+        ambient::step("ref: held");
         match self.repository.inner.objects.put_new(&ref_key(&stored, next), Bytes::from(bytes)) {
             Err(ObjectError::AlreadyExists { .. }) => {
                 return Err(fenced(self.latest(&stored)?.max(next)));
             }
             other => other?,
         }
+        ambient::step("ref: visible");
         self.repository.still_held(&reliance, begun)?;
         self.repository.inner.sessions.release(&reliance);
         // A stale hint costs a reader some requests, so its failure is not ours.

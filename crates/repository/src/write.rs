@@ -107,7 +107,10 @@ impl PackWriter {
             Some(pipeline) => pipeline.finish()?,
             None => Vec::new(),
         };
-        self.list(packs)
+        ambient::step("session: uploaded");
+        self.list(packs)?;
+        ambient::step("session: listed");
+        Ok(())
     }
 
     /// What this session did so far.

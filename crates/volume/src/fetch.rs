@@ -18,7 +18,7 @@
 //! Waiting ends when the flight does, or within 50 ms when its caller is cancelled; the request
 //! itself goes on and its result is kept.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -74,7 +74,7 @@ type Task = Box<dyn FnOnce() + Send>;
 /// What a worker does next.
 enum Work {
     Fetch { id: ChunkId, urgency: Urgency, together: Option<u64> },
-    FetchNear { ids: Vec<ChunkId>, together: HashSet<u64> },
+    FetchNear { ids: Vec<ChunkId>, together: BTreeSet<u64> },
     Do(Task),
 }
 
@@ -119,7 +119,7 @@ pub struct FetchStats {
 impl Fetcher {
     /// Starts `threads` workers (at least 1) that fetch from `source`.
     pub fn new(cache: Arc<Cache>, source: Arc<dyn ChunkSource>, threads: usize) -> Self {
-        let threads = threads.max(1);
+        let threads = ambient::threads(threads.max(1));
         let shared = Arc::new(Shared {
             cache,
             source,
@@ -132,7 +132,8 @@ impl Fetcher {
         let workers = (0..threads)
             .map(|_| {
                 let shared = shared.clone();
-                std::thread::spawn(move || shared.work())
+                ambient::spawn("fetch".to_owned(), move || shared.work())
+                    .expect("the operating system has another thread")
             })
             .collect();
         Self { shared, workers }
@@ -295,7 +296,7 @@ impl Queues {
     /// Of chunks that were to be asked for in one request those that still are, started.
     fn take_near(&mut self, ids: Vec<ChunkId>) -> Option<Work> {
         let mut taken = Vec::with_capacity(ids.len());
-        let mut keys = HashSet::new();
+        let mut keys = BTreeSet::new();
         for id in ids {
             let Some(flight) = self.flights.get(&id) else { continue };
             if flight.started.load(Ordering::Relaxed) {
@@ -451,7 +452,7 @@ impl Shared {
     }
 
     /// The same for one request for many: what it did not bring is asked for alone.
-    fn land_near(&self, ids: &[ChunkId], together: &HashSet<u64>, chunks: Vec<Verified>) {
+    fn land_near(&self, ids: &[ChunkId], together: &BTreeSet<u64>, chunks: Vec<Verified>) {
         let wanted: HashSet<&ChunkId> = ids.iter().collect();
         self.keep(&chunks, |chunk| wanted.contains(chunk));
         let mut landed = Vec::new();

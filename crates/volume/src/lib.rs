@@ -89,4 +89,4 @@ pub use stall::{Stall, StallObserver};
 pub use stats::VolumeStats;
 pub use trace::{Recorded, Trace, TraceError};
 pub use view::View;
-pub use volume::{Volume, VolumeOptions};
+pub use volume::{Volume, VolumeOptions, open_folder};

@@ -132,7 +132,7 @@ impl Volume {
         sink: &mut Counting<'_>,
     ) -> Result<(Vec<(u64, ChunkId)>, u64)> {
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let workers = workers.min(WORKERS_MAX);
+        let workers = ambient::threads(workers.min(WORKERS_MAX));
         let permits_max = workers * BATCHES_PER_WORKER;
         let cursor = Mutex::new(Cursor { frozen: &layers.frozen, next_page: 0, next_batch: 0 });
         let stopped = AtomicBool::new(false);

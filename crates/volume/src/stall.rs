@@ -88,7 +88,7 @@ impl Volume {
         let mut left = wait;
         while !left.is_zero() && !self.cancel.is_cancelled() {
             let nap = left.min(CANCEL_POLL);
-            std::thread::sleep(nap);
+            ambient::sleep(nap);
             left -= nap;
         }
         if self.cancel.is_cancelled() {

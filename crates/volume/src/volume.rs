@@ -342,7 +342,8 @@ impl Part {
     }
 }
 
-fn open_folder(dir: &Path, volume: &str) -> Result<Arc<dyn Disk>> {
+/// Opens (or makes) the folder of one volume, for this process alone.
+pub fn open_folder(dir: &Path, volume: &str) -> Result<Arc<dyn Disk>> {
     match Folder::open(dir) {
         Ok(folder) => Ok(Arc::new(folder)),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {

@@ -59,6 +59,21 @@ const EDGES: &[(&str, &[&str])] = &[
         &["ambient", "api", "build", "host", "import", "model", "objects", "repository", "vmm"],
     ),
     ("s3-server", &[]),
+    (
+        "simulation",
+        &[
+            "ambient",
+            "api",
+            "chunk",
+            "host",
+            "manifest",
+            "model",
+            "objects",
+            "repository",
+            "vmm",
+            "volume",
+        ],
+    ),
     ("xtask", &["ambient"]),
 ];
 

@@ -144,8 +144,10 @@ pub fn claim(
     };
     let state = InstanceState::Running;
     let head = Head { state, lease: Some(lease(host)), vmgenid, warm, ..head };
+    ambient::step("claim: read");
     match store.advance(generation, &head)? {
         Advance::Done(generation) => {
+            ambient::step("claim: held");
             let before = current.head;
             Ok(Claim { generation, before, head, version, checkpoint, crashed, cold })
         }
@@ -168,6 +170,7 @@ pub fn release(store: &Store, claim: &Claim) -> Result<()> {
         Some(_) => return Ok(()),
         None => store.retire(claim.generation, &claim.head.name)?,
     };
+    ambient::step("claim: given back");
     match advanced {
         Advance::Done(_) | Advance::Fenced => Ok(()),
     }

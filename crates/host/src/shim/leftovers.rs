@@ -82,6 +82,7 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
             continue;
         }
         let volume = volumes::open_volume(
+            local.doors(),
             &folder,
             &spec.name,
             spec.size_bytes,
@@ -113,7 +114,9 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
         pause_us: None,
     })?;
     session.finish()?;
+    ambient::step("leftovers: stored");
     store.add_branch(&head, id, head.checkpoint, Vec::new())?;
+    ambient::step("leftovers: a branch");
     forget(&local, instance)?;
     Ok(Some(id))
 }

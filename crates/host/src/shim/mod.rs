@@ -26,24 +26,27 @@
 //! checkpointed is in the repository; `resume` boots from the former, `undo` goes back to the
 //! latter.
 
-mod by_itself;
+pub mod by_itself;
 pub mod claim;
-mod guest;
+pub mod exports;
+pub mod guest;
 mod identity;
 pub mod leftovers;
 mod machine;
 pub mod order;
-mod owner;
+pub mod owner;
+pub mod power;
 mod ready;
-mod running;
-mod scrubbing;
+pub mod running;
+pub mod scrubbing;
 mod seal;
-mod server;
-mod shared;
-mod start;
+pub mod server;
+pub mod shared;
+pub mod start;
 mod timer;
-mod tracing;
-mod volumes;
+pub mod tracing;
+pub mod vm;
+pub mod volumes;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -167,12 +170,13 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
 }
 
 /// Unmounts, and removes what is no longer needed.
-fn finish(running: running::Running, end: End) -> Result<()> {
+pub fn finish(running: running::Running, end: End) -> Result<()> {
     running.guest.kill();
     running.scrubbing.end();
     running.tracing.end();
     let (local, mut instance) = (running.local, running.instance);
     running.volumes.close()?;
+    ambient::step("end: closed");
     match end {
         End::Kept | End::Discarded => {
             instance.open = false;
@@ -191,9 +195,7 @@ fn finish(running: running::Running, end: End) -> Result<()> {
 /// Unmounts what a killed shim left mounted.
 pub fn unmount_leftovers(local: &LocalDir) -> Result<()> {
     for mount in [local.ram_mount(), local.disk_mount()] {
-        if mount.symlink_metadata().is_ok() || mount.parent().is_some_and(Path::exists) {
-            export::cleanup_stale(&mount)?;
-        }
+        local.doors().unmount_leftovers(&mount)?;
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ pub fn serve(running: &mut Running, queue: &Receiver<Message>, shared: &Arc<Shar
 }
 
 /// QEMU has ended by itself.
-fn ended(running: &mut Running, why: &str, shared: &Shared) -> End {
+pub fn ended(running: &mut Running, why: &str, shared: &Shared) -> End {
     if running.guest().powered_off() {
         match running.stop_sealed() {
             Ok(_) => {
@@ -96,7 +96,7 @@ fn ended(running: &mut Running, why: &str, shared: &Shared) -> End {
 }
 
 /// Does one request; says how it ended if it did.
-fn request_step(
+pub fn request_step(
     running: &mut Running,
     request: Request,
     reply: &Sender<Reply>,

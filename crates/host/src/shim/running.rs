@@ -75,6 +75,7 @@ impl Running {
             Some((generation, head)) => {
                 self.bases.push(written.id);
                 self.advanced(generation, head)?;
+                ambient::step("checkpoint: visible");
                 self.adopt(&written.sealed)?;
                 self.bases = vec![written.id];
                 Ok(Outcome::Advanced(print))
@@ -111,6 +112,7 @@ impl Running {
         };
         let print =
             CheckpointPrint { total_ms: began.elapsed().as_millis() as u64, ..written.print };
+        ambient::step("suspend: visible");
         self.guest.kill();
         // These volumes end here, but this way what they held stays in the host's cache: going on
         // here needs nothing from the repository. What fails is only fetched again.
@@ -126,6 +128,7 @@ impl Running {
         // Where it leaves the line, and what goes with it, is for `undo` to say: until then the head
         // has all.
         self.store.add_branch(&self.head, written.id, self.head.checkpoint, Vec::new())?;
+        ambient::step("undo: set aside");
         let memory = match self.head.checkpoint {
             Some(id) => self.store.checkpoint(id)?.memory.is_some(),
             None => false,
@@ -161,7 +164,7 @@ impl Running {
         }
         let deadline = ambient::now() + timeout;
         while !self.guest.has_ended() && ambient::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
+            ambient::sleep(Duration::from_millis(10));
         }
         Ok(())
     }
@@ -188,6 +191,7 @@ impl Running {
         };
         let written = seal::write(&self.store, &plan, began)?;
         let published = self.publish(&written, InstanceState::Stopped)?;
+        ambient::step("stop: visible");
         for (disk, sealed) in self.volumes.disks.iter().zip(&written.sealed) {
             // As after a suspend: the next start finds its pages on this host.
             let _ = disk.adopt(sealed);
@@ -221,6 +225,7 @@ impl Running {
             self.volumes.write_back_ram()?;
             self.volumes.sync_disks()?;
             self.volumes.freeze()?;
+            ambient::step("seal: frozen");
             Ok(device_state)
         });
         if go_on || frozen.is_err() {

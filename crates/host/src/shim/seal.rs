@@ -71,6 +71,7 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         (known, Some((how, trace))) => known.with(*how, session.put_trace(trace)?),
         (known, None) => *known,
     };
+    ambient::step("seal: chunks");
     let stored_bytes = session.stored_bytes()?;
     let dirty_bytes = sealed.iter().map(|s| s.dirty_bytes).sum();
     let checkpoint = Checkpoint {
@@ -88,7 +89,9 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         pause_us: plan.memory.is_some().then_some((plan.pause_ms * 1000.0) as u64),
     };
     let id = session.put_checkpoint(&checkpoint)?;
+    ambient::step("seal: written");
     let stored = session.finish()?;
+    ambient::step("seal: durable");
     let print = CheckpointPrint {
         checkpoint: id.to_string(),
         pause_ms: plan.pause_ms,
@@ -135,6 +138,7 @@ pub fn publish(
     match store.advance(generation, &next)? {
         Advance::Done(generation) => Ok(Some((generation, next))),
         Advance::Fenced => {
+            ambient::step("publish: fenced");
             store.add_branch(head, written.id, head.checkpoint, Vec::new())?;
             Ok(None)
         }

@@ -6,41 +6,33 @@
 //! ```
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use api::StartReport;
-use model::{DiskSpec, InstanceState, Media, Name, PortMap, Ready};
-use network::Network;
-use vmm::{Accel, DiskFile, Launch, NicLaunch, Qemu};
+use model::{DiskSpec, InstanceState, Name, PortMap};
+use vmm::Accel;
 use volume::{Cache, Fetcher, Stall, StallObserver};
 
 use super::claim::{self, Claim};
 use super::guest::Guest;
 use super::order::{Order, Start};
-use super::ready::ReadyCheck;
+use super::power::Powering;
 use super::running::Running;
-use super::scrubbing::Scrubbing;
 use super::server::{Door, Message};
 use super::shared::Shared;
-use super::tracing::Tracing;
 use super::volumes::{self, Origin, Volumes};
 use super::{identity, leftovers, machine};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
-use crate::ports;
 use crate::record::{Blob, How};
 use crate::store::Store;
 
 /// Threads that fetch from the repository for one instance.
 const FETCH_THREADS: usize = 8;
-/// How long a guest may take to set its clock.
-const CLOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Starts what `order` says. The guest runs when this returns; whether it is ready is found out
 /// in the background.
@@ -49,7 +41,7 @@ pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Re
     let name = Name::new(&order.name).map_err(|e| Failure::new("usage", e.to_string(), ""))?;
     super::unmount_leftovers(local)?;
     let store = Store::open(host, &order.repository)?;
-    let accel = crate::accel::choose(host, &order.accel)?;
+    let accel = host.doors().accel(host, &order.accel)?;
     if matches!(order.start, Start::Existing { .. }) {
         leftovers::branch_if_stale(&store, host, &name)?;
     }
@@ -130,43 +122,41 @@ fn with_claim(
     let fetcher = Arc::new(Fetcher::new(cache, store.source(), FETCH_THREADS));
     let volumes = open_volumes(local, claim, &fetcher, owner, door)?;
     let how = if memory.is_some() { How::Continued } else { How::Booted };
-    let all: Vec<_> = volumes.all().cloned().collect();
-    let (tracing, settled) =
-        Tracing::start(store, claim, how, order.maker, &all, &fetcher, &door.shared);
-    let reader = all.clone();
+    let reader: Vec<_> = volumes.all().cloned().collect();
     door.shared.set_volumes(Arc::new(move || reader.iter().map(|v| volumes::print(v)).collect()));
 
-    let mut guest_ports = ports::read(&order.ports);
-    let ready_port = add_ready_port(&claim.version.ready, &mut guest_ports)?;
-    let fresh = memory.is_some() && claim.fresh();
-    let start = || {
-        let files = BootFiles::prepare(host, local, &fetcher, claim)?;
-        let uuid = if order.maker { [0; 16] } else { *claim.head.instance.as_bytes() };
-        let cables = Cables { ports: &guest_ports, closed: fresh };
-        start_guest(local, claim, uuid, accel, owner, &files, &volumes, &cables)
-            .map(|guest| (guest, files.console_offset))
+    let powering = Powering {
+        host,
+        order,
+        local,
+        door,
+        store,
+        claim,
+        accel,
+        owner,
+        fetcher: &fetcher,
+        volumes: &volumes,
+        how,
+        began,
     };
-    let started = std::thread::scope(|scope| {
-        scope.spawn(|| tracing.place(&volumes));
-        start()
-    });
-    let started = started.and_then(|(guest, console_offset)| {
-        let loaded = load(&guest, local, &fetcher, memory.map(|memory| &memory.device_state));
+    let started = host.doors().power_on(&powering).and_then(|powered| {
+        let guest = &powered.guest;
+        let loaded = load(guest, local, &fetcher, memory.map(|memory| &memory.device_state));
         let runs = loaded.and_then(|()| guest.unpause()).and_then(|()| {
-            if fresh { become_somebody(&guest, claim, &guest_ports) } else { Ok(()) }
+            if powering.fresh() { become_somebody(guest, claim, &powered.ports) } else { Ok(()) }
         });
         match runs {
-            Ok(()) => Ok((guest, console_offset)),
+            Ok(()) => Ok(powered),
             Err(failure) => {
                 guest.kill();
+                powered.tracing.end();
                 Err(failure)
             }
         }
     });
-    let (guest, console_offset) = match started {
+    let powered = match started {
         Ok(started) => started,
         Err(failure) => {
-            tracing.end();
             let failure = with_stall(failure, &door.shared);
             let _ = volumes.close();
             if !crashed {
@@ -176,11 +166,12 @@ fn with_claim(
             return Err(failure);
         }
     };
+    ambient::step("start: runs");
+    let guest = powered.guest.clone();
     let started_ms = began.elapsed().as_millis() as u64;
     door.shared.set_machine(accel.as_str(), order.ports.clone(), guest.pid());
     door.shared.set_state(InstanceState::Running.as_str());
     *door.guest.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(guest.clone());
-    watch(&guest, door.owner.clone());
     if crashed {
         eprintln!("went on from the disks that a crash left: as after a power cut");
     }
@@ -196,27 +187,8 @@ fn with_claim(
         cold: claim.cold.clone(),
     };
     door.shared.set_started(report.clone());
-    await_ready(AwaitReady {
-        check: ReadyCheck {
-            ready: claim.version.ready.clone(),
-            port: ready_port,
-            console: local.console_log(),
-            console_offset,
-            // A guest that continues has said its line before.
-            continued: memory.is_some(),
-            guest: guest.clone(),
-        },
-        timeout: Duration::from_millis(order.ready_timeout_ms),
-        // Who has become somebody else has been told the time too.
-        set_clock: memory.is_some() && !fresh,
-        shared: door.shared.clone(),
-        store: store.clone(),
-        volumes: volumes.all().cloned().collect(),
-        report,
-        began,
-    });
-
-    let scrubbing = Scrubbing::start(host, store, all, settled, &door.shared);
+    let tracing = powered.tracing.clone();
+    let scrubbing = host.doors().attend(&powering, powered, report);
 
     // What a crash left may be based on what this host held before.
     let held = claim.head.holds.iter().filter(|hold| crashed && hold.host == host.id());
@@ -266,39 +238,6 @@ fn prepare_run(local: &LocalDir, owner: Option<(u32, u32)>) -> Result<()> {
         let _ = std::fs::remove_file(local.run().join(name));
     }
     Ok(())
-}
-
-/// Kernel and initrd as files, and how long the console's log was.
-struct BootFiles {
-    kernel: Option<PathBuf>,
-    initrd: Option<PathBuf>,
-    firmware: Option<PathBuf>,
-    console_offset: u64,
-}
-
-impl BootFiles {
-    fn prepare(
-        host: &HostDir,
-        local: &LocalDir,
-        fetcher: &Arc<Fetcher>,
-        claim: &Claim,
-    ) -> Result<Self> {
-        let blobs = host.folder("cache/blobs")?;
-        let file = |blob: &Option<Blob>, name: &str| -> Result<Option<PathBuf>> {
-            let Some(blob) = blob else { return Ok(None) };
-            let cached = crate::blob::materialise(&blobs, blob, fetcher)?;
-            let path = local.run().join(name);
-            let _ = std::fs::remove_file(&path);
-            std::fs::hard_link(&cached, &path)?;
-            Ok(Some(path))
-        };
-        Ok(Self {
-            kernel: file(&claim.version.kernel, "kernel")?,
-            initrd: file(&claim.version.initrd, "initrd")?,
-            firmware: file(&claim.version.firmware, "firmware")?,
-            console_offset: std::fs::metadata(local.console_log()).map_or(0, |log| log.len()),
-        })
-    }
 }
 
 fn open_volumes(
@@ -409,89 +348,6 @@ impl Observer {
     }
 }
 
-/// With a port check, the port has to be reachable from here: published, or by a port of its own
-/// on loopback.
-fn add_ready_port(ready: &Ready, ports: &mut Vec<PortMap>) -> Result<Option<SocketAddr>> {
-    let Ready::Port(guest_port) = ready else { return Ok(None) };
-    if let Some(port) = ports.iter().find(|port| port.guest_port == *guest_port) {
-        let address = if port.address.is_unspecified() {
-            std::net::Ipv4Addr::LOCALHOST.into()
-        } else {
-            port.address
-        };
-        return Ok(Some(SocketAddr::new(address, port.host_port)));
-    }
-    let own = ports::settle(&[PortMap {
-        address: std::net::Ipv4Addr::LOCALHOST.into(),
-        host_port: 0,
-        guest_port: *guest_port,
-    }])?;
-    let address = SocketAddr::new(own[0].address, own[0].host_port);
-    ports.extend(own);
-    Ok(Some(address))
-}
-
-/// What the guest's first network card is reached through.
-struct Cables<'a> {
-    ports: &'a [PortMap],
-    /// Nobody reaches it yet: the ports are only looked at, and published later.
-    closed: bool,
-}
-
-#[expect(clippy::too_many_arguments, reason = "the whole situation of a start")]
-fn start_guest(
-    local: &LocalDir,
-    claim: &Claim,
-    uuid: [u8; 16],
-    accel: Accel,
-    owner: Option<(u32, u32)>,
-    files: &BootFiles,
-    volumes: &Volumes,
-    cables: &Cables<'_>,
-) -> Result<Arc<Guest>> {
-    let hardware = &claim.version.hardware;
-    let mut disks = Vec::new();
-    for spec in &hardware.disks {
-        let path = volumes.disk_path(&spec.name)?;
-        let read_only = spec.media == Media::Cd;
-        disks.push(DiskFile { name: spec.name.clone(), path, read_only });
-    }
-    let mut nics = Vec::new();
-    for (index, spec) in hardware.nics.iter().enumerate() {
-        let mac = network::Mac(claim.head.macs.get(index).copied().unwrap_or_default());
-        // Published ports are the first card's.
-        let ports = if index == 0 { cables.ports } else { &[] };
-        let mut netdev = network::UserMode::default().plug(spec, mac, ports)?;
-        if let network::Netdev::User(user) = &mut netdev {
-            user.closed = cables.closed;
-        }
-        nics.push(NicLaunch { mac, netdev });
-    }
-    let launch = Launch {
-        qemu: vmm::find_qemu()?,
-        hardware: hardware.clone(),
-        cpu_model: vmm::BASELINE_CPU.to_owned(),
-        accel,
-        ram_path: volumes.ram_path()?,
-        disks,
-        kernel: files.kernel.clone(),
-        initrd: files.initrd.clone(),
-        firmware: files.firmware.clone(),
-        cmdline_extra: String::new(),
-        nics,
-        vmgenid: claim.head.vmgenid,
-        uuid,
-        run_dir: local.run(),
-        incoming: claim.memory().is_some(),
-        jail: vmm::Jail::new(
-            vmm::Launcher::this_binary(),
-            owner.map(|(uid, gid)| vmm::Identity { uid, gid }),
-        ),
-    };
-    let qemu = Qemu::spawn(&launch)?;
-    Ok(Arc::new(Guest::new(qemu, local.run())))
-}
-
 /// Brings the device state here, and loads it.
 fn load(
     guest: &Guest,
@@ -531,58 +387,10 @@ fn become_somebody(guest: &Guest, claim: &Claim, ports: &[PortMap]) -> Result<()
     ports.iter().try_for_each(|port| guest.publish(port))
 }
 
-/// Tells the owner when QEMU ends or the guest powers itself off.
-fn watch(guest: &Arc<Guest>, owner: Sender<Message>) {
-    let guest = guest.clone();
-    std::thread::spawn(move || {
-        let end = guest.await_end();
-        let _ = owner.send(Message::Ended(end));
-    });
-}
-
 /// A page that cannot be had is the likelier reason than what QEMU said about it.
 fn with_stall(failure: Failure, shared: &Shared) -> Failure {
     match shared.stall() {
         Some(stall) => stall.during(failure.message),
         None => failure,
     }
-}
-
-/// What the ready check's thread needs.
-struct AwaitReady {
-    check: ReadyCheck,
-    timeout: Duration,
-    set_clock: bool,
-    shared: Arc<Shared>,
-    store: Store,
-    volumes: Vec<Arc<volume::Volume>>,
-    report: StartReport,
-    began: ambient::Instant,
-}
-
-fn await_ready(wait: AwaitReady) {
-    std::thread::spawn(move || {
-        let guest = wait.check.guest.clone();
-        if wait.set_clock
-            && let Err(failure) =
-                guest.script(&identity::clock_script(ambient::unix_ms()), CLOCK_TIMEOUT)
-        {
-            eprintln!("the guest's clock was not set: {failure}");
-        }
-        let result = wait.check.wait(wait.timeout).map(|()| StartReport {
-            ready_ms: wait.began.elapsed().as_millis() as u64,
-            fetched_bytes: wait.store.fetched_bytes(),
-            reused_bytes: wait
-                .volumes
-                .iter()
-                .map(|volume| volume.stats().cache_hits * model::PAGE_BYTES as u64)
-                .sum(),
-            ..wait.report
-        });
-        let result = result.map_err(|failure| match wait.shared.lost() {
-            Some(lost) => Failure { message: format!("{}; {lost}", failure.message), ..failure },
-            None => failure,
-        });
-        wait.shared.set_ready(result);
-    });
 }

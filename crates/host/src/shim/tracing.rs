@@ -58,16 +58,12 @@ pub struct Tracing {
 }
 
 impl Tracing {
-    /// Starts to record, and to fetch ahead. Gives what ends when both are done.
-    pub fn start(
-        store: &Store,
-        claim: &Claim,
-        how: How,
-        maker: bool,
-        volumes: &[Arc<Volume>],
-        fetcher: &Arc<Fetcher>,
-        shared: &Arc<Shared>,
-    ) -> (Arc<Self>, Receiver<()>) {
+    /// Starts to record, and no more.
+    pub fn record(claim: &Claim, how: How, volumes: &[Arc<Volume>]) -> Arc<Self> {
+        Self::new(claim, how, volumes).0
+    }
+
+    fn new(claim: &Claim, how: How, volumes: &[Arc<Volume>]) -> (Arc<Self>, SyncSender<Trace>) {
         let names = volumes.iter().map(|volume| volume.name().to_owned()).collect();
         let recorder = Arc::new(Recorder::new(names));
         for (place, volume) in (0..=u8::MAX).zip(volumes) {
@@ -86,6 +82,20 @@ impl Tracing {
             cancel: Cancel::default(),
             to_place: Mutex::new(trace),
         });
+        (this, to_place)
+    }
+
+    /// Starts to record, and to fetch ahead. Gives what ends when both are done.
+    pub fn start(
+        store: &Store,
+        claim: &Claim,
+        how: How,
+        maker: bool,
+        volumes: &[Arc<Volume>],
+        fetcher: &Arc<Fetcher>,
+        shared: &Arc<Shared>,
+    ) -> (Arc<Self>, Receiver<()>) {
+        let (this, to_place) = Self::new(claim, how, volumes);
         let (done, settled) = channel();
         let ahead = {
             let (this, done) = (this.clone(), done.clone());

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::VolumePrint;
-use export::{Export, ExportFile};
 use model::{DiskSpec, ManifestId, PAGE_BYTES};
 use volume::{Fetcher, Sealed, StallObserver, Volume, VolumeError, VolumeOptions};
 
+use super::exports::{Mounted, Mounting};
+use crate::doors::Doors;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
 use crate::store::Session;
@@ -28,18 +29,18 @@ pub enum Origin {
 pub struct Volumes {
     pub ram: Arc<Volume>,
     pub disks: Vec<Arc<Volume>>,
-    ram_export: Export,
-    disk_export: Option<Export>,
+    mounted: Box<dyn Mounted>,
     observer: Arc<dyn StallObserver>,
 }
 
 /// How much is read ahead of a sequential reader of a disk, bytes.
 const DISK_READAHEAD_BYTES: u64 = 1 << 20;
 /// The file of the memory in its mount.
-const RAM: &str = "ram";
+pub const RAM: &str = "ram";
 
 /// Opens one volume in its folder.
 pub fn open_volume(
+    doors: &dyn Doors,
     folder: &Path,
     name: &str,
     size_bytes: u64,
@@ -54,13 +55,17 @@ pub fn open_volume(
         if folder.exists() {
             std::fs::remove_dir_all(folder)?;
         }
-        Ok(Volume::create(folder, base, size_bytes, fetcher.clone(), options())?)
+        let disk = doors.disk(folder, name)?;
+        Ok(Volume::create_on(disk, base, size_bytes, fetcher.clone(), options())?)
     };
     let volume = match origin {
-        Origin::Leftover(base) => match Volume::open(folder, fetcher.clone(), options()) {
-            Err(VolumeError::NotFound { .. }) => create(Some(*base))?,
-            opened => opened?,
-        },
+        Origin::Leftover(base) => {
+            let left = doors.disk(folder, name)?;
+            match Volume::open_on(left, fetcher.clone(), options()) {
+                Err(VolumeError::NotFound { .. }) => create(Some(*base))?,
+                opened => opened?,
+            }
+        }
         Origin::Base(base) => create(*base)?,
     };
     if volume.size_bytes() != size_bytes {
@@ -79,8 +84,7 @@ pub fn disk_folder(local: &LocalDir, disk: &DiskSpec) -> PathBuf {
 }
 
 impl Volumes {
-    /// Opens every volume and mounts them: memory and disks apart, because they want different
-    /// read-ahead.
+    /// Opens every volume and mounts them.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is another noun; a struct would rename them"
@@ -96,59 +100,40 @@ impl Volumes {
         on_trouble: Arc<dyn Fn(&export::Trouble<'_>) + Send + Sync>,
     ) -> Result<Self> {
         crate::dir::make_private_dir(&local.volumes())?;
+        let doors = local.doors();
         let open = |folder: &Path, name: &str, size, origin: &Origin| {
-            open_volume(folder, name, size, origin, fetcher, Some(observer.clone()))
+            open_volume(doors, folder, name, size, origin, fetcher, Some(observer.clone()))
         };
         let ram = open(&local.volumes().join(RAM), RAM, memory_bytes, &ram)?;
         let mut volumes = Vec::with_capacity(disks.len());
         for (spec, origin) in disks {
             volumes.push(open(&disk_folder(local, spec), &spec.name, spec.size_bytes, origin)?);
         }
-        let file = |volume: &Arc<Volume>| -> Arc<dyn ExportFile> {
-            Arc::new(export::VolumeFile::new(volume.clone()))
-        };
-        let options = |options: export::Options| export::Options {
+        let specs = disks.iter().map(|(spec, _)| spec);
+        let mounted = doors.mount(Mounting {
+            local,
+            ram: &ram,
+            disks: specs.zip(&volumes).collect(),
             owner,
-            on_trouble: Some(on_trouble.clone()),
-            ..options
-        };
-        let ram_export = Export::mount(
-            &local.ram_mount(),
-            vec![(RAM.to_owned(), file(&ram))],
-            options(export::Options::ram()),
-        )?;
-        let disk_export = if volumes.is_empty() {
-            None
-        } else {
-            let files = disks
-                .iter()
-                .zip(&volumes)
-                .map(|((spec, _), volume)| (spec.name.clone(), file(volume)))
-                .collect();
-            Some(Export::mount(&local.disk_mount(), files, options(export::Options::disk()))?)
-        };
-        Ok(Self { ram, disks: volumes, ram_export, disk_export, observer })
+            on_trouble,
+        })?;
+        Ok(Self { ram, disks: volumes, mounted, observer })
     }
 
     /// The file that is the guest's memory.
     pub fn ram_path(&self) -> Result<PathBuf> {
-        Ok(self.ram_export.path(RAM)?)
+        self.mounted.path(RAM)
     }
 
     /// The file of a disk.
     pub fn disk_path(&self, name: &str) -> Result<PathBuf> {
-        match &self.disk_export {
-            Some(export) => Ok(export.path(name)?),
-            None => Err(Failure::new("internal", format!("no disk {name}"), "")),
-        }
+        self.mounted.path(name)
     }
 
     /// Puts bytes of a volume into the kernel's cache, before QEMU has opened its file; `false` when
     /// that was not possible any more.
     pub fn place(&self, volume: &Volume, offset: u64, bytes: &[u8]) -> bool {
-        let is_ram = volume.name() == self.ram.name();
-        let export = if is_ram { Some(&self.ram_export) } else { self.disk_export.as_ref() };
-        export.is_some_and(|export| export.store(volume.name(), offset, bytes).unwrap_or(false))
+        self.mounted.place(volume.name(), offset, bytes)
     }
 
     /// Memory first, then the disks.
@@ -159,17 +144,12 @@ impl Volumes {
     /// Brings what the kernel holds of memory into its volume, without making it durable here: it
     /// is frozen next, and stored in the repository.
     pub fn write_back_ram(&self) -> Result<()> {
-        Ok(self.ram_export.write_back(RAM)?)
+        self.mounted.write_back_ram()
     }
 
     /// Brings what the kernel holds of the disks into their volumes, and makes it durable.
     pub fn sync_disks(&self) -> Result<()> {
-        if let Some(export) = &self.disk_export {
-            for disk in &self.disks {
-                export.sync(disk.name())?;
-            }
-        }
-        Ok(())
+        self.disks.iter().try_for_each(|disk| self.mounted.sync(disk.name()))
     }
 
     /// Freezes every volume. The guest stands still, and everything has been synced.
@@ -182,10 +162,7 @@ impl Volumes {
 
     /// Lets everything that waits for the repository fail: the instance is ending.
     pub fn give_up(&self) {
-        self.ram_export.give_up_reads();
-        if let Some(export) = &self.disk_export {
-            export.give_up_reads();
-        }
+        self.mounted.give_up();
         for volume in self.all() {
             volume.cancel();
         }
@@ -194,12 +171,9 @@ impl Volumes {
     /// Unmounts.
     pub fn close(self) -> Result<()> {
         self.give_up();
-        let ram = self.ram_export.unmount();
-        if let Some(export) = self.disk_export {
-            export.unmount()?;
-        }
+        let closed = self.mounted.close();
         drop(self.observer);
-        Ok(ram?)
+        closed
     }
 }
 
@@ -227,6 +201,7 @@ pub fn print(volume: &Volume) -> VolumePrint {
 mod tests {
     use super::*;
     use crate::HostDir;
+    use crate::doors::Real;
     use crate::store::{KeyPlace, Store};
     use volume::Cache;
 
@@ -256,7 +231,8 @@ mod tests {
             files.iter().for_each(|file| std::fs::write(left.path().join(file), "").unwrap());
             let origin = Origin::Leftover(base);
             let size = 16 * PAGE_BYTES as u64;
-            let volume = open_volume(left.path(), "data", size, &origin, &fetcher, None).unwrap();
+            let volume =
+                open_volume(&Real, left.path(), "data", size, &origin, &fetcher, None).unwrap();
             let mut found = vec![0; PAGE_BYTES];
             volume.read_at(3 * PAGE_BYTES as u64, &mut found).unwrap();
             assert_eq!(found, page, "{files:?}");

@@ -41,8 +41,8 @@ impl Store {
         copy: &str,
         progress: &mut dyn FnMut(&str),
     ) -> Result<RepairPrint> {
-        let here: Arc<dyn Objects> = open_objects(location)?;
-        let from: Arc<dyn Objects> = open_objects(copy)?;
+        let here: Arc<dyn Objects> = open_objects(host, location)?;
+        let from: Arc<dyn Objects> = open_objects(host, copy)?;
         let opened = open_with_keys(host, from.clone(), Vec::new());
         let key = opened.map_err(|failure| failure.during(format!("copy {copy}")))?.key().cloned();
         let mut last = "";

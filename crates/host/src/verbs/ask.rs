@@ -37,14 +37,14 @@ impl Host {
         let deadline = ambient::now() + QUICK;
         // A shim without its socket is being born, or has given it up and holds the volumes still:
         // neither takes long.
-        while !socket::is_alive(local.path()) {
-            if !shim::is_locked(local.path()) {
+        while !local.doors().is_alive(local.path()) {
+            if !local.doors().is_locked(local.path()) {
                 return Ok(false);
             }
             if ambient::now() >= deadline {
                 return Err(does_not_end(name));
             }
-            std::thread::sleep(Duration::from_millis(5));
+            ambient::sleep(Duration::from_millis(5));
         }
         let ending = self.status(name).is_some_and(|status| {
             matches!(status.state.as_str(), "failed" | "suspended" | "stopped")
@@ -59,7 +59,7 @@ impl Host {
     fn ask(&self, name: &Name, request: &Request, timeout: Duration) -> Result<Reply> {
         let local = self.local(name);
         if self.runs_here(name)? {
-            return socket::ask(local.path(), request, timeout).map_err(|failure| {
+            return local.doors().ask(local.path(), request, timeout).map_err(|failure| {
                 if failure.kind == "fenced" {
                     // Its shim ends now: the next verb finds its files in order.
                     let _ = self.await_end(name);
@@ -185,11 +185,11 @@ impl Host {
     pub(super) fn await_end(&self, name: &Name) -> Result<()> {
         let local = self.local(name);
         let deadline = ambient::now() + QUICK;
-        while socket::is_alive(local.path()) || shim::is_locked(local.path()) {
+        while local.doors().is_alive(local.path()) || local.doors().is_locked(local.path()) {
             if ambient::now() >= deadline {
                 return Err(does_not_end(name));
             }
-            std::thread::sleep(Duration::from_millis(5));
+            ambient::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
@@ -210,7 +210,10 @@ impl Host {
                     format!("`collective stop {name}` first, or `collective rm {name} --force`"),
                 ));
             }
-            socket::ask(local.path(), &Request::Discard, QUICK).map_err(|f| named(f, name))?;
+            local
+                .doors()
+                .ask(local.path(), &Request::Discard, QUICK)
+                .map_err(|f| named(f, name))?;
             self.await_end(name)?;
         }
         self.retire(&store, name, force)?;

@@ -10,7 +10,6 @@ use crate::auto::{Auto, Keep, Policy};
 use crate::failure::{Failure, Result};
 use crate::record::Head;
 use crate::shim::claim;
-use crate::socket;
 use crate::store::{Advance, Store};
 
 /// One advance of the head, which a shim may do after what it is doing now.
@@ -66,7 +65,7 @@ impl Host {
         let auto = change.apply(head.auto.or(self.dir.auto()))?;
         if self.runs_here(name)? {
             let request = Request::SetAuto { auto: auto.map(|auto| auto.to_string()) };
-            return match socket::ask(self.local(name).path(), &request, TIMEOUT) {
+            return match self.dir.doors().ask(self.local(name).path(), &request, TIMEOUT) {
                 Ok(Reply::Done { .. }) => self.auto_print(&store, name),
                 Ok(other) => {
                     Err(Failure::new("internal", format!("unexpected reply {other:?}"), ""))

@@ -80,7 +80,9 @@ impl Host {
         };
         firmware::equip(&mut session, &mut version)?;
         let id = session.put_version(&version)?;
+        ambient::step("publish: put");
         let stored = session.finish()?;
+        ambient::step("publish: durable");
         let (id, warm) = if recipe.is_running() {
             let (id, warm) = self.warm_up(&store, id, &version, options, &work, progress)?;
             (id, Some(warm))

@@ -24,6 +24,7 @@ impl Host {
         let checkpoint_record = store.checkpoint(checkpoint)?;
 
         for new_name in &names {
+            ambient::step("fork: name");
             let head = Head {
                 instance: InstanceId::from_bytes(ambient::random()),
                 name: new_name.clone(),
@@ -54,6 +55,7 @@ impl Host {
             }
         }
 
+        ambient::step("fork: named");
         let mut starts = Vec::new();
         if options.start_them {
             let wanted = self.fork_ports(options)?;

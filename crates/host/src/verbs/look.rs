@@ -7,12 +7,12 @@ use api::{AppliancePrint, InspectPrint, InstancePrint, Reply, Request, Status, V
 use model::{Generation, InstanceState, Name};
 
 use super::volume_print;
+use crate::Host;
 use crate::failure::Result;
 use crate::local::LocalInstance;
 use crate::record::{Head, Version};
 use crate::shim::claim;
 use crate::store::Store;
-use crate::{Host, socket};
 
 /// A shim answers `Status` at once, or something is wrong with it.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -111,7 +111,7 @@ impl Host {
     /// What the shim of an instance says, if one answers.
     pub(super) fn status(&self, name: &Name) -> Option<Status> {
         let local = self.local(name);
-        match socket::ask(local.path(), &Request::Status, STATUS_TIMEOUT) {
+        match local.doors().ask(local.path(), &Request::Status, STATUS_TIMEOUT) {
             Ok(Reply::Status(status)) => Some(*status),
             _ => None,
         }

@@ -34,6 +34,7 @@ pub use build::validate_recipe;
 pub use export::{ExportFormat, ExportOptions};
 pub use files::mount_main;
 pub use import::ImportOptions;
+pub(crate) use start::bear;
 pub use view::View;
 
 /// What runs the CPUs.

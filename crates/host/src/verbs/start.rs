@@ -11,6 +11,7 @@ use model::{InstanceState, Name, PortMap};
 
 use super::ask::named;
 use super::{ResumeOptions, RunOptions, StartOptions};
+use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::ports;
 use crate::shim::order::{Order, Start};
@@ -70,7 +71,7 @@ impl Host {
         let local = self.local(name);
         if self.runs_here(name)? {
             let paused = matches!(
-                socket::ask(local.path(), &Request::Status, Duration::from_secs(5)),
+                local.doors().ask(local.path(), &Request::Status, Duration::from_secs(5)),
                 Ok(Reply::Status(status)) if status.state == "paused"
             );
             return Err(Failure::new(
@@ -141,8 +142,7 @@ impl Host {
         began: ambient::Instant,
     ) -> Result<StartPrint> {
         let local = self.local(name);
-        let mut child = spawn(self, &local, order)?;
-        await_birth(&local, &mut child)?;
+        local.doors().bear(&self.dir, &local, order)?;
         let before_ms = began.elapsed().as_millis() as u64;
         let timeout = options.timeout + MARGIN;
         let request = if options.wait {
@@ -150,7 +150,7 @@ impl Host {
         } else {
             Request::AwaitStarted { timeout_ms: timeout.as_millis() as u64 }
         };
-        let reply = socket::ask(local.path(), &request, timeout + Duration::from_secs(5));
+        let reply = local.doors().ask(local.path(), &request, timeout + Duration::from_secs(5));
         let report = match reply {
             Ok(Reply::Started(report)) => report,
             Ok(other) => {
@@ -188,7 +188,7 @@ impl Host {
             return Err(shim::claim::not_found(name));
         };
         let mine = head.lease.as_ref().is_some_and(|lease| lease.holder == self.dir.id());
-        Ok(if mine && !socket::is_alive(self.local(name).path()) {
+        Ok(if mine && !self.dir.doors().is_alive(self.local(name).path()) {
             InstanceState::Failed
         } else {
             head.state
@@ -216,15 +216,21 @@ pub(super) fn program() -> Result<PathBuf> {
         .map_err(|e| Failure::from(e).during("cannot find the collective program itself"))
 }
 
+/// Starts a shim; it listens when this returns.
+pub(crate) fn bear(host: &HostDir, local: &LocalDir, order: &Order) -> Result<()> {
+    let mut child = spawn(host, local, order)?;
+    await_birth(local, &mut child)
+}
+
 /// Starts the shim as a process that outlives this one.
-fn spawn(host: &Host, local: &LocalDir, order: &Order) -> Result<Child> {
+fn spawn(host: &HostDir, local: &LocalDir, order: &Order) -> Result<Child> {
     dir::make_private_dir(local.path())?;
     let log = File::options().create(true).append(true).open(local.shim_log())?;
     let order =
         serde_json::to_string(order).map_err(|e| Failure::new("internal", e.to_string(), ""))?;
     Command::new(program()?)
         .arg("__shim")
-        .arg(host.dir.root())
+        .arg(host.root())
         .arg(order)
         .current_dir("/")
         .stdin(Stdio::null())
@@ -250,7 +256,7 @@ fn await_birth(local: &LocalDir, child: &mut Child) -> Result<()> {
         if ambient::now() >= deadline {
             return Err(with_log(Failure::new("timeout", "its shim does not answer", ""), local));
         }
-        std::thread::sleep(Duration::from_millis(2));
+        ambient::sleep(Duration::from_millis(2));
     }
 }
 

@@ -56,6 +56,7 @@ impl Host {
             head.checkpoint.filter(|last| *last != target).map(|id| id.to_string())
         };
 
+        ambient::step("undo: branch kept");
         let (generation, current) = match store.head(name)?.head {
             Some(found) => found,
             None => return Err(claim::not_found(name)),
@@ -98,6 +99,7 @@ impl Host {
                 "`collective ps` shows where it is; nothing was lost",
             ));
         }
+        ambient::step("undo: moved");
         let mut state = moved.state;
         if runs_here {
             for port in &mut ports {

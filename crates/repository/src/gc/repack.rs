@@ -3,7 +3,7 @@
 //! The copies are listed in the log before the old pack is condemned; a reader that still
 //! knows the old place finds it there for at least the grace age.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chunk::crypt::{FrameKind, PackId};
 use chunk::frame::{FRAME_BYTES_MAX, decode};
@@ -53,7 +53,7 @@ impl Run<'_> {
         if wasteful.is_empty() {
             return Ok(wasteful);
         }
-        let mut frames: HashMap<PackId, HashMap<u32, NeededFrame>> = HashMap::new();
+        let mut frames: BTreeMap<PackId, BTreeMap<u32, NeededFrame>> = BTreeMap::new();
         index.for_each(marks, |_, location, marked| {
             if marked && wasteful.contains(&location.pack) {
                 let pack = frames.entry(location.pack).or_default();
@@ -64,8 +64,7 @@ impl Run<'_> {
         let mut writer = self.repository.thorough_writer()?;
         let mut rewritten = HashSet::new();
         for (pack, frames) in frames {
-            let mut frames: Vec<NeededFrame> = frames.into_values().collect();
-            frames.sort_by_key(|(location, _)| location.frame);
+            let frames: Vec<NeededFrame> = frames.into_values().collect();
             match self.copy(&pack, &frames, &mut writer) {
                 Ok(()) => {
                     rewritten.insert(pack);

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use chunk::crypt::PackId;
@@ -74,6 +74,7 @@ impl Pipeline {
     pub(super) fn start(repository: &Repository) -> Result<Self, RepositoryError> {
         let compressors =
             std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, COMPRESSORS_MAX));
+        let compressors = ambient::threads(compressors);
         let waiting = compressors * FRAMES_WAITING;
         let (frames, to_compress) = bounded::<FrameBuilder>(waiting);
         let (recycle, empties) = bounded::<FrameBuilder>(waiting * 2);
@@ -95,7 +96,7 @@ impl Pipeline {
         drop((compressed, to_compress));
         let of = repository.clone();
         this.spawn("pack", move |shared| pack(&of, &to_pack, &packed, shared))?;
-        for _ in 0..UPLOADERS {
+        for _ in 0..ambient::threads(UPLOADERS) {
             let (of, to_upload) = (repository.clone(), to_upload.clone());
             this.spawn("upload", move |shared| upload(&of, &to_upload, shared))?;
         }
@@ -108,7 +109,7 @@ impl Pipeline {
         run: impl FnOnce(&Shared) + Send + 'static,
     ) -> Result<(), RepositoryError> {
         let shared = Arc::clone(&self.shared);
-        let thread = Builder::new().name(format!("store-{stage}")).spawn(move || run(&shared));
+        let thread = ambient::spawn(format!("store-{stage}"), move || run(&shared));
         self.threads.push(thread.map_err(|error| ObjectError::Unavailable {
             location: "this machine".to_owned(),
             detail: format!("cannot start a thread: {error}"),
@@ -177,13 +178,14 @@ impl Pipeline {
 impl Drop for Pipeline {
     /// Without [`Pipeline::finish`] this is an abort: what is not uploaded yet never will be.
     fn drop(&mut self) {
-        self.frames = None;
         if self.threads.is_empty() {
             return;
         }
+        // Before the end of the frames, which would close the last pack.
         let detail = "the session was aborted".to_owned();
         let location = "the repository".to_owned();
         self.shared.fail(ObjectError::Unavailable { location, detail }.into());
+        self.frames = None;
         for thread in std::mem::take(&mut self.threads) {
             // Its panic, if it had one, was reported by the panic hook.
             let _ = thread.join();

@@ -1,0 +1,282 @@
+//! The machine of a start: QEMU on the instance's volumes, and what is done for its guest in the
+//! background.
+//!
+//! *Invariants.* Nothing here is decided: what is started was claimed before. What is begun here ends
+//! with the guest, or when [`Tracing::end`] and [`Scrubbing::end`] are called.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+
+use api::StartReport;
+use model::{Media, PortMap, Ready};
+use network::Network;
+use vmm::{Accel, DiskFile, Launch, NicLaunch, Qemu};
+use volume::Fetcher;
+
+use super::claim::Claim;
+use super::guest::Guest;
+use super::identity;
+use super::order::Order;
+use super::ready::ReadyCheck;
+use super::scrubbing::Scrubbing;
+use super::server::{Door, Message};
+use super::shared::Shared;
+use super::tracing::Tracing;
+use super::volumes::Volumes;
+use crate::dir::HostDir;
+use crate::failure::{Failure, Result};
+use crate::local::LocalDir;
+use crate::ports;
+use crate::record::{Blob, How};
+use crate::store::Store;
+
+/// How long a guest may take to set its clock.
+const CLOCK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Everything that a machine is started from.
+pub struct Powering<'a> {
+    pub host: &'a HostDir,
+    pub order: &'a Order,
+    pub local: &'a LocalDir,
+    pub door: &'a Door,
+    pub store: &'a Store,
+    pub claim: &'a Claim,
+    pub accel: Accel,
+    /// Whom QEMU runs as, when not as us.
+    pub owner: Option<(u32, u32)>,
+    pub fetcher: &'a Arc<Fetcher>,
+    pub volumes: &'a Volumes,
+    pub how: How,
+    pub began: ambient::Instant,
+}
+
+/// A machine whose CPUs do not run yet.
+pub struct Powered {
+    pub guest: Arc<Guest>,
+    pub tracing: Arc<Tracing>,
+    /// Ends when what this start touched is learned, and what earlier ones did is fetched.
+    pub settled: Receiver<()>,
+    /// What its first network card is reached through.
+    pub ports: Vec<PortMap>,
+    /// Where the guest's port of a port check is published.
+    pub ready_port: Option<SocketAddr>,
+    /// How long the console's log was before this start.
+    pub console_offset: u64,
+}
+
+impl Powering<'_> {
+    /// Whether the guest continues from somebody else's memory.
+    pub fn fresh(&self) -> bool {
+        self.claim.memory().is_some() && self.claim.fresh()
+    }
+}
+
+/// Starts QEMU on the volumes, while what earlier starts touched is fetched.
+pub fn power_on(powering: &Powering<'_>) -> Result<Powered> {
+    let Powering { host, order, local, door, store, claim, fetcher, volumes, how, .. } = *powering;
+    let all: Vec<_> = volumes.all().cloned().collect();
+    let (tracing, settled) =
+        Tracing::start(store, claim, how, order.maker, &all, fetcher, &door.shared);
+    let started = std::thread::scope(|scope| {
+        scope.spawn(|| tracing.place(volumes));
+        let mut ports = ports::read(&order.ports);
+        let ready_port = add_ready_port(&claim.version.ready, &mut ports)?;
+        let files = BootFiles::prepare(host, local, fetcher, claim)?;
+        let guest = start_guest(powering, &files, &ports)?;
+        Ok((guest, ports, ready_port, files.console_offset))
+    });
+    match started {
+        Ok((guest, ports, ready_port, console_offset)) => {
+            Ok(Powered { guest, tracing, settled, ports, ready_port, console_offset })
+        }
+        Err(failure) => {
+            tracing.end();
+            Err(failure)
+        }
+    }
+}
+
+/// Watches over the guest, waits until it is ready, and brings what this host lacks.
+pub fn attend(powering: &Powering<'_>, powered: Powered, report: StartReport) -> Arc<Scrubbing> {
+    let Powering { host, order, local, door, store, claim, volumes, began, .. } = *powering;
+    let continued = claim.memory().is_some();
+    watch(&powered.guest, door.owner.clone());
+    await_ready(AwaitReady {
+        check: ReadyCheck {
+            ready: claim.version.ready.clone(),
+            port: powered.ready_port,
+            console: local.console_log(),
+            console_offset: powered.console_offset,
+            // A guest that continues has said its line before.
+            continued,
+            guest: powered.guest,
+        },
+        timeout: Duration::from_millis(order.ready_timeout_ms),
+        // Who has become somebody else has been told the time too.
+        set_clock: continued && !powering.fresh(),
+        shared: door.shared.clone(),
+        store: store.clone(),
+        volumes: volumes.all().cloned().collect(),
+        report,
+        began,
+    });
+    let all = volumes.all().cloned().collect();
+    Scrubbing::start(host, store, all, powered.settled, &door.shared)
+}
+
+fn start_guest(
+    powering: &Powering<'_>,
+    files: &BootFiles,
+    published: &[PortMap],
+) -> Result<Arc<Guest>> {
+    let Powering { order, local, claim, accel, owner, volumes, .. } = *powering;
+    let uuid = if order.maker { [0; 16] } else { *claim.head.instance.as_bytes() };
+    let hardware = &claim.version.hardware;
+    let mut disks = Vec::new();
+    for spec in &hardware.disks {
+        let path = volumes.disk_path(&spec.name)?;
+        let read_only = spec.media == Media::Cd;
+        disks.push(DiskFile { name: spec.name.clone(), path, read_only });
+    }
+    let mut nics = Vec::new();
+    for (index, spec) in hardware.nics.iter().enumerate() {
+        let mac = network::Mac(claim.head.macs.get(index).copied().unwrap_or_default());
+        // Published ports are the first card's.
+        let ports = if index == 0 { published } else { &[] };
+        let mut netdev = network::UserMode::default().plug(spec, mac, ports)?;
+        if let network::Netdev::User(user) = &mut netdev {
+            // Nobody reaches it yet: the ports are only looked at, and published later.
+            user.closed = powering.fresh();
+        }
+        nics.push(NicLaunch { mac, netdev });
+    }
+    let launch = Launch {
+        qemu: vmm::find_qemu()?,
+        hardware: hardware.clone(),
+        cpu_model: vmm::BASELINE_CPU.to_owned(),
+        accel,
+        ram_path: volumes.ram_path()?,
+        disks,
+        kernel: files.kernel.clone(),
+        initrd: files.initrd.clone(),
+        firmware: files.firmware.clone(),
+        cmdline_extra: String::new(),
+        nics,
+        vmgenid: claim.head.vmgenid,
+        uuid,
+        run_dir: local.run(),
+        incoming: claim.memory().is_some(),
+        jail: vmm::Jail::new(
+            vmm::Launcher::this_binary(),
+            owner.map(|(uid, gid)| vmm::Identity { uid, gid }),
+        ),
+    };
+    let qemu = Qemu::spawn(&launch)?;
+    Ok(Arc::new(Guest::new(Box::new(qemu), local.run())))
+}
+
+/// Kernel and initrd as files, and how long the console's log was.
+struct BootFiles {
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    firmware: Option<PathBuf>,
+    console_offset: u64,
+}
+
+impl BootFiles {
+    fn prepare(
+        host: &HostDir,
+        local: &LocalDir,
+        fetcher: &Arc<Fetcher>,
+        claim: &Claim,
+    ) -> Result<Self> {
+        let blobs = host.folder("cache/blobs")?;
+        let file = |blob: &Option<Blob>, name: &str| -> Result<Option<PathBuf>> {
+            let Some(blob) = blob else { return Ok(None) };
+            let cached = crate::blob::materialise(&blobs, blob, fetcher)?;
+            let path = local.run().join(name);
+            let _ = std::fs::remove_file(&path);
+            std::fs::hard_link(&cached, &path)?;
+            Ok(Some(path))
+        };
+        Ok(Self {
+            kernel: file(&claim.version.kernel, "kernel")?,
+            initrd: file(&claim.version.initrd, "initrd")?,
+            firmware: file(&claim.version.firmware, "firmware")?,
+            console_offset: std::fs::metadata(local.console_log()).map_or(0, |log| log.len()),
+        })
+    }
+}
+
+/// With a port check, the port has to be reachable from here: published, or by a port of its own
+/// on loopback.
+fn add_ready_port(ready: &Ready, ports: &mut Vec<PortMap>) -> Result<Option<SocketAddr>> {
+    let Ready::Port(guest_port) = ready else { return Ok(None) };
+    if let Some(port) = ports.iter().find(|port| port.guest_port == *guest_port) {
+        let address = if port.address.is_unspecified() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            port.address
+        };
+        return Ok(Some(SocketAddr::new(address, port.host_port)));
+    }
+    let own = ports::settle(&[PortMap {
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+        host_port: 0,
+        guest_port: *guest_port,
+    }])?;
+    let address = SocketAddr::new(own[0].address, own[0].host_port);
+    ports.extend(own);
+    Ok(Some(address))
+}
+
+/// Tells the owner when QEMU ends or the guest powers itself off.
+fn watch(guest: &Arc<Guest>, owner: Sender<Message>) {
+    let guest = guest.clone();
+    std::thread::spawn(move || {
+        let end = guest.await_end();
+        let _ = owner.send(Message::Ended(end));
+    });
+}
+
+/// What the ready check's thread needs.
+struct AwaitReady {
+    check: ReadyCheck,
+    timeout: Duration,
+    set_clock: bool,
+    shared: Arc<Shared>,
+    store: Store,
+    volumes: Vec<Arc<volume::Volume>>,
+    report: StartReport,
+    began: ambient::Instant,
+}
+
+fn await_ready(wait: AwaitReady) {
+    std::thread::spawn(move || {
+        let guest = wait.check.guest.clone();
+        if wait.set_clock
+            && let Err(failure) =
+                guest.script(&identity::clock_script(ambient::unix_ms()), CLOCK_TIMEOUT)
+        {
+            eprintln!("the guest's clock was not set: {failure}");
+        }
+        let result = wait.check.wait(wait.timeout).map(|()| StartReport {
+            ready_ms: wait.began.elapsed().as_millis() as u64,
+            fetched_bytes: wait.store.fetched_bytes(),
+            reused_bytes: wait
+                .volumes
+                .iter()
+                .map(|volume| volume.stats().cache_hits * model::PAGE_BYTES as u64)
+                .sum(),
+            ..wait.report
+        });
+        let result = result.map_err(|failure| match wait.shared.lost() {
+            Some(lost) => Failure { message: format!("{}; {lost}", failure.message), ..failure },
+            None => failure,
+        });
+        wait.shared.set_ready(result);
+    });
+}

@@ -1,0 +1,92 @@
+//! The machine that a guest runs on, as its shim needs it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use model::PortMap;
+use vmm::{Exec, ExecOutput, Exit, Qemu};
+
+use crate::failure::{Failure, Result};
+
+/// How long an agent may take to say that it is there.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+/// Device state is small: what takes longer than this will not end.
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// CPUs and devices; memory and disks are files to it.
+pub trait Vm: Send + Sync {
+    fn pid(&self) -> u32;
+    /// Loads device state into a machine that waits for it.
+    fn load(&self, state: &Path) -> Result<()>;
+    /// Lets the CPUs run.
+    fn unpause(&self) -> Result<()>;
+    /// Stops the CPUs.
+    fn pause(&self) -> Result<()>;
+    /// Writes the device state of a paused machine into a file.
+    fn save(&self, path: &Path) -> Result<()>;
+    /// Lets the guest tell its networks what its addresses are now.
+    fn announce(&self) -> Result<()>;
+    /// Publishes a port of its first network card.
+    fn publish(&self, port: &PortMap) -> Result<()>;
+    /// Writes a PNG of the screen.
+    fn screenshot(&self, path: &Path) -> Result<()>;
+    /// Presses the power button.
+    fn power_button(&self) -> Result<()>;
+    /// Waits until it has ended, at most so long; says how.
+    fn wait_exit(&self, timeout: Duration) -> Option<Exit>;
+    /// Ends it at once, and waits until it is gone.
+    fn kill(&self);
+    /// Whether the agent inside answers.
+    fn ping(&self) -> bool;
+    /// Runs a program inside.
+    fn exec(&self, exec: &Exec<'_>) -> Result<ExecOutput>;
+}
+
+impl Vm for Qemu {
+    fn pid(&self) -> u32 {
+        Qemu::pid(self)
+    }
+    fn load(&self, state: &Path) -> Result<()> {
+        Ok(self.load_state(state, STATE_TIMEOUT)?)
+    }
+    fn unpause(&self) -> Result<()> {
+        Ok(self.cont()?)
+    }
+    fn pause(&self) -> Result<()> {
+        Ok(self.stop()?)
+    }
+    fn save(&self, path: &Path) -> Result<()> {
+        self.save_state(path, STATE_TIMEOUT)?;
+        Ok(())
+    }
+    fn announce(&self) -> Result<()> {
+        let rounds = serde_json::json!({ "initial": 50, "max": 550, "rounds": 3, "step": 100 });
+        self.call("announce-self", rounds, Duration::from_secs(5))?;
+        Ok(())
+    }
+    fn publish(&self, port: &PortMap) -> Result<()> {
+        Qemu::publish(self, 0, port).map_err(|error| {
+            let hint = "another program took it meanwhile: try again, or another one with -p";
+            let (address, host) = (port.address, port.host_port);
+            Failure::new("network", format!("port {host} of {address}: {error}"), hint)
+        })
+    }
+    fn screenshot(&self, path: &Path) -> Result<()> {
+        Ok(self.screendump(path)?)
+    }
+    fn power_button(&self) -> Result<()> {
+        Ok(self.power_down()?)
+    }
+    fn wait_exit(&self, timeout: Duration) -> Option<Exit> {
+        Qemu::wait_exit(self, timeout)
+    }
+    fn kill(&self) {
+        Qemu::kill(self);
+    }
+    fn ping(&self) -> bool {
+        self.agent().ping(PING_TIMEOUT).is_ok()
+    }
+    fn exec(&self, exec: &Exec<'_>) -> Result<ExecOutput> {
+        Ok(self.agent().exec(exec)?)
+    }
+}

@@ -1,0 +1,205 @@
+//! Kill points: a verb is ended at each point where it meets the outside (a request to the store,
+//! before it and when it is done but not answered; a change of a local file; a named step), the
+//! local disk is cut there, and everything that was promised is looked for.
+//!
+//! A point is a verb in a situation, the step or the kind of its write, and its occurrence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::auto::Auto;
+use host::{ForkOptions, Result};
+use model::Name;
+
+use crate::chance::Chance;
+use crate::disk::Unsynced;
+use crate::life::{Begin, GRACE_MS, Run, start_options};
+use crate::world::World;
+
+/// The verbs, each in a situation of its own.
+pub const VERBS: &[&str] = &[
+    "publish",
+    "run",
+    "checkpoint",
+    "checkpoint again",
+    "suspend",
+    "suspend when fenced",
+    "stop",
+    "resume",
+    "resume after a crash",
+    "resume elsewhere",
+    "undo",
+    "undo when suspended",
+    "fork",
+    "fork of a suspended one",
+    "gc",
+    "auto",
+    "publish, running",
+    "run, from memory",
+    "resume, from memory, after a crash",
+    "rm",
+    "leftovers to a branch",
+];
+
+/// What a kill at one point came to.
+#[derive(Debug, Clone)]
+pub struct Killed {
+    /// `verb: point#occurrence`.
+    pub point: String,
+    pub violation: Option<String>,
+    pub events: Vec<String>,
+}
+
+fn a() -> Name {
+    Name::new("a").expect("a name of ours")
+}
+
+fn work(run: &Run, at: usize, chance: &mut Chance) {
+    for (_, cpu) in run.hosts[at].guests() {
+        for _ in 0..4 {
+            run.work(&cpu, chance);
+        }
+    }
+}
+
+fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> {
+    let host = run.host(0);
+    match verb {
+        "publish" | "run" | "publish, running" => return Ok(()),
+        "run, from memory" => return run.publish_warm(0, "2", chance),
+        "resume, from memory, after a crash" => run.publish_warm(0, "2", chance)?,
+        _ => {}
+    }
+    let auto = Auto::parse("1m,last=1").expect("a policy of ours");
+    run.run_new(0, &a(), &Begin { boot: false, auto: (verb == "auto").then_some(auto) })?;
+
+    work(run, 0, chance);
+    match verb {
+        "checkpoint" | "suspend" | "stop" => return Ok(()),
+        "resume, from memory, after a crash" => {
+            run.crash(0, Unsynced::Torn);
+            return Ok(());
+        }
+        _ => drop(host.checkpoint(&a(), None)?),
+    }
+    work(run, 0, chance);
+    match verb {
+        "suspend when fenced" => {
+            run.world.act_for(1);
+            run.resume(1, &a(), true)?;
+            work(run, 1, chance);
+            run.world.act_for(0);
+        }
+        "resume" | "undo when suspended" | "fork of a suspended one" => {
+            host.suspend(&a(), None)?;
+        }
+        "resume after a crash" => run.crash(0, Unsynced::Torn),
+        "auto" => {
+            run.tick(0, 61_000)?;
+            work(run, 0, chance);
+        }
+        "leftovers to a branch" => {
+            run.crash(0, Unsynced::Kept);
+            run.world.act_for(1);
+            run.resume(1, &a(), true)?;
+            work(run, 1, chance);
+            run.host(1).suspend(&a(), None)?;
+            run.world.act_for(0);
+        }
+        "resume elsewhere" => {
+            run.world.act_for(1);
+            run.resume(1, &a(), true)?;
+            work(run, 1, chance);
+            run.host(1).checkpoint(&a(), None)?;
+            run.crash(1, Unsynced::Kept);
+            run.crash(0, Unsynced::Kept);
+            run.world.act_for(0);
+        }
+        "gc" => {
+            let options = fork_options();
+            host.fork(&options)?;
+            run.world.wait_ms(GRACE_MS * 2);
+            host.repo_gc()?;
+            run.world.wait_ms(GRACE_MS * 2);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn fork_options() -> ForkOptions {
+    ForkOptions {
+        name: a(),
+        count: 2,
+        new_name: None,
+        at: None,
+        start_them: false,
+        start: start_options(),
+    }
+}
+
+fn act(run: &Run, verb: &str) -> Result<()> {
+    let host = run.host(0);
+    match verb {
+        "publish" => run.publish("2", None),
+        "publish, running" => run.publish_warm(0, "2", &mut Chance::new(12)),
+        "run" | "run, from memory" => run.run_new(0, &a(), &Begin::default()),
+        "auto" => run.tick(0, 61_000),
+        "rm" => {
+            let head = run.store(0)?.head(&a())?.head;
+            if let Some((_, head)) = head {
+                run.truth.known().removed.insert(head.instance.to_string());
+            }
+            host.rm(&a(), true).map(drop)
+        }
+        "checkpoint" | "checkpoint again" => host.checkpoint(&a(), None).map(drop),
+        "suspend" | "suspend when fenced" => host.suspend(&a(), None).map(drop),
+        "stop" => host.stop(&a(), true, Duration::from_secs(1)).map(drop),
+        "undo" | "undo when suspended" => host.undo(&a(), None, &start_options()).map(drop),
+        "fork" | "fork of a suspended one" => host.fork(&fork_options()).map(drop),
+        "gc" => host.repo_gc().map(drop),
+        _ => run.resume(0, &a(), true),
+    }
+}
+
+/// Kills `verb` at its point number `at`; none when it has fewer.
+pub fn kill(verb: &str, at: u64, unsynced: Unsynced) -> Option<Killed> {
+    let world = World::new(7, 2);
+    let _simulated = ambient::simulated::simulate(world.clone());
+    world.act_for(0);
+    let run = Run::new(world.clone(), 2);
+    let mut chance = Chance::new(11);
+    if let Err(failure) = prepare(&run, verb, &mut chance) {
+        world.violation(format!("{verb} cannot be prepared: {failure}"));
+    }
+    {
+        let mut state = world.state();
+        state.fates[0].names = Some(Vec::new());
+        state.fates[0].crash_in = Some(at);
+    }
+    let died = run.verb_until_death(0, verb, unsynced, &mut || act(&run, verb));
+    let names = world.state().fates[0].names.take().unwrap_or_default();
+    if !died && !world.failed() {
+        return None;
+    }
+    let last = names.last().map_or("", String::as_str);
+    let kind = |name: &str| {
+        let mut words = name.split(['/', ' ']).take(2);
+        match (words.next(), words.next()) {
+            (Some(verb), Some(key)) if name.contains('/') => format!("{verb} {key}"),
+            _ => name.to_owned(),
+        }
+    };
+    let occurrence = names.iter().filter(|name| kind(name) == kind(last)).count();
+    let point = format!("{verb}: {}#{occurrence}, {unsynced:?}", kind(last));
+    if !world.failed() {
+        run.settle();
+    }
+    Some(finished(point, &world))
+}
+
+fn finished(point: String, world: &Arc<World>) -> Killed {
+    let state = world.state();
+    let events = state.events.iter().cloned().collect();
+    Killed { point, violation: state.violation.clone(), events }
+}

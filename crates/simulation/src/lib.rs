@@ -1,0 +1,111 @@
+//! Hosts, a repository, guests and everything that goes wrong, in one process, from one number.
+//!
+//! What runs is the real code: `repository`, `volume` and all that `host` decides. Simulated are the
+//! object store (`store`), local disks and power cuts (`disk`), the guest (`machine`), and time,
+//! chance and whose turn it is (`world`). What must hold is in `check`; what hosts do in `life`.
+//!
+//! **Invariant:** the same seed gives the same trace, request by request.
+//! **Invariant:** no part of the product; no crate depends on it.
+
+mod chance;
+mod check;
+pub mod disk;
+mod doors;
+pub mod kill;
+mod life;
+mod machine;
+mod store;
+mod truth;
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use chance::Chance;
+use life::Run;
+use world::{Crashed, World};
+
+/// How a run went.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub seed: u64,
+    pub steps: u64,
+    /// Of all steps in their order.
+    pub trace: u64,
+    pub faults: BTreeMap<&'static str, u64>,
+    /// What must never be, and was.
+    pub violation: Option<String>,
+    /// The last events.
+    pub events: Vec<String>,
+}
+
+/// Dying hosts unwind; that is no news.
+pub fn hush() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.payload().is::<Crashed>() {
+            before(info);
+        }
+    }));
+}
+
+/// One run.
+pub fn run(seed: u64) -> Report {
+    run_telling(seed, false)
+}
+
+/// The same, with every event in its report.
+pub fn run_telling(seed: u64, all: bool) -> Report {
+    let mut chance = Chance::new(seed ^ 0xfeed);
+    let hosts = 2 + chance.below(2) as usize;
+    let world = World::new(seed, hosts);
+    world.state().keeps_all = all;
+    let _simulated = ambient::simulated::simulate(world.clone());
+    world.act_for(0);
+    let run = Run::new(world.clone(), hosts);
+    {
+        let mut state = world.state();
+        state.faulty = [0, 10, 40, 90][chance.below(4) as usize];
+        state.switching = [20, 100, 300][chance.below(3) as usize];
+    }
+    let actions = 8 + chance.below(16);
+    world.begin(hosts);
+    std::thread::scope(|scope| {
+        for at in 0..hosts {
+            let (run, world) = (&run, &world);
+            let mut chance = Chance::new(seed.wrapping_mul(31) ^ at as u64);
+            scope.spawn(move || {
+                world.enter(at);
+                let lived = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                    for _ in 0..actions {
+                        if world.failed() {
+                            break;
+                        }
+                        run.act(at, &mut chance);
+                    }
+                }));
+                if lived.is_err() {
+                    world.violation("a host's thread panicked outside of its verbs");
+                }
+                world.leave(at);
+            });
+        }
+    });
+    if !world.failed() {
+        run.settle();
+    }
+    report(seed, &world)
+}
+
+fn report(seed: u64, world: &Arc<World>) -> Report {
+    let state = world.state();
+    Report {
+        seed,
+        steps: state.steps,
+        trace: state.hash,
+        faults: state.faults.clone(),
+        violation: state.violation.clone(),
+        events: state.events.iter().cloned().collect(),
+    }
+}
