@@ -6,6 +6,7 @@
 mod ci;
 mod fuzz;
 mod leaks;
+mod soak;
 mod tidy;
 
 use std::path::Path;
@@ -15,7 +16,8 @@ const USAGE: &str = "\
 usage: cargo xtask ci [--quick]         everything CI runs; --quick leaves out guests, docs, licences
        cargo xtask tidy [--bless-new]   the rules of the house; --bless-new locks new golden files
        cargo xtask fuzz [--seconds N] [TARGET...]   every parser under a guided fuzzer, N seconds each (60)
-       cargo xtask simulate [...]       hosts, a repository and faults, by the seed: docs/RELIABILITY.md";
+       cargo xtask simulate [...]       hosts, a repository and faults, by the seed: docs/RELIABILITY.md
+       cargo xtask soak [--hours N] [--seed S]      random verbs on real guests, N virtual hours (24)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +36,10 @@ fn main() -> ExitCode {
         ["fuzz", ref targets @ ..] if targets.iter().all(|name| !name.starts_with('-')) => {
             fuzz::run(root, 60, targets)
         }
+        ["soak", ref options @ ..] => match soak::options(options) {
+            Some((hours, seed)) => soak::run(root, hours, seed),
+            None => return usage(),
+        },
         _ => return usage(),
     };
     match done {

@@ -1,6 +1,8 @@
-//! For this crate's own tests. `vmm-jail __jail ...` is the jail's entry point, as in the real
+//! For tests, this crate's own and those of the whole program. `vmm-jail __jail ...` is the jail's entry point, as in the real
 //! binary. Called as QEMU is (or as `vmm-jail __try TARGETS`), it is a prisoner instead: it tries what it
-//! should not be able to do and says how that went, one `act: result` a line.
+//! should not be able to do and says how that went, one `act: result` a line. What to try is its CPU
+//! model; or, when that is none, the text on its first disk: there a guest that has broken out would
+//! keep it, too.
 //!
 //! Unsafe: most of what it tries has no safe wrapper, because nobody should call it. All such
 //! calls have null or invalid arguments, so that they do nothing where they are allowed.
@@ -8,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -20,8 +22,15 @@ fn main() {
         Some("__jail") => vmm::jail_main(words.into_iter().skip(2)),
         Some("__try") => attempt_all(&words[2].to_string_lossy()),
         Some("-name") => {
-            let at = words.iter().position(|word| word == "-cpu").expect("QEMU's arguments");
-            attempt_all(&words[at + 1].to_string_lossy());
+            let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+            let model = words.iter().position(|word| word == "-cpu").map(|at| &*words[at + 1]);
+            match model.filter(|model| model.contains('=')) {
+                Some(targets) => attempt_all(targets),
+                None => {
+                    let mut files = words.iter().filter_map(|word| word.split_once("filename="));
+                    attempt_listed(&files.next().expect("a disk").1.replace(",,", ","));
+                }
+            }
         }
         _ => {
             eprintln!("usage: vmm-jail __jail ... | __try TARGETS");
@@ -39,6 +48,32 @@ fn attempt_all(targets: &str) {
     processes(&targets);
     system_calls();
     privileges();
+}
+
+/// Tries what a disk lists, an act a line: `read PATH`, `write PATH`, `list PATH`, `connect PATH`,
+/// `abstract NAME`, `port NUMBER`, `signal PID`.
+fn attempt_listed(disk: &str) {
+    let bytes = std::fs::read(disk).expect("its own disk");
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    for line in String::from_utf8_lossy(text).lines() {
+        let (act, target) = line.split_once(' ').expect("an act and its target");
+        match act {
+            "read" => say(line, File::open(target).and_then(|mut f| f.read(&mut [0]))),
+            "write" => say(line, OpenOptions::new().write(true).open(target)),
+            "list" => say(line, std::fs::read_dir(target)),
+            "connect" => say(line, UnixStream::connect(target)),
+            "abstract" => {
+                let name = SocketAddr::from_abstract_name(target);
+                say(line, name.and_then(|name| UnixStream::connect_addr(&name)));
+            }
+            "port" => say(line, TcpStream::connect(("127.0.0.1", target.parse().unwrap()))),
+            "signal" => {
+                let process = rustix::process::Pid::from_raw(target.parse().unwrap()).unwrap();
+                say(line, rustix::process::test_kill_process(process).map_err(io::Error::from));
+            }
+            other => panic!("{other}?"),
+        }
+    }
 }
 
 fn say<T>(act: &str, result: io::Result<T>) {
