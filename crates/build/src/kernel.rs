@@ -231,9 +231,12 @@ fn unpack_zstd(packed: &[u8]) -> Result<Vec<u8>, BuildError> {
     let mut unpacked = Vec::new();
     zstd::stream::read::Decoder::new(packed)
         .and_then(|decoder| {
-            decoder.single_frame().take(KERNEL_BYTES_MAX as u64).read_to_end(&mut unpacked)
+            decoder.single_frame().take(KERNEL_BYTES_MAX as u64 + 1).read_to_end(&mut unpacked)
         })
         .map_err(|error| bad(format!("its payload cannot be unpacked: {error}")))?;
+    if unpacked.len() > KERNEL_BYTES_MAX {
+        return Err(bad(format!("its payload unpacks to more than {KERNEL_BYTES_MAX} bytes")));
+    }
     Ok(unpacked)
 }
 
@@ -295,6 +298,14 @@ mod tests {
             let unpacked = decompress(payload_of(&image).expect("a bzImage")).expect("unpacks");
             assert_eq!(unpacked, kernel);
         }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_and_not_cut() {
+        let zeros = std::io::repeat(0).take(KERNEL_BYTES_MAX as u64 + 1);
+        let bomb = zstd::encode_all(zeros, 1).expect("memory does not fail");
+        let error = unpack_zstd(&bomb).expect_err("more than a kernel may have");
+        assert!(error.to_string().contains("more than"), "{error}");
     }
 
     #[test]

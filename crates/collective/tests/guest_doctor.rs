@@ -65,6 +65,43 @@ fn programs_that_are_missing_or_old_are_found() {
     expect(&with_path(&bin), "qemu", "ok", "10.0.2");
 }
 
+/// `doctor` in a mount namespace of its own, after a script has changed what lies there.
+fn doctor_after(world: &World, script: &str) -> Said {
+    let doctor = world.command("A", &["doctor"]);
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-ec"])
+        .arg(format!("{script}\nexec \"$@\""))
+        .arg("sh")
+        .arg(doctor.get_program())
+        .args(doctor.get_args());
+    for (name, value) in doctor.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    said(command.output().unwrap())
+}
+
+#[test]
+fn devices_that_are_missing_or_false_are_found() {
+    let world = World::empty("doctor-devices");
+    world.run("A", &["repo", "init", &world.repository()]).ok();
+    let bare =
+        "mount -t tmpfs tmpfs /dev; mknod -m 666 /dev/null c 1 3; mknod -m 444 /dev/urandom c 1 9";
+    let without = doctor_after(&world, bare);
+    expect(&without, "accelerator", "warning", "there is no /dev/kvm");
+    expect(&without, "fuse", "failed", "there is no /dev/fuse");
+    // Something that is there, and runs nothing.
+    let false_kvm = format!("{bare}; mknod -m 666 /dev/fuse c 10 229; mknod -m 666 /dev/kvm c 1 3");
+    let with_false = doctor_after(&world, &false_kvm);
+    expect(&with_false, "accelerator", "warning", "TCG");
+    expect(&with_false, "fuse", "ok", "opens");
+    let hint = finding(&with_false, "accelerator")["hint"].to_string();
+    assert!(hint.contains("software"), "{hint}");
+}
+
 /// A mount that is gone when it is dropped.
 struct Mounted(std::path::PathBuf);
 
