@@ -220,18 +220,16 @@ impl Store {
     /// The head of an instance.
     pub fn head(&self, name: &Name) -> Result<Current> {
         let refs = self.repository.refs();
-        match refs.read(INSTANCE, name.as_str())? {
-            Some(value) => {
-                let head = decode_head(name.as_str(), &value.body)?;
-                let generation = value.generation;
-                Ok(Current { generation, head: Some((generation, head)) })
-            }
-            // A removed one's generations go on counting.
-            None => {
-                let generation = refs.current(INSTANCE, name.as_str())?.unwrap_or_default();
-                Ok(Current { generation, head: None })
-            }
-        }
+        // One look: with another one for the generation, a head that comes in between would be taken
+        // for none, and then be written over. A removed one's generations go on counting.
+        let Some(generation) = refs.current(INSTANCE, name.as_str())? else {
+            return Ok(Current { generation: Generation::default(), head: None });
+        };
+        let head = match refs.read_at(INSTANCE, name.as_str(), generation)? {
+            Some(value) => Some((generation, decode_head(name.as_str(), &value.body)?)),
+            None => None,
+        };
+        Ok(Current { generation, head })
     }
 
     /// The head as one generation said.

@@ -31,11 +31,12 @@ use objects::Objects;
 use vmm::Accel;
 use volume::Disk;
 
+use crate::chance::Chance;
 use crate::check::pages;
 use crate::disk::{Door as DiskDoor, Folder, Opened, Unsynced};
 use crate::machine::{Board, Cpu, Files, Mount};
 use crate::store::Reached;
-use crate::truth::{Left, PAGES, Snapshot, Truth, VOLUMES};
+use crate::truth::{Left, PAGES, Truth, VOLUMES};
 use crate::world::World;
 
 /// An instance that runs here.
@@ -77,7 +78,30 @@ const MARK: &str = "disk";
 impl Simulated {
     pub fn new(world: &Arc<World>, truth: &Arc<Truth>, host: usize) -> Arc<Self> {
         let (world, truth) = (world.clone(), truth.clone());
-        Arc::new(Self { world, truth, host, inner: Mutex::default() })
+        let this = Arc::new(Self { world, truth, host, inner: Mutex::default() });
+        let at_step = Arc::downgrade(&this);
+        this.world.at_steps(
+            host,
+            Arc::new(move |step| {
+                if let Some(this) = at_step.upgrade() {
+                    this.guests_go_on(step);
+                }
+            }),
+        );
+        this
+    }
+
+    /// Guests write while what they wrote before is stored.
+    fn guests_go_on(&self, step: &str) {
+        if !["seal:", "session:", "ref:", "checkpoint:"].iter().any(|verb| step.starts_with(verb)) {
+            return;
+        }
+        let cpus: Vec<_> = self.inner().guests.values().map(|(cpu, _)| cpu.clone()).collect();
+        for cpu in cpus.iter().filter(|cpu| cpu.is_running()) {
+            let mut chance = Chance::new(self.world.state().chance.next());
+            let at = chance.below(VOLUMES as u64) as usize;
+            cpu.files.write(at, chance.below(PAGES[at]), self.truth.fresh());
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -118,6 +142,9 @@ impl Simulated {
 
     /// Notes what a guest that ends without a checkpoint leaves on this host's disks.
     fn leave(&self, cpu: &Cpu, generation: u64) {
+        if !cpu.files.has_begun() {
+            return;
+        }
         let left = Left {
             instance: cpu.instance.clone(),
             host: self.host,
@@ -374,9 +401,9 @@ impl Doors for Simulated {
         let files = files.ok_or_else(|| Failure::new("internal", "nothing is mounted", ""))?;
         let ran = (powering.claim.head.instance.to_string(), powering.claim.generation.0);
         self.truth.known().ran.insert(ran, self.host);
-        match powering.claim.memory() {
-            None => self.boot(powering, &files)?,
-            Some(_) => files.begin(Snapshot::default()),
+        // One that continues begins when its memory is loaded.
+        if powering.claim.memory().is_none() {
+            self.boot(powering, &files)?;
         }
         let cpu = Arc::new(Cpu {
             world: self.world.clone(),

@@ -50,11 +50,11 @@ pub struct Killed {
     pub events: Vec<String>,
 }
 
-fn a() -> Name {
+pub(crate) fn a() -> Name {
     Name::new("a").expect("a name of ours")
 }
 
-fn work(run: &Run, at: usize, chance: &mut Chance) {
+pub(crate) fn work(run: &Run, at: usize, chance: &mut Chance) {
     for (_, cpu) in run.hosts[at].guests() {
         for _ in 0..4 {
             run.work(&cpu, chance);
@@ -62,7 +62,7 @@ fn work(run: &Run, at: usize, chance: &mut Chance) {
     }
 }
 
-fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> {
+pub(crate) fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> {
     let host = run.host(0);
     match verb {
         "publish" | "run" | "publish, running" => return Ok(()),
@@ -138,15 +138,15 @@ fn fork_options() -> ForkOptions {
     }
 }
 
-fn act(run: &Run, verb: &str) -> Result<()> {
-    let host = run.host(0);
+pub(crate) fn act(run: &Run, at: usize, verb: &str) -> Result<()> {
+    let host = run.host(at);
     match verb {
         "publish" => run.publish("2", None),
-        "publish, running" => run.publish_warm(0, "2", &mut Chance::new(12)),
-        "run" | "run, from memory" => run.run_new(0, &a(), &Begin::default()),
-        "auto" => run.tick(0, 61_000),
+        "publish, running" => run.publish_warm(at, "2", &mut Chance::new(12)),
+        "run" | "run, from memory" => run.run_new(at, &a(), &Begin::default()),
+        "auto" => run.tick(at, 61_000),
         "rm" => {
-            let head = run.store(0)?.head(&a())?.head;
+            let head = run.store(at)?.head(&a())?.head;
             if let Some((_, head)) = head {
                 run.truth.known().removed.insert(head.instance.to_string());
             }
@@ -158,7 +158,7 @@ fn act(run: &Run, verb: &str) -> Result<()> {
         "undo" | "undo when suspended" => host.undo(&a(), None, &start_options()).map(drop),
         "fork" | "fork of a suspended one" => host.fork(&fork_options()).map(drop),
         "gc" => host.repo_gc().map(drop),
-        _ => run.resume(0, &a(), true),
+        _ => run.resume(at, &a(), true),
     }
 }
 
@@ -177,7 +177,7 @@ pub fn kill(verb: &str, at: u64, unsynced: Unsynced) -> Option<Killed> {
         state.fates[0].names = Some(Vec::new());
         state.fates[0].crash_in = Some(at);
     }
-    let died = run.verb_until_death(0, verb, unsynced, &mut || act(&run, verb));
+    let died = run.verb_until_death(0, verb, unsynced, &mut || act(&run, 0, verb));
     let names = world.state().fates[0].names.take().unwrap_or_default();
     if !died && !world.failed() {
         return None;
@@ -198,7 +198,7 @@ pub fn kill(verb: &str, at: u64, unsynced: Unsynced) -> Option<Killed> {
     Some(finished(point, &world))
 }
 
-fn finished(point: String, world: &Arc<World>) -> Killed {
+pub(crate) fn finished(point: String, world: &Arc<World>) -> Killed {
     let state = world.state();
     let events = state.events.iter().cloned().collect();
     Killed { point, violation: state.violation.clone(), events }

@@ -14,6 +14,7 @@ mod doors;
 pub mod kill;
 mod life;
 mod machine;
+pub mod meet;
 mod store;
 mod truth;
 mod world;
@@ -31,13 +32,26 @@ use world::{Crashed, World};
 pub struct Report {
     pub seed: u64,
     pub steps: u64,
+    /// How far the virtual clock came.
+    pub virtual_ms: u64,
     /// Of all steps in their order.
     pub trace: u64,
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
+    /// Verbs that hosts began.
+    pub verbs: BTreeMap<String, u64>,
     /// What must never be, and was.
     pub violation: Option<String>,
-    /// The last events.
+    /// The last events, or all.
     pub events: Vec<String>,
+}
+
+/// How long a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Some verbs of each host.
+    Short,
+    /// As many as it takes until the virtual clock has come so far.
+    Hours(u64),
 }
 
 /// Dying hosts unwind; that is no news.
@@ -50,17 +64,12 @@ pub fn hush() {
     }));
 }
 
-/// One run.
-pub fn run(seed: u64) -> Report {
-    run_telling(seed, false)
-}
-
-/// The same, with every event in its report.
-pub fn run_telling(seed: u64, all: bool) -> Report {
+/// One run; with `tell`, its report has every event.
+pub fn run(seed: u64, extent: Extent, tell: bool) -> Report {
     let mut chance = Chance::new(seed ^ 0xfeed);
     let hosts = 2 + chance.below(2) as usize;
     let world = World::new(seed, hosts);
-    world.state().keeps_all = all;
+    world.state().keeps_all = tell;
     let _simulated = ambient::simulated::simulate(world.clone());
     world.act_for(0);
     let run = Run::new(world.clone(), hosts);
@@ -78,11 +87,14 @@ pub fn run_telling(seed: u64, all: bool) -> Report {
             scope.spawn(move || {
                 world.enter(at);
                 let lived = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                    for _ in 0..actions {
-                        if world.failed() {
-                            break;
-                        }
+                    let mut done = 0;
+                    let goes_on = |done: u64| match extent {
+                        Extent::Short => done < actions,
+                        Extent::Hours(hours) => world.state().now_ms < hours * 3_600_000,
+                    };
+                    while goes_on(done) && !world.failed() {
                         run.act(at, &mut chance);
+                        done += 1;
                     }
                 }));
                 if lived.is_err() {
@@ -103,8 +115,10 @@ fn report(seed: u64, world: &Arc<World>) -> Report {
     Report {
         seed,
         steps: state.steps,
+        virtual_ms: state.now_ms,
         trace: state.hash,
-        faults: state.faults.clone(),
+        faults: state.faults.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+        verbs: state.verbs.clone(),
         violation: state.violation.clone(),
         events: state.events.iter().cloned().collect(),
     }

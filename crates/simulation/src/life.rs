@@ -3,7 +3,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use host::auto::Auto;
@@ -203,7 +202,7 @@ impl Run {
 
     /// Writes and syncs of a guest.
     pub fn work(&self, cpu: &Cpu, chance: &mut Chance) {
-        if !cpu.runs.load(Ordering::SeqCst) || cpu.ended.load(Ordering::SeqCst) {
+        if !cpu.is_running() {
             return;
         }
         for _ in 0..1 + chance.below(6) {
@@ -406,6 +405,8 @@ impl Run {
     /// A verb: its end is noted, and its host may die in it.
     pub fn verb(&self, at: usize, what: &str, act: &mut dyn FnMut() -> Result<()>) {
         self.world.event(at, what);
+        let verb = what.split(' ').next().unwrap_or_default().to_owned();
+        *self.world.state().verbs.entry(verb).or_default() += 1;
         self.guarded(at, what, act);
     }
 

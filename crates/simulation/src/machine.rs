@@ -29,6 +29,7 @@ struct Held {
     flushed: Snapshot,
     /// Written since.
     since: [BTreeMap<u64, BTreeSet<u64>>; VOLUMES],
+    begun: bool,
     /// The guest was told that something is durable that no checkpoint has.
     precious: bool,
 }
@@ -72,7 +73,12 @@ impl Files {
     /// The guest begins with this.
     pub fn begin(&self, sees: Snapshot) {
         let flushed = sees.clone();
-        *self.held() = Held { sees, flushed, ..Held::default() };
+        *self.held() = Held { sees, flushed, begun: true, ..Held::default() };
+    }
+
+    /// Whether a guest has begun with them.
+    pub fn has_begun(&self) -> bool {
+        self.held().begun
     }
 
     /// The guest writes.
@@ -177,6 +183,10 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    pub fn is_running(&self) -> bool {
+        self.runs.load(Ordering::SeqCst) && !self.ended.load(Ordering::SeqCst)
+    }
+
     /// The guest powers itself off: what it wrote is synced by itself.
     pub fn power_off(&self) {
         if self.ended.swap(true, Ordering::SeqCst) {

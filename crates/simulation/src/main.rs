@@ -1,41 +1,78 @@
-//! `simulate [--seeds N] [--from N] | [--seed S] | [--kill-points EVERY]`: runs seeds, or kills each
-//! verb at one in so many of its points, and says what came of it.
+//! `cargo xtask simulate`: runs seeds, kills each verb at its points, or lets verbs of two hosts meet,
+//! and says what came of it.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use simulation::disk::Unsynced;
+use simulation::kill::{Killed, VERBS, kill};
+use simulation::meet::{PAIRS, meet};
+use simulation::{Extent, Report};
+
+const USAGE: &str = "\
+usage: cargo xtask simulate [--seeds N] [--from N]   N seeds from that one on
+       cargo xtask simulate --seed S                 one of them, step by step
+       cargo xtask simulate --hours H [--seed S]     one long life of random verbs, by the virtual clock
+       cargo xtask simulate --kill-points N          kills at about N points, of all verbs; 0: at every one
+       cargo xtask simulate --meetings N             interrupts a verb by another host's; 0: at every point";
+
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
-    let (mut seeds, mut from, mut one) = (1000, 0, None);
+    let (mut seeds, mut from, mut one, mut hours) = (1000, 0, None, None);
+    let mut every_point: Option<fn(u64) -> ExitCode> = None;
+    let mut wanted = 0;
     while let Some(word) = words.next() {
-        let mut number = || words.next().and_then(|text| text.parse::<u64>().ok());
-        match (word.as_str(), number()) {
-            ("--seeds", Some(number)) => seeds = number,
-            ("--from", Some(number)) => from = number,
-            ("--seed", Some(number)) => one = Some(number),
-            ("--kill-points", Some(number)) => return kill_points(number.max(1)),
+        let number = words.next().and_then(|text| text.parse::<u64>().ok());
+        let Some(number) = number else {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        };
+        match word.as_str() {
+            "--seeds" => seeds = number,
+            "--from" => from = number,
+            "--seed" => one = Some(number),
+            "--hours" => hours = Some(number),
+            "--kill-points" => {
+                every_point = Some(kill_points);
+                wanted = number;
+            }
+            "--meetings" => {
+                every_point = Some(meetings);
+                wanted = number;
+            }
             _ => {
-                eprintln!(
-                    "usage: cargo xtask simulate [--seeds N] [--from N] | [--seed S] | \
-                     [--kill-points EVERY]"
-                );
+                eprintln!("{USAGE}");
                 return ExitCode::from(2);
             }
         }
     }
     simulation::hush();
-    let range = one.map_or(from..from + seeds, |seed| seed..seed + 1);
+    match (every_point, hours) {
+        (Some(run), _) => run(wanted),
+        (None, Some(hours)) => run_seeds(&[one.unwrap_or(from)], Extent::Hours(hours), false),
+        (None, None) => match one {
+            Some(seed) => run_seeds(&[seed], Extent::Short, true),
+            None => run_seeds(&(from..from + seeds).collect::<Vec<_>>(), Extent::Short, false),
+        },
+    }
+}
+
+fn run_seeds(seeds: &[u64], extent: Extent, tell: bool) -> ExitCode {
     let began = ambient::now();
-    let (mut ran, mut steps, mut faults) = (0u64, 0u64, BTreeMap::new());
-    let mut failed = None;
-    for seed in range {
-        let report = simulation::run_telling(seed, one.is_some());
+    let (mut ran, mut steps, mut virtual_ms) = (0u64, 0u64, 0u64);
+    let (mut faults, mut verbs) = (BTreeMap::new(), BTreeMap::new());
+    let mut failed: Option<Report> = None;
+    for seed in seeds {
+        let report = simulation::run(*seed, extent, tell);
         ran += 1;
         steps += report.steps;
-        for (name, count) in &report.faults {
-            *faults.entry(*name).or_insert(0u64) += count;
+        virtual_ms += report.virtual_ms;
+        for (all, these) in [(&mut faults, &report.faults), (&mut verbs, &report.verbs)] {
+            for (name, count) in these {
+                *all.entry(name.clone()).or_insert(0u64) += count;
+            }
         }
-        if one.is_some() {
+        if tell {
             report.events.iter().for_each(|event| println!("{event}"));
             println!("trace {:016x}", report.trace);
         }
@@ -45,49 +82,87 @@ fn main() -> ExitCode {
         }
     }
     let seconds = began.elapsed().as_secs_f64();
-    println!("{ran} seeds in {seconds:.1} s ({:.1} a second), {steps} steps", ran as f64 / seconds);
-    for (name, count) in &faults {
+    println!(
+        "{ran} seeds in {seconds:.1} s ({:.1} a second), {steps} steps, {} virtual hours",
+        ran as f64 / seconds,
+        virtual_ms / 3_600_000
+    );
+    for (name, count) in faults.iter().chain(&verbs) {
         println!("{count:>10}  {name}");
     }
-    match failed {
-        None => ExitCode::SUCCESS,
-        Some(report) => {
-            if one.is_none() {
-                let events = report.events.iter().rev().take(60).collect::<Vec<_>>();
-                events.iter().rev().for_each(|event| println!("{event}"));
-            }
-            println!("seed {} failed: {}", report.seed, report.violation.unwrap_or_default());
-            println!("again: cargo xtask simulate --seed {}", report.seed);
-            ExitCode::FAILURE
+    let Some(report) = failed else { return ExitCode::SUCCESS };
+    if !tell {
+        report.events.iter().for_each(|event| println!("{event}"));
+    }
+    println!("seed {} failed: {}", report.seed, report.violation.unwrap_or_default());
+    println!("again: cargo xtask simulate --seed {}", report.seed);
+    ExitCode::FAILURE
+}
+
+/// What points were tried, and what was wrong.
+#[derive(Default)]
+struct Tried {
+    points: BTreeMap<String, u64>,
+    all: u64,
+    bad: u64,
+}
+
+impl Tried {
+    fn count(&mut self, killed: Killed) {
+        self.all += 1;
+        if let Some(text) = killed.violation {
+            self.bad += 1;
+            killed.events.iter().for_each(|event| println!("{event}"));
+            println!("{}: {text}", killed.point);
         }
+        *self.points.entry(killed.point).or_insert(0) += 1;
+    }
+
+    fn end(self, what: &str) -> ExitCode {
+        println!(
+            "{:>6}  {what}, at {} distinct points; {} of them with something wrong",
+            self.all,
+            self.points.len(),
+            self.bad
+        );
+        if self.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
-/// Each verb, killed at one in `every` of its points.
-fn kill_points(every: u64) -> ExitCode {
-    use simulation::disk::Unsynced;
-    simulation::hush();
-    let (mut all, mut bad) = (0, 0);
-    for verb in simulation::kill::VERBS {
-        let mut killed = 0;
+/// Points of all together, about: what a run without a limit counts.
+const POINTS: u64 = 1_700;
+
+/// Each verb, killed at its points, with what was not synced kept, lost and torn.
+fn kill_points(wanted: u64) -> ExitCode {
+    let every = POINTS.checked_div(wanted).unwrap_or(1).max(1);
+    let mut tried = Tried::default();
+    for verb in VERBS {
+        let before = tried.all;
         for at in (0..).step_by(every as usize) {
-            let unsynced = match at % 3 {
-                0 => Unsynced::Torn,
-                1 => Unsynced::Lost,
-                _ => Unsynced::Kept,
-            };
-            let Some(outcome) = simulation::kill::kill(verb, at, unsynced) else { break };
-            killed += 1;
-            if let Some(text) = outcome.violation {
-                bad += 1;
-                let events = outcome.events.iter().rev().take(25).collect::<Vec<_>>();
-                events.iter().rev().for_each(|event| println!("{event}"));
-                println!("killed at {}: {text}", outcome.point);
+            let all = [Unsynced::Torn, Unsynced::Lost, Unsynced::Kept];
+            let kinds = if wanted == 0 { &all[..] } else { &all[at as usize % 3..][..1] };
+            let killed: Vec<_> = kinds.iter().filter_map(|kind| kill(verb, at, *kind)).collect();
+            if killed.is_empty() {
+                break;
             }
+            killed.into_iter().for_each(|killed| tried.count(killed));
         }
-        println!("{killed:>6}  {verb}");
-        all += killed;
+        println!("{:>6}  {verb}", tried.all - before);
     }
-    println!("{all:>6}  points, {bad} of them with something wrong");
-    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    tried.end("kills")
+}
+
+/// Each verb of a pair, interrupted at its points by the other one.
+fn meetings(wanted: u64) -> ExitCode {
+    let every = POINTS.checked_div(wanted).unwrap_or(1).max(1);
+    let mut tried = Tried::default();
+    for pair in PAIRS {
+        let before = tried.all;
+        for at in (0..).step_by(every as usize) {
+            let Some(met) = meet(*pair, at) else { break };
+            tried.count(met);
+        }
+        println!("{:>6}  {}, meanwhile {}", tried.all - before, pair.0, pair.1);
+    }
+    tried.end("meetings")
 }

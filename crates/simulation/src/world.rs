@@ -35,6 +35,9 @@ const EVENTS_MAX: usize = 100;
 /// A clock that no real instant comes near.
 const BASE: Duration = Duration::from_secs(1000 * 86_400);
 
+/// Called with the name of a step.
+pub type AtStep = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// A write that comes after its writer has given up.
 pub enum Late {
     Create(String, Bytes),
@@ -52,6 +55,8 @@ pub struct Fate {
     done: bool,
     /// Points until it dies.
     pub crash_in: Option<u64>,
+    /// Points until another host has the turn, until that one is done.
+    pub passes_in: Option<u64>,
     pub skew_ms: i64,
     /// Its disk is full.
     pub full: bool,
@@ -72,6 +77,8 @@ pub struct State {
     pub hash: u64,
     pub steps: u64,
     pub faults: BTreeMap<&'static str, u64>,
+    /// Verbs that were begun.
+    pub verbs: BTreeMap<String, u64>,
     /// Requests that go wrong, of a thousand.
     pub faulty: u64,
     /// Turns that are lost at a point, of a thousand.
@@ -84,6 +91,8 @@ pub struct State {
 /// See the module's documentation.
 pub struct World {
     state: Mutex<State>,
+    /// What goes on at the steps of each host's verbs.
+    at_steps: Mutex<Vec<Option<AtStep>>>,
     turn: Condvar,
     base: Instant,
     pub objects: Arc<objects::Memory>,
@@ -101,6 +110,7 @@ impl World {
             hash: seed,
             steps: 0,
             faults: BTreeMap::new(),
+            verbs: BTreeMap::new(),
             faulty: 0,
             switching: 0,
             store_full: false,
@@ -109,6 +119,7 @@ impl World {
         };
         Arc::new(Self {
             state: Mutex::new(state),
+            at_steps: Mutex::new(vec![None; hosts]),
             turn: Condvar::new(),
             base: ambient::now() + BASE,
             objects: Arc::new(objects::Memory::new()),
@@ -129,6 +140,11 @@ impl World {
         let mut state = self.state();
         state.current = host;
         state.fates[host].main = Some(std::thread::current().id());
+    }
+
+    /// From now on this is called at each step of `host`.
+    pub fn at_steps(&self, host: usize, at_step: AtStep) {
+        self.at_steps.lock().unwrap_or_else(PoisonError::into_inner)[host] = Some(at_step);
     }
 
     /// All of these hosts are about to be threads.
@@ -202,6 +218,14 @@ impl World {
         }
         if !state.late.is_empty() && state.chance.is(120) {
             self.land(&mut state);
+        }
+        if let Some(left) = state.fates[host].passes_in.filter(|_| !helps) {
+            state.fates[host].passes_in = left.checked_sub(1);
+            if left == 0 {
+                state.event(host, "    (another host has the turn)");
+                self.pass(&mut state, host);
+                state = self.await_turn(state, host);
+            }
         }
         // The host's own thread waits for its helpers, or goes on beside them: it has the turn.
         if state.switching > 0 && !helps {
@@ -346,6 +370,13 @@ impl ambient::simulated::World for World {
             let state = self.state();
             (state.current, state.fates[state.current].life)
         };
-        self.point(host, life, name);
+        let at_steps = self.at_steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let at_step = at_steps[host].clone();
+        drop(at_steps);
+        if self.point(host, life, name)
+            && let Some(at_step) = at_step
+        {
+            at_step(name);
+        }
     }
 }
