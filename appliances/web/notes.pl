@@ -45,6 +45,8 @@ unless ($ENV{NOTES_FOREGROUND}) {
     open STDERR, '>', '/dev/null';
 }
 $SIG{PIPE} = 'IGNORE';
+# Somebody else from now on, who has the same memory: what was drawn or counted before is not its own.
+$SIG{HUP} = sub { ($session, $hits) = (read_random(8), 0) };
 chdir '/';
 
 while (1) {

@@ -5,6 +5,7 @@
 //! files and commands are applied to an unpacked copy of it, in the work folder.
 
 mod base;
+mod host_keys;
 mod put;
 mod tidy;
 
@@ -76,6 +77,7 @@ pub(crate) fn make(
         })?;
         shop.step(what, Outcome::Done);
     }
+    host_keys::renew(shop, &root, &plan.files)?;
     tidy::tidy(&root)?;
     Ok(root)
 }

@@ -38,6 +38,16 @@ fn digest(built: &Built) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// What a folder of a disk's file system holds.
+fn names_in(image: &Path, folder: &str) -> Vec<String> {
+    let mut debugfs = std::process::Command::new("/usr/sbin/debugfs");
+    let done =
+        debugfs.args(["-R", &format!("ls -p {folder}")]).arg(image).output().expect("it runs");
+    // Lines are /INODE/MODE/UID/GID/NAME/SIZE/.
+    let listing = String::from_utf8_lossy(&done.stdout).into_owned();
+    listing.lines().filter_map(|line| line.split('/').nth(5)).map(str::to_owned).collect()
+}
+
 /// Without root nothing can be built from packages, and that is said; true when it is so.
 fn refused_without_root(text: &str, recipe_dir: &Path) -> bool {
     if rustix::process::geteuid().is_root() {
@@ -100,14 +110,17 @@ disks:
     size: 512MiB
     debian:
       suite: bookworm
-      packages: [busybox]
+      # The packages of the Debian guest in crates/collective/tests/guest_warm.rs: installed once for both.
+      packages: [sysvinit-core, acpid, iproute2, procps, qemu-guest-agent, udhcpc, openssh-server]
       files:
         - {path: /etc/hostname, content: \"small\\n\"}
         - {path: /lib/collective/deep/file, from: input, mode: \"0750\"}
+        - {path: /etc/ssh/ssh_host_of_its_maker, content: \"meant\"}
       commands:
         - useradd --system --no-create-home someone
         - test \"$(cat /lib/collective/deep/file)\" = input
         - test $(tail -n +3 /proc/net/dev | wc -l) = 1 # the loopback alone
+        - ls /etc/ssh/ssh_host_ed25519_key # made when it was installed
 ready: started
 ";
 
@@ -124,13 +137,27 @@ fn guest_debian_is_the_same_bytes_twice() {
     forget(&["bases"]);
     let (second, _) = try_build(text, recipe_dir.path(), two.path()).expect("it builds again");
     assert_eq!(digest(&first), digest(&second));
-    assert!(first.packages.iter().any(|(name, _)| name == "busybox"));
+    assert!(first.packages.iter().any(|(name, _)| name == "openssh-server"));
+
+    // Host keys would differ from build to build, and be the same for all who start from one. Each
+    // computer makes its own before its server starts.
+    let image = second.disks[0].image.as_ref().expect("made");
+    let ssh = names_in(image, "/etc/ssh");
+    assert!(ssh.iter().any(|name| name == "sshd_config"), "{ssh:?}");
+    assert!(ssh.iter().any(|name| name == "ssh_host_of_its_maker"), "{ssh:?}");
+    assert!(!ssh.iter().any(|name| name.contains("_key")), "{ssh:?}");
+    let started = names_in(image, "/etc/rc2.d");
+    let turn = |name: &str| {
+        let entry = started.iter().find(|entry| entry.ends_with(name) && entry.starts_with('S'));
+        entry.unwrap_or_else(|| panic!("{name} is not in {started:?}")).clone()
+    };
+    assert!(turn("collective-host-keys") < turn("ssh"), "{started:?}");
 
     // What is wrong with a command is said at its line.
     let text = text.replace("useradd --system --no-create-home someone", "echo no >&2; false");
     let error = try_build(&text, recipe_dir.path(), two.path()).expect_err("it fails");
     let BuildError::Recipe(error) = error else { panic!("{error}") };
-    assert_eq!((error.line, error.column), (19, 11));
+    assert_eq!((error.line, error.column), (21, 11));
     assert!(error.message.ends_with("no"), "{error}");
     assert!(!two.path().join("temp").exists(), "temporary files are gone");
 

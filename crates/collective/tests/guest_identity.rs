@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
 use support::surgery::Surgery;
-use support::{World, eventually};
+use support::{World, eventually, http_get};
 
 /// How often the guest's kernel was told that its generation id may have changed.
 fn notices(world: &World, host: &str, name: &str) -> u32 {
@@ -87,18 +86,6 @@ fn guest_hears_of_a_new_generation_when_its_memory_goes_on_twice_and_only_then()
     assert_eq!(id("t1"), taken);
 }
 
-/// What the guest's web server answers on a port of this host.
-fn ask(started: &Value) -> String {
-    let port = &started["ports"][0];
-    let address = (port["address"].as_str().unwrap(), port["host_port"].as_u64().unwrap() as u16);
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
 /// A server on this host, that greets whoever connects and reads all that it says; gives its port.
 fn greeter() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -121,7 +108,7 @@ fn greeter() -> u16 {
 fn guest_fork_has_another_address_and_its_network_works() {
     let world = World::with_tiny("fork-network");
     let parent = world.run("A", &["run", "tiny", "--name", "t1", "-p", "0:80"]).ok();
-    assert!(ask(&parent).contains("tiny appliance"));
+    assert!(http_get(&parent, "/index.html").contains("tiny appliance"));
     // Somebody asks the fork from its first moment on, before it has an address of its own: then
     // the network has learnt its parent's.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -156,8 +143,9 @@ fn guest_fork_has_another_address_and_its_network_works() {
 
     // Who connects reaches each of the two, and both reach others.
     world.exec("A", "f1", "echo I am the fork > /data/www/index.html");
-    assert!(ask(fork).contains("I am the fork"), "{}", ask(fork));
-    assert!(ask(&parent).contains("tiny appliance"));
+    let said = http_get(fork, "/index.html");
+    assert!(said.contains("I am the fork"), "{said}");
+    assert!(http_get(&parent, "/index.html").contains("tiny appliance"));
     let port = greeter();
     for name in ["t1", "f1"] {
         let greeting = world.exec("A", name, &format!("nc 10.0.2.2 {port} </dev/null"));

@@ -104,24 +104,82 @@ fn guest_nano_starts_from_memory_and_its_life_goes_on_from_there() {
     assert!(again["cold"].is_null(), "{again}");
     says(&world, "n1", "boots=2");
 
-    // On request it boots, for the first time; so does one whose memory does not fit here.
+    // On request it boots, for the first time.
     let cold = start("n2", &["--boot"]);
     assert_eq!(cold["how"], "booted", "{cold}");
     assert!(cold["cold"].is_null(), "{cold}");
     says(&world, "n2", "boots=1");
-    Surgery::on(&world.repository(), "n1").change_appliance("nano", |version| {
-        version["warm"]["memory"]["cpu_model"] = "Haswell-v1".into();
+}
+
+/// Who cannot start from its memory boots, and says why.
+#[test]
+fn guest_that_cannot_start_from_memory_boots_and_says_why() {
+    let world = World::empty("warm-misfit");
+    world.run("A", &["repo", "init", &world.repository()]).ok();
+    build(&world, &recipe(&world, "nano", running));
+    let mut count = 0;
+    let mut boots = |why: &str, more: &[&str]| {
+        count += 1;
+        let name = format!("n{count}");
+        let words = [&["run", "nano", "--name", &name, "--accel", "tcg"], more].concat();
+        let started = world.run("A", &words).ok();
+        assert_eq!(started["how"], "booted", "{started}");
+        let said = started["cold"].as_str().unwrap();
+        assert!(said.contains(why), "{said}");
+        says(&world, &name, "boots=1");
+        // From here on it is one like any other.
+        world.run("A", &["suspend", &name]).ok();
+        let resumed = world.run("A", &["resume", &name, "--accel", "tcg"]).ok();
+        assert_eq!(resumed["how"], "continued", "{resumed}");
+        assert!(resumed["cold"].is_null(), "{resumed}");
+        world.run("A", &["rm", &name, "--force"]).ok();
+    };
+    // A CD with what its user configures: the computer in the memory has no drive for it.
+    let user_data = world.root().join("user-data");
+    fs::write(&user_data, "#cloud-config\nhostname: mine\n").unwrap();
+    let user_data = user_data.to_str().unwrap();
+    boots("has no drive for the CD that configures it", &["--user-data", user_data]);
+    // What cannot be loaded.
+    let surgery = Surgery::on(&world.repository(), "nano");
+    let noise = surgery.put_file(&support::noise()[..4096]);
+    let mut fine = Value::Null;
+    surgery.change_appliance("nano", |version| {
+        let state = &mut version["warm"]["memory"]["device_state"];
+        fine = std::mem::replace(state, noise);
     });
-    let misfit = start("n3", &[]);
-    assert_eq!(misfit["how"], "booted", "{misfit}");
-    let why = misfit["cold"].as_str().unwrap();
-    assert!(why.contains("the CPU model Haswell-v1; here it is Nehalem-v1"), "{why}");
-    says(&world, "n3", "boots=1");
+    boots("its appliance's memory could not be used: ", &[]);
+    // What is another machine.
+    for (field, other, why) in [
+        ("cpu_model", Value::from("Haswell-v1"), "the CPU model Haswell-v1; here it is Nehalem-v1"),
+        ("memory_bytes", Value::from(32 << 20), "a memory of 32.0 MiB; here it is 16.0 MiB"),
+        ("machine_type", Value::from("pc-i440fx-1.0"), "the machine pc-i440fx-1.0; here it is"),
+        ("accel", Value::from("kvm"), "the accelerator kvm; here it is tcg"),
+    ] {
+        let mut was = Value::Null;
+        surgery.change_appliance("nano", |version| {
+            let memory = &mut version["warm"]["memory"];
+            memory["device_state"] = fine.clone();
+            was = std::mem::replace(&mut memory[field], other);
+        });
+        boots(why, &[]);
+        surgery.change_appliance("nano", |version| version["warm"]["memory"][field] = was);
+    }
+    let started = world.run("A", &["run", "nano", "--name", "last", "--accel", "tcg"]).ok();
+    assert_eq!(started["how"], "continued", "{started}");
 }
 
 /// What two instances say when each is asked the same.
+#[track_caller]
 fn ask(world: &World, script: &str) -> [String; 2] {
     ["w1", "w2"].map(|name| world.exec("A", name, script))
+}
+
+/// Who boots is ready when its port answers; its agent comes later.
+#[track_caller]
+fn await_agent(world: &World, name: &str) {
+    eventually(Duration::from_secs(60), "the agent answers", || {
+        world.run("A", &["exec", name, "--", "/bin/true"]).code == 0
+    });
 }
 
 /// The command of docs/identity.md that shows what two instances share.
@@ -144,69 +202,55 @@ fn shared(world: &World) -> String {
     said.stdout
 }
 
-/// `tiny` with a machine id, SSH host keys and the program that Debian systems get; and what it does
-/// is written down.
-fn tiny(hook: bool) -> impl FnOnce(String) -> String {
-    move |text| {
-        let text = running(text).replace(
-            "    packages: [qemu-guest-agent]\n    programs: [/usr/sbin/qemu-ga]\n    files:\n",
-            "    packages: [qemu-guest-agent, openssh-client]\n    \
-             programs: [/usr/sbin/qemu-ga, /usr/bin/ssh-keygen]\n    files:\n      \
-             - {path: /etc/machine-id, content: \"00112233445566778899aabbccddeeff\\n\"}\n      \
-             - {path: /etc/ssh/ssh_host_ed25519_key.pub, content: \"ssh-ed25519 MAKERS\\n\"}\n      \
-             - {path: /etc/ssh/moduli, content: \"\"}\n",
-        );
-        assert!(text.contains("ssh-keygen"), "the recipe is another one now");
-        if hook {
-            let hook =
-                "      - {path: /etc/collective/fresh-identity, from: fresh, mode: \"0755\"}\n";
-            text.replace(
-                "      - {path: /etc/ssh/moduli",
-                &format!("{hook}      - {{path: /etc/ssh/moduli"),
-            )
-        } else {
-            text
-        }
-    }
-}
-
+/// A whole Debian system, with a server of its own and one for SSH: what it is for is refreshed by its
+/// maker's part, what every Debian system has by the part that the build puts in.
 #[test]
 fn guest_instances_of_one_memory_are_each_somebody_of_their_own() {
-    let world = World::empty("warm-tiny");
+    let world = World::empty("warm-web");
     world.run("A", &["repo", "init", &world.repository()]).ok();
     world.share_tools("A");
-    let folder = recipe(&world, "tiny", tiny(true));
-    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../build/src/check/fresh-identity.sh");
-    fs::copy(program, folder.join("fresh")).unwrap();
+    let folder = recipe(&world, "web", |text| {
+        assert!(text.contains("\nstate: running\n"), "it starts from memory");
+        text.replace("        - udhcpc\n", "        - udhcpc\n        - openssh-server\n")
+    });
     let built = build(&world, &folder);
     assert_eq!(built["warm"]["agent"], true, "{built}");
     nothing_is_left(&world);
-
-    for name in ["w1", "w2"] {
-        let started =
-            world.run("A", &["run", "tiny", "--name", name, "-p", "0:80", "--accel", "tcg"]).ok();
+    let start = |name: &str, more: &[&str]| {
+        let words =
+            [&["run", "web", "--name", name, "-p", "0:80", "--accel", "tcg"], more].concat();
+        world.run("A", &words).ok()
+    };
+    let state = |started: &Value| -> Value {
+        let answer = support::http_get(started, "/api/state");
+        serde_json::from_str(answer.rsplit("\r\n\r\n").next().unwrap()).unwrap()
+    };
+    let warm = ["w1", "w2"].map(|name| start(name, &[]));
+    for started in &warm {
         assert_eq!(started["how"], "continued", "{started}");
     }
+    let cold = start("w3", &["--boot"]);
+    assert_eq!(cold["how"], "booted", "{cold}");
+    await_agent(&world, "w3");
     // From the same memory: the same boot.
-    let [one, two] = ask(&world, "cat /proc/sys/kernel/random/boot_id");
-    assert_eq!(one, two, "both go on from one boot");
+    let said = [&warm[0], &warm[1], &cold].map(state);
+    assert_eq!(said[0]["boot_id"], said[1]["boot_id"], "both go on from one boot");
+
     // And nothing else: in the guest,
-    let random = "cat /proc/sys/kernel/random/uuid";
-    let [one, two] = ask(&world, random);
-    assert_ne!(one, two, "the kernels draw other random numbers");
-    for (what, script) in [
-        ("host name", "hostname"),
-        ("address", "cat /sys/class/net/eth0/address"),
-        ("machine id", "cat /etc/machine-id"),
-        ("SSH host key", "cat /etc/ssh/ssh_host_ed25519_key.pub"),
-    ] {
-        let [one, two] = ask(&world, script);
-        assert_ne!(one, two, "{what}");
-        for (name, said) in [("w1", &one), ("w2", &two)] {
-            assert!(!said.contains("MAKERS") && !said.contains("0011223344"), "{name}: {said}");
-        }
-    }
+    let every = |script: &str| ["w1", "w2", "w3"].map(|name| world.exec("A", name, script));
+    let different = |what: &str, said: &[String]| {
+        let set: BTreeSet<_> = said.iter().collect();
+        assert!(set.len() == said.len() && !set.contains(&String::new()), "{what}: {said:?}");
+    };
+    different("session", &said.map(|said| said["session"].to_string()));
+    different("random numbers", &every("cat /proc/sys/kernel/random/uuid"));
+    different("address", &every("cat /sys/class/net/eth0/address"));
+    different("machine id", &ask(&world, "cat /etc/machine-id"));
     assert_eq!(ask(&world, "hostname"), ["w1", "w2"]);
+    // The keys that its server shows, which are those in its files. Nobody has the maker's.
+    let shown = every("ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null | cut -d' ' -f2,3");
+    different("SSH host key", &shown);
+    assert_eq!(shown, every("cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub"));
     // Each has been told once that its generation is another, and has drawn new randomness.
     let reseeded = "dmesg | grep -c 'crng reseeded due to virtual machine fork'";
     assert_eq!(ask(&world, reseeded), ["1", "1"]);
@@ -214,7 +258,7 @@ fn guest_instances_of_one_memory_are_each_somebody_of_their_own() {
     let uuid = "cat /sys/class/dmi/id/product_uuid 2>/dev/null || echo none";
     assert_eq!(ask(&world, uuid), ["none", "none"]);
     let now = ambient::unix_ms() / 1000;
-    for said in ask(&world, "date +%s") {
+    for said in every("date +%s") {
         let said: u64 = said.parse().unwrap();
         assert!(said.abs_diff(now) < 60, "its clock says {said}, here it is {now}");
     }
@@ -233,12 +277,13 @@ fn guest_instances_of_one_memory_are_each_somebody_of_their_own() {
     assert!(shared(&world).contains("00112233445566778899aabbccddeeff"));
 
     // Killed before its first checkpoint, it goes on from its disks and boots.
-    world.exec("A", "w1", "echo kept > /data/kept; sync");
+    world.exec("A", "w1", "echo kept > /var/lib/notes/kept; sync");
     world.kill("A", "w1", false);
     world.await_state("A", "w1", "failed");
     let resumed = world.run("A", &["resume", "w1", "--accel", "tcg"]).ok();
     assert_eq!(resumed["how"], "booted", "{resumed}");
-    assert_eq!(world.exec("A", "w1", "cat /data/kept"), "kept");
+    await_agent(&world, "w1");
+    assert_eq!(world.exec("A", "w1", "cat /var/lib/notes/kept"), "kept");
 }
 
 /// Who cannot become somebody else is not let in from memory, and never makes a version.
@@ -247,7 +292,10 @@ fn guest_whose_identity_stays_is_no_version() {
     let world = World::empty("warm-stubborn");
     world.run("A", &["repo", "init", &world.repository()]).ok();
     world.share_tools("A");
-    let folder = recipe(&world, "tiny", |text| tiny(true)(text));
+    let folder = recipe(&world, "tiny", |text| {
+        let hook = "      - {path: /etc/collective/fresh-identity, from: fresh, mode: \"0755\"}\n";
+        running(text.replacen("    files:\n", &format!("    files:\n{hook}"), 1))
+    });
     fs::write(folder.join("fresh"), "#!/bin/sh\necho the keys are gone >&2\nexit 3\n").unwrap();
     let words = ["build", folder.to_str().unwrap(), "--accel", "tcg"];
     let (kind, message, hint) = world.run("A", &words).error();
@@ -281,5 +329,28 @@ fn guest_of_a_build_that_was_killed_is_swept() {
     nothing_is_left(&world);
     kill_while_it_runs();
     build(&world, &folder);
+    nothing_is_left(&world);
+}
+
+/// Who upgrades the program while a build runs does not end the build.
+#[test]
+fn guest_of_a_build_starts_when_its_program_was_replaced() {
+    let world = World::empty("warm-replaced");
+    let program = world.root().join("collective");
+    fs::copy(support::PROGRAM, &program).unwrap();
+    let world = world.started_by(vec![program.clone().into()]);
+    world.run("A", &["repo", "init", &world.repository()]).ok();
+    let folder = recipe(&world, "nano", running);
+    let build = world.spawn("A", &["build", folder.to_str().unwrap(), "--accel", "tcg"]);
+    eventually(Duration::from_secs(60), "the build runs its first instance", || {
+        let rows = world.run("A", &["ps"]).ok();
+        rows.as_array().unwrap().iter().any(|row| row["state"] == "running")
+    });
+    let newer = world.root().join("newer");
+    fs::copy(support::PROGRAM, &newer).unwrap();
+    fs::remove_file(&program).unwrap();
+    let built = support::said(build.wait_with_output().unwrap()).ok();
+    assert_eq!(built["warm"]["accel"], "tcg", "{built}");
+    fs::rename(&newer, &program).unwrap();
     nothing_is_left(&world);
 }

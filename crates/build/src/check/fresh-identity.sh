@@ -2,8 +2,9 @@
 # Every instance of this appliance starts from the same memory. This makes one of them somebody of
 # its own; it runs before anybody can reach the instance, with COLLECTIVE_NAME set, and when it
 # fails the instance does not start from memory. Host name, clock, network addresses and the
-# kernel's random numbers are fresh already. Put a file of your own at this path (`files` in
-# appliance.yaml) for what else your programs made when they first started.
+# kernel's random numbers are fresh already. For what else your programs made when they first started,
+# put programs of your own into /etc/collective/fresh-identity.d (`files` in appliance.yaml): they run
+# last, in the order of their names, and the first that fails ends it.
 set -e
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
@@ -36,4 +37,7 @@ fi
 if command -v pidof >/dev/null; then
   for client in $(pidof udhcpc || true); do kill -USR1 "$client"; done
 fi
-exit 0
+
+for part in /etc/collective/fresh-identity.d/*; do
+  if [ -x "$part" ]; then "$part"; fi
+done

@@ -3,7 +3,8 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -100,10 +101,7 @@ impl World {
 
     /// Lets a host build with what other tests have fetched and unpacked.
     pub fn share_tools(&self, host: &str) {
-        // Made with the fixture.
-        let tools = tiny_fixture().with_file_name("host").join("tools");
-        fs::create_dir_all(self.host(host)).unwrap();
-        std::os::unix::fs::symlink(tools, self.host(host).join("tools")).unwrap();
+        share_tools(&self.host(host));
     }
 
     /// A world with a `tiny` called `t1` that sleeps in the repository; its memory holds [`noise`],
@@ -297,6 +295,19 @@ impl Drop for World {
     }
 }
 
+/// What a guest's web server answers on the first port that was published when it started.
+#[track_caller]
+pub fn http_get(started: &Value, path: &str) -> String {
+    let port = &started["ports"][0];
+    let address = (port["address"].as_str().unwrap(), port["host_port"].as_u64().unwrap() as u16);
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 /// Prints OK when the noise is what was put there.
 pub const READ_NOISE: &[&str] = &["exec", "t1", "--", "md5sum", "-c", "/tmp/sum"];
 
@@ -381,6 +392,14 @@ fn shims_of(instance: &Path) -> Vec<u64> {
         .collect()
 }
 
+/// Lets a host's builds use the folder of tools that the tests of `build` use too.
+fn share_tools(host: &Path) {
+    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).join("build-tools");
+    fs::create_dir_all(&tools).unwrap();
+    fs::create_dir_all(host).unwrap();
+    std::os::unix::fs::symlink(tools, host.join("tools")).unwrap();
+}
+
 /// The repository with `tiny`, for copying. Built by the first test that needs it; the others
 /// wait. Made anew for another program or another recipe.
 fn tiny_fixture() -> PathBuf {
@@ -402,6 +421,8 @@ fn tiny_fixture() -> PathBuf {
     }
     let _ = fs::remove_file(folder.join("situation"));
     let _ = fs::remove_dir_all(&repository);
+    let _ = fs::remove_dir_all(folder.join("host"));
+    share_tools(&folder.join("host"));
     let command = |arguments: &[&str]| {
         let done = Command::new(PROGRAM)
             .env_remove("COLLECTIVE_REPO")

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use chunk::{ChunkSink, ChunkSource, Urgency, id_of};
 use model::{ChunkId, Generation, ManifestId};
-use repository::{Open, RefPayload, Repository, Target, read_record, write_record};
+use repository::{Open, RefPayload, Repository, Target, read_record, write_blob, write_record};
 use serde_json::Value;
 
 /// An instance's head in an opened repository (a folder that holds its key).
@@ -99,6 +99,15 @@ impl Surgery {
         let payload =
             RefPayload { roots: vec![Target::Record(id)], body: id.to_string().into_bytes() };
         refs.advance("appliance", appliance, value.generation, &payload).unwrap();
+    }
+
+    /// Stores a file, as records name it.
+    pub fn put_file(&self, bytes: &[u8]) -> Value {
+        let mut writer = self.repository.writer().unwrap();
+        let id = write_blob(&mut writer, bytes).unwrap();
+        writer.finish().unwrap();
+        let blake3 = id_of(bytes).to_string();
+        serde_json::json!({ "id": id.to_string(), "bytes": bytes.len(), "blake3": blake3 })
     }
 
     /// Stores a copy of a chunk with some bytes changed; gives its id.

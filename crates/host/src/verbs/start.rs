@@ -212,8 +212,10 @@ fn print(name: &Name, report: StartReport, before_ms: u64) -> StartPrint {
 
 /// The program that is started as a shim: this one.
 pub(super) fn program() -> Result<PathBuf> {
-    std::env::current_exe()
-        .map_err(|e| Failure::from(e).during("cannot find the collective program itself"))
+    let named = std::env::current_exe()
+        .map_err(|e| Failure::from(e).during("cannot find the collective program itself"))?;
+    // When a newer one took its place while it runs it has no name any more, but is still there.
+    Ok(if named.exists() { named } else { PathBuf::from("/proc/self/exe") })
 }
 
 /// Starts a shim; it listens when this returns.
