@@ -69,7 +69,8 @@ impl Maker {
         tar.args(["--create", "--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=*"]);
         tar.arg(format!("--mtime=@{EPOCH_SECONDS}")).arg("--clamp-mtime");
         tar.args(["--format=posix", "--pax-option"]);
-        tar.arg("exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime");
+        // File names are bytes: mke2fs would convert them, and fail at those that are not ASCII.
+        tar.arg("exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime,hdrcharset:=BINARY");
         tar.arg("--directory").arg(content).arg(".");
         tar.stdin(Stdio::null());
         shop.pipe(&doing, &mut tar, &mut mke2fs).map_err(|error| match error {

@@ -121,6 +121,7 @@ disks:
         - test \"$(cat /lib/collective/deep/file)\" = input
         - test $(tail -n +3 /proc/net/dev | wc -l) = 1 # the loopback alone
         - ls /etc/ssh/ssh_host_ed25519_key # made when it was installed
+        - mkdir /etc/Főtanú # as a certificate of ca-certificates is called
 ready: started
 ";
 
@@ -152,6 +153,9 @@ fn guest_debian_is_the_same_bytes_twice() {
         entry.unwrap_or_else(|| panic!("{name} is not in {started:?}")).clone()
     };
     assert!(turn("collective-host-keys") < turn("ssh"), "{started:?}");
+    let etc = names_in(image, "/etc");
+    // As debugfs writes it.
+    assert!(etc.iter().any(|name| name == r"F\xc5\x91tan\xc3\xba"), "{etc:?}");
 
     // What is wrong with a command is said at its line.
     let text = text.replace("useradd --system --no-create-home someone", "echo no >&2; false");
