@@ -27,8 +27,8 @@ impl Life {
         let world = World::with_nano(name);
         world.run("A", &["run", "nano", "--name", "n1"]).ok();
         let mut life = Self { world, acknowledged: (0, String::new()), points: 0 };
-        life.keys_after("a");
-        life.acknowledge(&["suspend", "n1"]);
+        let keys = life.keys_after("a");
+        life.acknowledge(keys, &["suspend", "n1"]);
         life
     }
 
@@ -47,13 +47,9 @@ impl Life {
         read().unwrap()
     }
 
-    /// A verb that comes to its end: what it says holds from here on.
+    /// A verb that comes to its end, after this many keys: what it says holds from here on.
     #[track_caller]
-    fn acknowledge(&mut self, verb: &[&str]) {
-        let keys = match self.world.state("A", "n1").as_str() {
-            "running" => self.keys_after("b"),
-            _ => self.acknowledged.0,
-        };
+    fn acknowledge(&mut self, keys: u64, verb: &[&str]) {
         let said = self.world.run("A", verb).ok();
         let id = said["checkpoint"].as_str().unwrap_or(&self.acknowledged.1).to_owned();
         self.acknowledged = (keys, id);
@@ -87,7 +83,7 @@ impl Life {
 
     /// The instance goes on, from what was acknowledged or from what was new at the kill.
     #[track_caller]
-    fn goes_on(&mut self, step: &str, new: u64) {
+    fn goes_on(&mut self, step: &str, new: u64) -> u64 {
         let (old, id) = self.acknowledged.clone();
         assert!(
             self.history().iter().any(|line| line["id"] == id.as_str()),
@@ -106,6 +102,7 @@ impl Life {
             [old, new].iter().any(|known| known + 1 == keys),
             "{step}: {keys} keys, and not one more than {old} or {new}"
         );
+        keys
     }
 }
 
@@ -145,8 +142,8 @@ fn guest_killed_while_it_is_sealed_goes_on_from_the_old_or_the_new() {
             life.world.state("A", "n1") != "running"
         });
         life.points += 1;
-        life.goes_on(step, new);
-        life.acknowledge(&["suspend", "n1"]);
+        let keys = life.goes_on(step, new);
+        life.acknowledge(keys, &["suspend", "n1"]);
     }
     println!("{} kills of checkpoint and suspend with a guest", life.points);
 }
@@ -165,17 +162,17 @@ fn guest_killed_while_it_starts_or_goes_back_or_is_forked_is_there() {
     ];
     for step in starts {
         life.killed_at(step, &["resume", "n1"]);
-        life.goes_on(step, life.acknowledged.0);
-        life.acknowledge(&["suspend", "n1"]);
+        let keys = life.goes_on(step, life.acknowledged.0);
+        life.acknowledge(keys, &["suspend", "n1"]);
     }
     // The command that goes back; then the shim that sets aside what is undone.
     for step in ["undo: branch kept", "ref: held", "ref: visible", "undo: moved"] {
         life.world.run("A", &["resume", "n1"]).ok();
-        life.acknowledge(&["checkpoint", "n1"]);
+        life.acknowledge(life.acknowledged.0, &["checkpoint", "n1"]);
         let new = life.keys_after("y");
         life.killed_at(step, &["undo", "n1"]);
-        life.goes_on(step, new);
-        life.acknowledge(&["suspend", "n1"]);
+        let keys = life.goes_on(step, new);
+        life.acknowledge(keys, &["suspend", "n1"]);
     }
     for step in ["undo: set aside", "session: listed"] {
         let mut resume = life.world.command("A", &["resume", "n1"]);
@@ -183,8 +180,8 @@ fn guest_killed_while_it_starts_or_goes_back_or_is_forked_is_there() {
         let new = life.keys_after("z");
         assert_ne!(life.world.run("A", &["undo", "n1"]).code, 0, "{step}");
         life.points += 1;
-        life.goes_on(step, new);
-        life.acknowledge(&["suspend", "n1"]);
+        let keys = life.goes_on(step, new);
+        life.acknowledge(keys, &["suspend", "n1"]);
     }
     for (round, step) in ["fork: name", "ref: visible", "fork: named"].iter().enumerate() {
         let name = format!("f{round}");

@@ -40,6 +40,22 @@ fn a_seed_gives_the_same_trace_twice() {
     }
 }
 
+/// Files and threads of this process.
+fn open() -> (usize, usize) {
+    let count = |folder| std::fs::read_dir(folder).unwrap().count();
+    (count("/proc/self/fd"), count("/proc/self/task"))
+}
+
+#[test]
+fn nothing_stays_open() {
+    simulation::hush();
+    let before = open();
+    for seed in [2, 4, 6] {
+        assert_eq!(run(seed, Extent::Short, false).violation, None);
+        assert_eq!(open(), before, "after seed {seed}");
+    }
+}
+
 #[test]
 fn a_verb_that_is_killed_leaves_the_old_or_the_new() {
     simulation::hush();

@@ -7,8 +7,8 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use api::StartReport;
@@ -122,8 +122,11 @@ fn with_claim(
     let fetcher = Arc::new(Fetcher::new(cache, store.source(), FETCH_THREADS));
     let volumes = open_volumes(local, claim, &fetcher, owner, door)?;
     let how = if memory.is_some() { How::Continued } else { How::Booted };
-    let reader: Vec<_> = volumes.all().cloned().collect();
-    door.shared.set_volumes(Arc::new(move || reader.iter().map(|v| volumes::print(v)).collect()));
+    // The volumes tell what is shared of their stalls: held from there, they would hold themselves.
+    let reader: Vec<_> = volumes.all().map(Arc::downgrade).collect();
+    door.shared.set_volumes(Arc::new(move || {
+        reader.iter().filter_map(Weak::upgrade).map(|volume| volumes::print(&volume)).collect()
+    }));
 
     let powering = Powering {
         host,
