@@ -5,8 +5,12 @@
  * typed. `w` adds one to the variable M and says "writes=M"; Enter says "keys=N", a count that lives
  * in memory alone.
  *
+ * With a TPM (2.0, at the addresses of its command response buffer) it also says "pcr=H place=P": how
+ * register 16 begins, and a count that is in the TPM's own memory. `x` extends the register, `p` adds
+ * one to the count; answers of the TPM that are no success are said as "tpm=CODE".
+ *
  *   gcc -Os -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables -mno-red-zone
- *       -mno-sse -fpie -fshort-wchar -fno-ident -c nano.c -o nano.o
+ *       -mno-sse -fpie -fshort-wchar -fno-ident -fno-tree-loop-distribute-patterns -c nano.c -o nano.o
  *   ld -m i386pep --subsystem 10 --entry start --no-insert-timestamp --enable-reloc-section
  *       --dynamicbase --image-base 0x400000 -s -o bootx64.efi nano.o
  *   truncate -s 64K nano.img && mkfs.vfat --invariant -n NANO nano.img
@@ -56,6 +60,79 @@ static u32 write(const chr *name, u32 value)
 	return value;
 }
 
+/* TCG: PC Client Platform TPM Profile for TPM 2.0, command response buffer, locality 0. */
+#define REGISTER(at) (*(volatile u32 *)(0xfed40000ull + (at)))
+static volatile u8 *const buffer = (u8 *)0xfed40080ull;
+static int tpm;
+static u32 at;
+static void byte(u8 v) { buffer[at++] = v; }
+static void half(u32 v) { byte(v >> 8); byte(v); }
+static void word(u32 v) { half(v >> 16); half(v); }
+static u32 answer(u32 from)
+{
+	u32 v = 0;
+	for (u32 i = 0; i < 4; i++) v = v << 8 | buffer[from + i];
+	return v;
+}
+static void begin(u32 code, int authorised)
+{
+	REGISTER(0x08) = 1; /* the locality */
+	REGISTER(0x40) = 1; /* ready for a command */
+	while (REGISTER(0x40) & 1) { }
+	at = 0;
+	half(authorised ? 0x8002 : 0x8001); word(0); word(code);
+}
+/* The empty password. */
+static void authorise(void) { word(9); word(0x40000009); half(0); byte(0); half(0); }
+static u32 end(void)
+{
+	u32 size = at;
+	at = 2; word(size);
+	REGISTER(0x4c) = 1;
+	while (REGISTER(0x4c) & 1) { }
+	return answer(6);
+}
+static void good(u32 code) { if (code) { puts("\r\ntpm="); number(code); puts("\r\n"); } }
+
+#define OWNER 0x40000001
+#define PLACE 0x01800001
+static u32 place(void)
+{
+	begin(0x14e, 1); word(OWNER); word(PLACE); authorise(); half(4); half(0);
+	return end() ? 0 : answer(16);
+}
+static void set_place(u32 v)
+{
+	begin(0x137, 1); word(OWNER); word(PLACE); authorise(); half(4); word(v); half(0);
+	good(end());
+}
+static void extend(void)
+{
+	begin(0x182, 1); word(16); authorise(); word(1); half(0xb);
+	for (int i = 0; i < 32; i++) byte(7);
+	good(end());
+}
+static void say_tpm(void)
+{
+	if (!tpm) return;
+	begin(0x17e, 0); word(1); half(0xb); byte(3); byte(0); byte(0); byte(1);
+	good(end());
+	u32 begins = answer(30);
+	puts(" pcr=");
+	for (int i = 28; i >= 0; i -= 4) put("0123456789abcdef"[begins >> i & 15]);
+	puts(" place="); number(place());
+}
+static void find_tpm(void)
+{
+	tpm = (REGISTER(0x30) & 15) == 1;
+	if (!tpm) return;
+	/* Switched on, if the firmware has not; the place made, if there is none. */
+	begin(0x144, 0); half(0); end();
+	begin(0x12a, 1); word(OWNER); authorise(); half(0);
+	half(14); word(PLACE); half(0xb); word(0x02060006); half(0); half(4);
+	if (!end()) set_place(0);
+}
+
 u64 EFI start(void *image, System *system)
 {
 	u64 EFI (*map)(u64 *, void *, u64 *, u64 *, u32 *) = *(void **)(system->boot + 24 + 4 * 8);
@@ -74,16 +151,20 @@ u64 EFI start(void *image, System *system)
 	puts("\r\nnano-uefi: boots="); number(boots);
 	puts(" writes="); number(writes);
 	puts(" secure="); number(read(u"SecureBoot", &global, 1));
+	find_tpm();
+	say_tpm();
 	puts("\r\n");
 	for (;;) {
 		if (!(in(0x3fd) & 1)) { __asm__ volatile("pause"); continue; }
 		char c = in(0x3f8);
 		if (c == '\r' || c == '\n') {
-			puts("\r\nkeys="); number(keys); puts("\r\n");
+			puts("\r\nkeys="); number(keys); say_tpm(); puts("\r\n");
 			continue;
 		}
 		keys++;
 		put(c);
+		if (tpm && c == 'x') extend();
+		if (tpm && c == 'p') set_place(place() + 1);
 		if (c == 'w') {
 			writes = write(u"writes", writes + 1);
 			puts("\r\nwrites="); number(writes); puts("\r\n");

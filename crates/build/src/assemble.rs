@@ -40,6 +40,8 @@ pub struct Built {
     pub packages: Vec<(String, String)>,
     /// The maker's part of what cloud-init configures.
     pub vendor_data: Option<PathBuf>,
+    /// What UEFI's variables begin with, where the maker says so.
+    pub variables: Option<PathBuf>,
 }
 
 /// A disk of a built appliance.
@@ -130,6 +132,10 @@ pub fn build(
         None => None,
         Some(file) => Some(copy_file(&shop, recipe, recipe_dir, file, "vendor-data")?),
     };
+    let variables = match &recipe.variables {
+        None => None,
+        Some(file) => Some(copy_file(&shop, recipe, recipe_dir, file, "uefi-variables")?),
+    };
     Ok(Built {
         name: recipe.name.clone(),
         version: recipe.version.clone(),
@@ -140,6 +146,7 @@ pub fn build(
         disks,
         packages: used.into_list(),
         vendor_data,
+        variables,
     })
 }
 

@@ -7,13 +7,13 @@ mod running;
 
 use std::collections::BTreeSet;
 
-use model::{Boot, DiskSpec, DisplaySpec, Hardware, NicModel, NicSpec, Profile, Ready};
+use model::{Boot, BootKind, DiskSpec, DisplaySpec, Hardware, NicModel, NicSpec, Profile, Ready};
 use serde_saphyr::{Location, Spanned};
 
 use crate::RecipeError;
 use crate::document::{Document, HardwareDoc, NicDoc, ProfileDoc, ReadyDoc};
 use crate::place::Placed;
-use crate::recipe::Recipe;
+use crate::recipe::{DiskContent, Recipe};
 
 const MEMORY_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 40;
 const VIDEO_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=256 << 20;
@@ -42,14 +42,27 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
     }
     check.count(&document.nics, NICS_MAX, "nics")?;
 
-    let (disks, mut contents) = check.disks(&document.disks)?;
+    let (mut disks, mut contents) = check.disks(&document.disks)?;
     let nics: Vec<NicSpec> =
         document.nics.iter().map(|nic| check.nic(nic)).collect::<Checked<_>>()?;
     let (boot, kernel, initrd) = check.boot(&document.boot, &disks, &contents)?;
     check.kernel_modules(&document.disks, kernel.as_ref())?;
     let ready = check.ready(&document.ready, &nics)?;
     let vendor_data = document.vendor_data.as_ref().map(|file| check.relative(file)).transpose()?;
+    let variables = check.variables(&document.boot.value)?;
     let running = check.running(&document, &ready, &mut contents)?;
+    if let Some(tpm) = document.hardware.tpm.as_ref().filter(|tpm| tpm.value) {
+        if boot.kind == BootKind::Kernel {
+            // QEMU places it by a fixed size of those tables, which a TPM's log exceeds.
+            return Err(check.wrong(
+                tpm,
+                "with `mode: kernel` the initial RAM disk would lie over the tables that tell of a TPM",
+                "use `mode: uefi` or `mode: bios`",
+            ));
+        }
+        disks.push(DiskSpec::tpm());
+        contents.push(DiskContent::Empty);
+    }
     let hardware = check.hardware(&document.hardware, boot, disks, nics)?;
     if let Some(secure) = document.boot.value.secure_boot.as_ref().filter(|secure| secure.value)
         && hardware.profile != Profile::Q35
@@ -68,6 +81,7 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
         initrd,
         contents,
         vendor_data,
+        variables,
         running,
     })
 }

@@ -73,6 +73,10 @@ pub(crate) struct HardwareDoc {
     /// Memory, for example 512MiB: whole MiB, from 16MiB to 1TiB.
     #[schemars(with = "String")]
     pub memory: Spanned<String>,
+    /// A virtual TPM 2.0, whose content belongs to each instance.
+    #[serde(default)]
+    #[schemars(with = "bool")]
+    pub tpm: Option<Spanned<bool>>,
     /// The screen. Without it the computer has none.
     #[serde(default)]
     pub display: Option<DisplayDoc>,
@@ -119,6 +123,12 @@ pub(crate) struct BootDoc {
     #[serde(default)]
     #[schemars(with = "bool")]
     pub secure_boot: Option<Spanned<bool>>,
+    /// What UEFI's variables begin with (mode `uefi` only): a file in the recipe's folder, as OVMF
+    /// wants it, for example with keys of your own. Without it they are empty, with secure boot
+    /// Microsoft's keys.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub variables: Option<Spanned<String>>,
     /// The kernel (mode `kernel` only, and required there).
     #[serde(default)]
     #[schemars(with = "Option<KernelDoc>")]

@@ -34,6 +34,7 @@ pub struct Recipe {
     /// One for each of `hardware.disks`.
     pub(crate) contents: Vec<DiskContent>,
     pub(crate) vendor_data: Option<Placed<RelativePath>>,
+    pub(crate) variables: Option<Placed<RelativePath>>,
     pub(crate) running: bool,
 }
 

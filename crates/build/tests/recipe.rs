@@ -95,6 +95,18 @@ fn who_is_to_start_from_memory_has_to_be_known_to_be_ready() {
          (leave out `state: running`, or configure it with `files` and `commands`)",
     );
     check(
+        "hardware: {memory: 512MiB}",
+        "hardware: {memory: 512MiB, tpm: true}\nstate: running",
+        "r.yaml:3:33: a TPM's secrets would be the same in every instance that starts from one memory \
+         (leave out `state: running`: each instance then has a TPM of its own)",
+    );
+    check(
+        "hardware: {memory: 512MiB}",
+        "hardware: {memory: 512MiB, tpm: true}",
+        "r.yaml:3:33: with `mode: kernel` the initial RAM disk would lie over the tables that tell of \
+         a TPM (use `mode: uefi` or `mode: bios`)",
+    );
+    check(
         "ready: {port: 80}",
         "ready: {port: 80}\nstate: runing",
         "r.yaml:17:8: unknown variant `runing` (did you mean `running`?)",
@@ -209,6 +221,11 @@ fn combinations_are_checked() {
         "  mode: kernel",
         "  mode: kernel\n  secure_boot: true",
         "r.yaml:6:16: only UEFI has secure boot (use `mode: uefi`, or remove it)",
+    );
+    check(
+        "  mode: kernel",
+        "  mode: kernel\n  variables: keys.fd",
+        "r.yaml:6:14: only UEFI has variables (use `mode: uefi`, or remove it)",
     );
     check(
         "role: data,",

@@ -170,6 +170,9 @@ pub struct Import {
     /// With UEFI: start only what is signed (with Microsoft's keys, as distributions are)
     #[arg(long)]
     pub secure_boot: bool,
+    /// With a virtual TPM 2.0, new in each instance
+    #[arg(long)]
+    pub tpm: bool,
     /// What its network cards are [default: as the file says, else virtio]
     #[arg(long, value_parser = ["virtio", "e1000"])]
     pub nic: Option<String>,

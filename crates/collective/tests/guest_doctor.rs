@@ -102,6 +102,19 @@ fn devices_that_are_missing_or_false_are_found() {
     assert!(hint.contains("software"), "{hint}");
 }
 
+#[test]
+fn firmware_and_tpm_that_are_missing_are_found() {
+    let world = World::empty("doctor-firmware");
+    let hide = "mount -t tmpfs tmpfs /usr/share/OVMF; mount --bind /dev/null /usr/bin/swtpm";
+    let said = doctor_after(&world, hide);
+    expect(&said, "uefi", "warning", "/usr/share/OVMF");
+    expect(&said, "tpm", "warning", "swtpm");
+    for check in ["uefi", "tpm"] {
+        let line = finding(&said, check);
+        assert!(line["hint"].as_str().unwrap().contains("scripts/install-deps"), "{line}");
+    }
+}
+
 /// A mount that is gone when it is dropped.
 struct Mounted(std::path::PathBuf);
 

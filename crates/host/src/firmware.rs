@@ -49,14 +49,19 @@ pub fn find(secure_boot: bool) -> Result<Files> {
     ))
 }
 
-/// Gives a version that boots by UEFI its firmware; leaves others as they are.
-pub fn equip(session: &mut Session, version: &mut Version) -> Result<()> {
+/// Gives a version that boots by UEFI its firmware; leaves others as they are. Its variables begin with
+/// this file, or else with those of this host.
+pub fn equip(session: &mut Session, version: &mut Version, variables: Option<&Path>) -> Result<()> {
     if version.hardware.boot.kind != BootKind::Uefi {
         return Ok(());
     }
     let files = find(version.hardware.boot.secure_boot)?;
     version.firmware = Some(session.put_blob(&read(&files.program)?)?);
-    let variables = read(&files.variables)?;
+    let template = read(&files.variables)?;
+    let variables = match variables {
+        None => template,
+        Some(own) => read_own(own, template.len())?,
+    };
     version.disks.push(ingest::bytes(session, &variables)?);
     version.hardware.disks.push(DiskSpec {
         name: VARIABLES.to_owned(),
@@ -67,6 +72,24 @@ pub fn equip(session: &mut Session, version: &mut Version) -> Result<()> {
         media: Media::Disk,
     });
     Ok(())
+}
+
+/// A maker's own variables: as many bytes as the program expects, or it would not start.
+fn read_own(path: &Path, bytes: usize) -> Result<Vec<u8>> {
+    let wrong = |message: String| {
+        let hint = "start from a copy of /usr/share/OVMF/OVMF_VARS_4M.fd, and enrol keys into that";
+        Failure::new("recipe", message, hint)
+    };
+    let size = std::fs::metadata(path)?.len();
+    if size != bytes as u64 {
+        return Err(wrong(format!("`variables` has {size} bytes, UEFI's have {bytes}")));
+    }
+    let own = read(path)?;
+    // A firmware volume says so at its byte 40 (UEFI's Platform Initialization, volume 3).
+    if own.get(40..44) != Some(b"_FVH") {
+        return Err(wrong("`variables` holds no variables of UEFI".to_owned()));
+    }
+    Ok(own)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

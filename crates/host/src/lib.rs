@@ -39,6 +39,7 @@ pub mod shim;
 mod socket;
 pub mod store;
 mod time;
+mod tpm;
 mod verbs;
 mod work;
 

@@ -171,7 +171,7 @@ fn a_foreign_version() {
     assert_eq!(decode_version(&bytes), Ok(form));
 }
 
-/// UEFI, its program and its variables are what format 2 does not know.
+/// UEFI, its program and its variables, and a TPM are what format 2 does not know.
 #[test]
 fn a_version_that_boots_by_uefi() {
     let system = disk("disk1", DiskRole::Data, ResetPolicy::Keep);
@@ -210,6 +210,14 @@ fn a_version_that_boots_by_uefi() {
     // Neither without the program nor without the variables.
     let broken = Version { firmware: None, ..version.clone() };
     assert!(decode_version(&encode_version(&broken)).is_err());
+    let mut tpm = version.clone();
+    tpm.hardware.disks.push(DiskSpec::tpm());
+    tpm.disks.push(ManifestId::from_bytes([7; 32]));
+    let bytes = encode_version(&tpm);
+    golden("version-tpm.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(tpm.clone()));
+    tpm.hardware.disks[2].size_bytes /= 2;
+    assert!(decode_version(&encode_version(&tpm)).is_err());
     let mut broken = version;
     broken.hardware.disks[1].bus = DiskBus::Virtio;
     assert!(decode_version(&encode_version(&broken)).is_err());

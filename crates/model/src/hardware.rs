@@ -67,7 +67,31 @@ pub struct DiskSpec {
     pub media: Media,
 }
 
+impl Hardware {
+    /// Whether it has a virtual TPM.
+    pub fn has_tpm(&self) -> bool {
+        self.disks.iter().any(|disk| disk.bus == DiskBus::Tpm)
+    }
+}
+
 impl DiskSpec {
+    /// The volume of a virtual TPM, bytes: more than one can fill.
+    pub const TPM_BYTES: u64 = 1 << 20;
+    /// Its name.
+    pub const TPM: &'static str = "tpm";
+
+    /// What gives a computer a virtual TPM: the volume with what that remembers.
+    pub fn tpm() -> Self {
+        Self {
+            name: Self::TPM.to_owned(),
+            role: DiskRole::Firmware,
+            reset: ResetPolicy::Keep,
+            size_bytes: Self::TPM_BYTES,
+            bus: DiskBus::Tpm,
+            media: Media::Disk,
+        }
+    }
+
     /// Whether the guest sees a disk: all but what the computer itself remembers.
     pub fn is_disk(&self) -> bool {
         self.role != DiskRole::Firmware
@@ -85,6 +109,8 @@ pub enum DiskBus {
     /// The flash memory of the board, where UEFI keeps its variables: a volume that the guest does
     /// not see as a disk.
     Flash,
+    /// The virtual TPM (2.0): its volume has what it remembers without power. The guest sees no disk.
+    Tpm,
 }
 
 /// What a disk is to its guest.
@@ -106,8 +132,8 @@ pub enum DiskRole {
     Data,
     /// Never saved: empty again after stop.
     Scratch,
-    /// What the computer itself remembers (UEFI's variables): its user's, like data, and no disk
-    /// to the guest.
+    /// What the computer itself remembers (UEFI's variables, its TPM): its user's, like data, and no
+    /// disk to the guest.
     Firmware,
 }
 

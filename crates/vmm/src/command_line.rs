@@ -26,6 +26,14 @@ pub(crate) const FD_AGENT: i32 = FD_FIRST + 3;
 /// `/dev/kvm`, opened by us because QEMU's user may not; only with KVM.
 pub(crate) const FD_KVM: i32 = FD_FIRST + 4;
 
+/// The virtual TPM's socket, if there is one: after the others.
+fn fd_tpm(accel: Accel) -> i32 {
+    match accel {
+        Accel::Tcg => FD_FIRST + 4,
+        Accel::Kvm => FD_KVM + 1,
+    }
+}
+
 /// fdsets 1 and 2 are on the command line; those of single commands are numbered from here.
 pub(crate) const FDSET_FIRST: u32 = 100;
 const FDSET_CONSOLE_LOG: u32 = 1;
@@ -232,6 +240,13 @@ fn devices(launch: &Launch, line: &mut Line) {
         "virtserialport,id=agent0,bus=serial0.0,nr=1,chardev=agent,name=org.qemu.guest_agent.0",
     );
 
+    // At its own address, as on every PC: no slot.
+    if launch.tpm.is_some() {
+        line.option("-chardev", format!("socket,id=tpm,fd={}", fd_tpm(launch.accel)));
+        line.option("-tpmdev", "emulator,id=tpm0,chardev=tpm");
+        line.option("-device", "tpm-crb,tpmdev=tpm0");
+    }
+
     // The screen's socket comes later, by QMP, as a file descriptor; without a screen there is
     // still a VNC server, which shows that there is none.
     line.option("-vnc", "none");
@@ -304,7 +319,7 @@ fn disk_device(launch: &Launch, index: usize, bus: &str) -> Option<String> {
     };
     let common = format!("id=blk{index},drive=disk{index},serial={serial},rerror=stop,werror=stop");
     Some(match (specs[index].bus, specs[index].media) {
-        (DiskBus::Flash, _) => return None,
+        (DiskBus::Flash | DiskBus::Tpm, _) => return None,
         (DiskBus::Virtio, _) => format!(
             "virtio-blk-pci,{common},write-cache=on,discard=on,write-zeroes=on,\
              discard_granularity=4096,physical_block_size=4096,bus={bus},addr={:#x}{boot}",
@@ -362,6 +377,8 @@ mod tests {
     use model::{Boot, DiskRole, DiskSpec, DisplaySpec, Hardware, NicSpec, PortMap, ResetPolicy};
     use network::{UserNetdev, random_mac};
 
+    use crate::tpm::TpmLaunch;
+
     fn launch(profile: Profile) -> Launch {
         let disk = |name: &str| DiskSpec {
             name: name.into(),
@@ -406,6 +423,7 @@ mod tests {
             kernel: Some("/boot/vmlinux".into()),
             initrd: None,
             firmware: None,
+            tpm: None,
             cmdline_extra: "quiet".into(),
             nics: vec![NicLaunch {
                 mac: random_mac([1, 2, 3, 4]),
@@ -452,6 +470,20 @@ mod tests {
             assert!(all.contains(part), "{part} is not in {all}");
         }
         assert!(!all.contains("-incoming"));
+    }
+
+    #[test]
+    fn a_tpm_has_the_descriptor_after_the_others() {
+        let mut launch = launch(Profile::Light);
+        assert_eq!(values(&arguments(&launch), "-tpmdev"), [""; 0]);
+        let dir = "/run/x/tpm".into();
+        launch.tpm = Some(TpmLaunch { program: "/usr/bin/swtpm".into(), dir, identity: None });
+        for (accel, fd) in [(Accel::Tcg, 104), (Accel::Kvm, 105)] {
+            launch.accel = accel;
+            let words = arguments(&launch);
+            assert_eq!(values(&words, "-tpmdev"), ["emulator,id=tpm0,chardev=tpm"]);
+            assert!(values(&words, "-chardev").contains(&format!("socket,id=tpm,fd={fd}")));
+        }
     }
 
     #[test]

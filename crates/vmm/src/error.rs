@@ -78,6 +78,9 @@ impl VmmError {
             Self::NotInstalled { program, .. } if program.ends_with("qemu-img") => {
                 Some("install it, on Debian: apt install qemu-utils (bookworm: from backports)")
             }
+            Self::NotInstalled { program, .. } if program.ends_with("swtpm") => {
+                Some("install it, on Debian: apt install swtpm")
+            }
             Self::NotInstalled { .. } => Some(
                 "install QEMU 10, on Debian: apt install qemu-system-x86 (bookworm: from backports)",
             ),

@@ -113,6 +113,8 @@ pub(crate) struct Orders {
     pub identity: Option<(u32, u32)>,
     pub readable: Vec<PathBuf>,
     pub writable: Vec<PathBuf>,
+    /// Directories in which it may also make and remove files.
+    pub own: Vec<PathBuf>,
     /// Where it works: entered while we may still reach it, so that QEMU's user needs no rights
     /// on the directories above.
     pub cwd: Option<PathBuf>,
@@ -151,6 +153,9 @@ impl Orders {
         }
         for path in &self.writable {
             put("--write", path.into());
+        }
+        for path in &self.own {
+            put("--own", path.into());
         }
         for port in &self.ports {
             put("--port", port.to_string().into());
@@ -191,6 +196,7 @@ impl Orders {
                 "--cwd" => orders.cwd = Some(value.into()),
                 "--read" => orders.readable.push(value.into()),
                 "--write" => orders.writable.push(value.into()),
+                "--own" => orders.own.push(value.into()),
                 "--port" => {
                     orders.ports.push(number()?.try_into().map_err(|_| "--port".to_owned())?);
                 }
@@ -229,6 +235,7 @@ mod tests {
             identity: Some((1000, 1001)),
             readable: vec!["/a b".into()],
             writable: vec!["--".into(), "/c".into()],
+            own: vec!["/e".into()],
             cwd: Some("/d".into()),
             network: true,
             connect: false,

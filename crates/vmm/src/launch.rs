@@ -7,6 +7,7 @@ use network::{Mac, Netdev};
 
 use crate::VmmError;
 use crate::jail::Jail;
+use crate::tpm::TpmLaunch;
 
 /// The CPU that guests get unless their maker says otherwise: the x86-64-v2 level (SSE4.2,
 /// POPCNT, CMPXCHG16B), which every 64-bit host since 2009 and TCG have, so that a checkpoint
@@ -80,6 +81,8 @@ pub struct Launch {
     pub initrd: Option<PathBuf>,
     /// With UEFI: its program. Its variables are the disk whose bus is the board's flash memory.
     pub firmware: Option<PathBuf>,
+    /// A virtual TPM, if it has one; its volume is not among `disks`, nor in the description's.
+    pub tpm: Option<TpmLaunch>,
     /// Appended to the maker's kernel command line.
     pub cmdline_extra: String,
     /// One per card of the hardware description, in its order.
@@ -104,6 +107,11 @@ pub fn find_qemu() -> Result<PathBuf, VmmError> {
 /// The host's `qemu-img`, likewise.
 pub fn find_qemu_img() -> Result<PathBuf, VmmError> {
     find("qemu-img")
+}
+
+/// The host's `swtpm`, likewise.
+pub fn find_swtpm() -> Result<PathBuf, VmmError> {
+    find("swtpm")
 }
 
 fn find(name: &str) -> Result<PathBuf, VmmError> {
@@ -165,6 +173,14 @@ impl Launch {
         if uefi != self.firmware.is_some() || flash != usize::from(uefi) {
             return invalid("UEFI needs its program and a volume for its variables".to_owned());
         }
+        if hardware.has_tpm() {
+            return invalid("the TPM's volume is no disk of QEMU's".to_owned());
+        }
+        if self.tpm.is_some() && self.initrd.is_some() {
+            // QEMU 10 places it as if the ACPI tables and what they name never took more than 160 KiB;
+            // a TPM's log takes 64 KiB more.
+            return invalid("with a TPM the initial RAM disk would lie over the tables".to_owned());
+        }
         if hardware.boot.secure_boot && hardware.profile != Profile::Q35 {
             return invalid("secure boot needs the board q35".to_owned());
         }
@@ -185,7 +201,8 @@ impl Launch {
         let disks = self.disks.iter().map(|disk| disk.path.as_path());
         let boot =
             self.kernel.iter().chain(&self.initrd).chain(&self.firmware).map(PathBuf::as_path);
-        disks.chain(boot).chain([
+        let tpm = self.tpm.iter().flat_map(|tpm| [tpm.program.as_path(), tpm.dir.as_path()]);
+        disks.chain(boot).chain(tpm).chain([
             self.qemu.as_path(),
             self.ram_path.as_path(),
             self.run_dir.as_path(),

@@ -6,7 +6,8 @@
 //!                   ├── monitor (QMP): a socket pair ──────────────────────────┤
 //!                   ├── guest agent's channel: a socket pair ──────────────────┤
 //!                   ├── console: console.sock, a copy through a pipe to console.log
-//!                   └── screen: vnc.sock
+//!                   ├── screen: vnc.sock
+//!                   └── virtual TPM: swtpm, behind walls of its own, at QEMU's side of a socket pair
 //! ```
 //!
 //! Invariants: no volume, chunk or checkpoint is known here, only files and device state; QEMU
@@ -34,6 +35,7 @@ mod qemu;
 mod qmp;
 mod recording;
 mod state;
+mod tpm;
 
 pub use agent::{Agent, AgentError, Exec, ExecOutput, STDIN_BYTES_MAX};
 pub use command_line::machine_type;
@@ -43,8 +45,9 @@ pub use error::VmmError;
 pub use jail::{Identity, Jail, Launcher, Limits, close_inherited, jail_main};
 pub use launch::{
     Accel, BASELINE_CPU, DISKS_MAX, DiskFile, Launch, NICS_MAX, NicLaunch, SATA_DISKS_MAX,
-    find_qemu, find_qemu_img,
+    find_qemu, find_qemu_img, find_swtpm,
 };
 pub use probe::{KvmProof, prove_kvm, prove_tcg};
 pub use qemu::{BlockDevice, Exit, QEMU_LOG, Qemu, RunState, VNC_SOCKET};
 pub use qmp::{Event, Qmp, QmpError};
+pub use tpm::{TPM_FILE, TPM_FILE_BYTES_MAX, TPM_LOG, TpmLaunch};

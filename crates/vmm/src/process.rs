@@ -4,14 +4,19 @@
 //! has a keeper thread that starts it and then does nothing but wait for it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::VmmError;
+use crate::descriptors;
+use crate::jail::{Launcher, Orders};
 
 #[derive(Default)]
 struct Ended {
@@ -64,8 +69,40 @@ impl Process {
         Ok(Self { pid, pidfd, ended })
     }
 
+    /// Starts what `orders` say behind the jail's walls, with these descriptors, and what it says
+    /// going to `log`.
+    pub fn behind_walls(
+        launcher: &Launcher,
+        orders: &Orders,
+        inherited: Vec<OwnedFd>,
+        log: io::PipeWriter,
+    ) -> Result<Self, VmmError> {
+        let io_error = || VmmError::io("a socket for the jail");
+        let (handover, stdin) = UnixStream::pair().map_err(io_error())?;
+        let fds: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
+        descriptors::send(handover.as_fd(), &[0], &fds).map_err(io_error())?;
+
+        let mut command = Command::new(&launcher.program);
+        command
+            .args(&launcher.arguments)
+            .args(orders.arguments())
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(stdin)))
+            .stdout(Stdio::from(log.try_clone().map_err(VmmError::io("a log"))?))
+            .stderr(Stdio::from(log));
+        Self::spawn(command).map_err(|error| VmmError::NotInstalled {
+            program: launcher.program.clone(),
+            detail: error.to_string(),
+        })
+    }
+
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
     }
 
     pub fn kill(&self) {

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,6 +38,7 @@ use crate::launch::{Accel, Launch};
 use crate::process::Process;
 use crate::qmp::{Event, Qmp, QmpError};
 use crate::recording::Recording;
+use crate::tpm::Tpm;
 
 /// The screen's socket (VNC) in the run directory.
 pub const VNC_SOCKET: &str = "vnc.sock";
@@ -96,6 +97,8 @@ pub struct BlockDevice {
 /// A running QEMU. Dropping it kills it.
 pub struct Qemu {
     process: Process,
+    // After QEMU, which is dropped first.
+    tpm: Option<Tpm>,
     qmp: Qmp,
     console: Console,
     log: Recording,
@@ -137,7 +140,16 @@ impl Qemu {
         let log =
             Recording::start("qemu-log", log_pipe, &log_path).map_err(io_error("QEMU's log"))?;
 
-        let process = start(launch, inherited, their_log)?;
+        let tpm = match &launch.tpm {
+            None => None,
+            Some(launched) => {
+                let (tpm, socket) = Tpm::start(launched, &launch.jail.launcher, run_dir)?;
+                inherited.push(socket);
+                Some(tpm)
+            }
+        };
+        let orders = orders(launch, inherited.len());
+        let process = Process::behind_walls(&launch.jail.launcher, &orders, inherited, their_log)?;
         let shutdown_reason = Arc::new(Mutex::new(None));
         let for_events = Arc::clone(&shutdown_reason);
         let on_event = move |event: &Event| {
@@ -150,10 +162,15 @@ impl Qemu {
             Err(QmpError::Timeout(after)) => {
                 return Err(VmmError::Timeout { what: "starting QEMU".to_owned(), after });
             }
-            Err(_) => return Err(died(&process, &log)),
+            Err(_) => {
+                // QEMU does not start without its TPM, and knows less about why.
+                let tpm = tpm.as_ref().and_then(Tpm::failure);
+                return Err(tpm.unwrap_or_else(|| died(&process, &log)));
+            }
         };
         let qemu = Self {
             process,
+            tpm,
             qmp,
             console,
             log,
@@ -249,6 +266,9 @@ impl Qemu {
     /// How QEMU ended, waiting at most `timeout` for that; `None` while it runs.
     pub fn wait_exit(&self, timeout: Duration) -> Option<Exit> {
         let status = self.process.wait(timeout)?;
+        if let Some(tpm) = &self.tpm {
+            tpm.end();
+        }
         let reason = lock(&self.shutdown_reason).clone();
         Some(Exit { status: in_words(status), clean: status.success(), reason })
     }
@@ -364,32 +384,6 @@ impl Qemu {
     }
 }
 
-fn start(
-    launch: &Launch,
-    inherited: Vec<OwnedFd>,
-    log: io::PipeWriter,
-) -> Result<Process, VmmError> {
-    let jail = &launch.jail;
-    let orders = orders(launch, inherited.len());
-    let io_error = || VmmError::io("a socket for the jail");
-    let (handover, stdin) = UnixStream::pair().map_err(io_error())?;
-    let fds: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
-    descriptors::send(handover.as_fd(), &[0], &fds).map_err(io_error())?;
-
-    let mut command = Command::new(&jail.launcher.program);
-    command
-        .args(&jail.launcher.arguments)
-        .args(orders.arguments())
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(stdin)))
-        .stdout(Stdio::from(log.try_clone().map_err(VmmError::io("QEMU's log"))?))
-        .stderr(Stdio::from(log));
-    Process::spawn(command).map_err(|error| VmmError::NotInstalled {
-        program: jail.launcher.program.clone(),
-        detail: error.to_string(),
-    })
-}
-
 fn orders(launch: &Launch, fds: usize) -> Orders {
     let jail = &launch.jail;
     let users: Vec<_> = launch
@@ -414,6 +408,7 @@ fn orders(launch: &Launch, fds: usize) -> Orders {
         identity: jail.identity.map(|id| (id.uid, id.gid)),
         readable,
         writable,
+        own: Vec::new(),
         cwd: Some(launch.run_dir.clone()),
         network: !users.is_empty(),
         connect: users.iter().any(|user| user.outbound),
@@ -432,13 +427,18 @@ fn died(process: &Process, log: &Recording) -> VmmError {
         None => "it closed its monitor but still runs".to_owned(),
     };
     log.wait_end(Duration::from_secs(1));
-    let said = log.recent();
-    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
-    let log_tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("; ");
-    VmmError::Died { status, log_tail: log_tail.chars().take(LOG_TAIL_CHARS).collect() }
+    VmmError::Died { status, log_tail: tail(log) }
 }
 
-fn in_words(status: ExitStatus) -> String {
+/// The last lines of a log.
+pub(crate) fn tail(log: &Recording) -> String {
+    let said = log.recent();
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("; ");
+    tail.chars().take(LOG_TAIL_CHARS).collect()
+}
+
+pub(crate) fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),

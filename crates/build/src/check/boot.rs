@@ -5,6 +5,7 @@ use serde_saphyr::Spanned;
 
 use super::{Check, Checked, placed};
 use crate::document::{BootDoc, BootModeDoc, InitrdDoc, KernelDoc};
+use crate::place::{Placed, RelativePath};
 use crate::recipe::{DiskContent, InitrdPlan, InitrdSource, KernelSource};
 
 const CMDLINE_CHARS_MAX: usize = 2000;
@@ -69,6 +70,18 @@ impl Check<'_> {
             Some(text) => self.one_line(text, CMDLINE_CHARS_MAX)?,
         };
         Ok((Boot { kind: BootKind::Kernel, cmdline, secure_boot: false }, Some(kernel), initrd))
+    }
+
+    pub(super) fn variables(&self, boot: &BootDoc) -> Checked<Option<Placed<RelativePath>>> {
+        let Some(file) = &boot.variables else { return Ok(None) };
+        if boot.mode != BootModeDoc::Uefi {
+            return Err(self.wrong(
+                file,
+                "only UEFI has variables",
+                "use `mode: uefi`, or remove it",
+            ));
+        }
+        self.relative(file).map(Some)
     }
 
     fn kernel(&self, kernel: &Spanned<KernelDoc>) -> Checked<KernelSource> {

@@ -119,6 +119,10 @@ impl Check<'_> {
             let message = "UEFI's variables have this name";
             return Err(self.wrong(name, message, "choose another name"));
         }
+        if text == DiskSpec::TPM {
+            let message = "the virtual TPM's volume has this name";
+            return Err(self.wrong(name, message, "choose another name"));
+        }
         if good {
             Ok(text.clone())
         } else {

@@ -31,6 +31,13 @@ impl Check<'_> {
                 "use `agent`, `port` or `console`",
             ));
         }
+        if let Some(tpm) = document.hardware.tpm.as_ref().filter(|tpm| tpm.value) {
+            return Err(self.wrong(
+                tpm,
+                "a TPM's secrets would be the same in every instance that starts from one memory",
+                "leave out `state: running`: each instance then has a TPM of its own",
+            ));
+        }
         if let Some(vendor_data) = &document.vendor_data {
             return Err(self.wrong(
                 vendor_data,

@@ -30,6 +30,7 @@ pub fn import(global: &Global, verb: &Import) -> Result<(), Failure> {
             _ => BootKind::Bios,
         }),
         secure_boot: verb.secure_boot,
+        tpm: verb.tpm,
         disk_bytes: verb.disk_size.as_deref().map(size).transpose()?,
         properties: properties(&verb.properties)?,
         properties_at_run: verb.properties_at_run,

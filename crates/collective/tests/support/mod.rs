@@ -358,15 +358,21 @@ pub fn appliance(name: &str) -> String {
 
 /// The first child of a process.
 fn child_of(parent: u64) -> Option<u64> {
+    children_of(parent).into_iter().next()
+}
+
+/// The children of a process.
+pub fn children_of(parent: u64) -> Vec<u64> {
     let parent_of = |pid: &u64| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u64>().ok()
     };
     fs::read_dir("/proc")
-        .ok()?
+        .unwrap()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid| parent_of(pid) == Some(parent))
+        .filter(|pid| parent_of(pid) == Some(parent))
+        .collect()
 }
 
 /// Processes that run as the shim of the instance in this folder.

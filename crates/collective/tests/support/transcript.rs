@@ -18,10 +18,10 @@ pub struct Transcript<'a> {
 const VOLATILE: &[(&str, &str)] = &[
     // What a machine has is its own affair: that it is looked at is ours.
     (
-        r"(?m)^(qemu|accelerator|fuse|space|build tools|uefi|confinement)  .*$",
+        r"(?m)^(qemu|accelerator|fuse|space|build tools|uefi|tpm|confinement)  .*$",
         "$1  [as it is here]",
     ),
-    (r"(?m)^(qemu|accelerator|fuse|space|build tools|uefi|confinement): .*\n?", ""),
+    (r"(?m)^(qemu|accelerator|fuse|space|build tools|uefi|tpm|confinement): .*\n?", ""),
     (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "[mac]"),
     (r"\b[0-9a-f]{64}\b", "[id]"),
     (r"\b[0-9a-f]{32}\b", "[instance id]"),

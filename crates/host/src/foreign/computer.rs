@@ -22,6 +22,7 @@ pub struct Computer {
     /// BIOS or UEFI.
     pub boot: BootKind,
     pub secure_boot: bool,
+    pub tpm: bool,
     pub description: String,
     /// The form that its user fills in.
     pub properties: Vec<Property>,
@@ -47,6 +48,7 @@ impl Computer {
             nics: vec![NicModel::Virtio],
             boot: BootKind::Bios,
             secure_boot: false,
+            tpm: false,
             description,
             properties: Vec::new(),
             notes: Vec::new(),
@@ -82,7 +84,7 @@ impl Computer {
             cpus: self.cpus,
             memory_bytes: self.memory_bytes,
             boot: Boot { kind: self.boot, cmdline: String::new(), secure_boot: self.secure_boot },
-            disks: disks.collect(),
+            disks: disks.chain(self.tpm.then(DiskSpec::tpm)).collect(),
             nics: nics.collect(),
             display: Some(DisplaySpec { video_bytes: VIDEO_BYTES }),
         }

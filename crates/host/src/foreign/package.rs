@@ -178,6 +178,7 @@ pub fn read(converter: &Converter, files: &Files, description: &str) -> Result<C
         nics: system.nics,
         boot: if system.efi { BootKind::Uefi } else { BootKind::Bios },
         secure_boot: false,
+        tpm: false,
         description: system.name,
         properties: system.properties,
         notes,

@@ -98,6 +98,7 @@ pub(super) fn encode(hardware: &Hardware) -> HardwareWire {
                     DiskBus::Virtio => None,
                     DiskBus::Sata => Some("sata".to_owned()),
                     DiskBus::Flash => Some("flash".to_owned()),
+                    DiskBus::Tpm => Some("tpm".to_owned()),
                 },
                 media: (disk.media == Media::Cd).then(|| "cd".to_owned()),
             })
@@ -165,6 +166,7 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
                 None => DiskBus::Virtio,
                 Some("sata") => DiskBus::Sata,
                 Some("flash") => DiskBus::Flash,
+                Some("tpm") => DiskBus::Tpm,
                 Some(other) => return Err(RecordError::field("bus", other)),
             },
             media: match disk.media.as_deref() {
@@ -177,6 +179,10 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
     let flash = disks.iter().filter(|disk| disk.bus == DiskBus::Flash);
     if flash.clone().any(DiskSpec::is_disk) || flash.count() != usize::from(wire.boot == "uefi") {
         return Err(RecordError::field("flash", wire.boot));
+    }
+    let tpm = disks.iter().filter(|disk| disk.bus == DiskBus::Tpm);
+    if tpm.clone().any(|disk| *disk != DiskSpec::tpm()) || tpm.count() > 1 {
+        return Err(RecordError::field("tpm", DiskSpec::TPM));
     }
     let mut nics = Vec::with_capacity(wire.nics.len());
     for nic in wire.nics {

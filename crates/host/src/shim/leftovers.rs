@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use model::{CheckpointId, Generation, Name};
+use model::{CheckpointId, DiskBus, Generation, Name};
 use volume::{Cache, Fetcher};
 
 use super::seal;
@@ -90,6 +90,9 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
             &fetcher,
             None,
         )?;
+        if spec.bus == DiskBus::Tpm {
+            crate::tpm::take_in(&local, &volume)?;
+        }
         let sealed = seal::seal_at_rest(&volume, &mut session)?;
         dirty_bytes += sealed.dirty_bytes;
         disks.push(sealed.manifest);

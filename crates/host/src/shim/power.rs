@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use api::StartReport;
-use model::{Media, PortMap, Ready};
+use model::{DiskBus, Media, PortMap, Ready};
 use network::Network;
 use vmm::{Accel, DiskFile, Launch, NicLaunch, Qemu};
 use volume::Fetcher;
@@ -32,6 +32,7 @@ use crate::local::LocalDir;
 use crate::ports;
 use crate::record::{Blob, How};
 use crate::store::Store;
+use crate::tpm;
 
 /// How long a guest may take to set its clock.
 const CLOCK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -134,7 +135,10 @@ fn start_guest(
 ) -> Result<Arc<Guest>> {
     let Powering { order, local, claim, accel, owner, volumes, .. } = *powering;
     let uuid = if order.maker { [0; 16] } else { *claim.head.instance.as_bytes() };
-    let hardware = &claim.version.hardware;
+    let mut hardware = claim.version.hardware.clone();
+    // QEMU has the TPM, and not what that remembers.
+    hardware.disks.retain(|disk| disk.bus != DiskBus::Tpm);
+    let tpm = volumes.tpm.as_ref().map(|tpm| tpm.launch(tpm::user(owner))).transpose()?;
     let mut disks = Vec::new();
     for spec in &hardware.disks {
         let path = volumes.disk_path(&spec.name)?;
@@ -155,7 +159,7 @@ fn start_guest(
     }
     let launch = Launch {
         qemu: vmm::find_qemu()?,
-        hardware: hardware.clone(),
+        hardware,
         cpu_model: vmm::BASELINE_CPU.to_owned(),
         accel,
         ram_path: volumes.ram_path()?,
@@ -163,6 +167,7 @@ fn start_guest(
         kernel: files.kernel.clone(),
         initrd: files.initrd.clone(),
         firmware: files.firmware.clone(),
+        tpm,
         cmdline_extra: String::new(),
         nics,
         vmgenid: claim.head.vmgenid,

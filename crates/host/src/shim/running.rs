@@ -174,9 +174,7 @@ impl Running {
         let began = ambient::now();
         let _still = self.scrubbing.still();
         self.volumes.sync_disks()?;
-        for disk in &self.volumes.disks {
-            disk.freeze()?;
-        }
+        self.volumes.freeze_disks()?;
         let plan = Plan {
             head: &self.head,
             version: &self.version,

@@ -88,6 +88,10 @@ fn with_claim(
     let hardware = &claim.version.hardware;
     let crashed = claim.crashed;
     let memory = claim.memory();
+    if hardware.has_tpm() {
+        // Said before anything is fetched.
+        crate::tpm::program()?;
+    }
     if let Some(memory) = memory {
         machine::check(&memory.machine, hardware, accel).map_err(|differs| {
             Failure::new(

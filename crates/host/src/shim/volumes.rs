@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::VolumePrint;
-use model::{DiskSpec, ManifestId, PAGE_BYTES};
+use model::{DiskBus, DiskSpec, ManifestId, PAGE_BYTES};
 use volume::{Fetcher, Sealed, StallObserver, Volume, VolumeError, VolumeOptions};
 
 use super::exports::{Mounted, Mounting};
@@ -15,6 +15,7 @@ use crate::doors::Doors;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
 use crate::store::Session;
+use crate::tpm::{self, Tpm};
 
 /// Where a volume starts from.
 pub enum Origin {
@@ -30,6 +31,8 @@ pub struct Volumes {
     pub ram: Arc<Volume>,
     pub disks: Vec<Arc<Volume>>,
     mounted: Box<dyn Mounted>,
+    /// The virtual TPM: one of `disks`, which is no file of the mount.
+    pub tpm: Option<Tpm>,
     observer: Arc<dyn StallObserver>,
 }
 
@@ -109,15 +112,19 @@ impl Volumes {
         for (spec, origin) in disks {
             volumes.push(open(&disk_folder(local, spec), &spec.name, spec.size_bytes, origin)?);
         }
-        let specs = disks.iter().map(|(spec, _)| spec);
-        let mounted = doors.mount(Mounting {
-            local,
-            ram: &ram,
-            disks: specs.zip(&volumes).collect(),
-            owner,
-            on_trouble,
-        })?;
-        Ok(Self { ram, disks: volumes, mounted, observer })
+        let mut tpm = None;
+        let mut files = Vec::new();
+        for ((spec, origin), volume) in disks.iter().zip(&volumes) {
+            if spec.bus == DiskBus::Tpm {
+                let left = matches!(origin, Origin::Leftover(_));
+                tpm = Some(Tpm::lay_out(local, volume.clone(), left, tpm::user(owner))?);
+            } else {
+                files.push((spec, volume));
+            }
+        }
+        let mounting = Mounting { local, ram: &ram, disks: files, owner, on_trouble };
+        let mounted = doors.mount(mounting)?;
+        Ok(Self { ram, disks: volumes, tpm, mounted, observer })
     }
 
     /// The file that is the guest's memory.
@@ -149,13 +156,27 @@ impl Volumes {
 
     /// Brings what the kernel holds of the disks into their volumes, and makes it durable.
     pub fn sync_disks(&self) -> Result<()> {
-        self.disks.iter().try_for_each(|disk| self.mounted.sync(disk.name()))
+        let mut files = self.disks.iter().filter(|disk| !self.is_tpm(disk));
+        files.try_for_each(|disk| self.mounted.sync(disk.name()))
+    }
+
+    fn is_tpm(&self, disk: &Volume) -> bool {
+        self.tpm.as_ref().is_some_and(|tpm| tpm.is_in(disk))
     }
 
     /// Freezes every volume. The guest stands still, and everything has been synced.
     pub fn freeze(&self) -> Result<()> {
-        for volume in self.all() {
-            volume.freeze()?;
+        self.freeze_disks()?;
+        Ok(self.ram.freeze()?)
+    }
+
+    /// Freezes all but the memory.
+    pub fn freeze_disks(&self) -> Result<()> {
+        if let Some(tpm) = &self.tpm {
+            tpm.take_in()?;
+        }
+        for disk in &self.disks {
+            disk.freeze()?;
         }
         Ok(())
     }

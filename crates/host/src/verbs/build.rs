@@ -78,7 +78,7 @@ impl Host {
             vendor_data,
             warm: None,
         };
-        firmware::equip(&mut session, &mut version)?;
+        firmware::equip(&mut session, &mut version, built.variables.as_deref())?;
         let id = session.put_version(&version)?;
         ambient::step("publish: put");
         let stored = session.finish()?;

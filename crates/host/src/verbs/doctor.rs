@@ -28,6 +28,7 @@ impl Host {
             space(self.dir.root()),
             tools(),
             uefi(),
+            tpm(),
             privileges(),
             qemu_img(),
             self.repository_check(),
@@ -159,6 +160,13 @@ fn uefi() -> DoctorPrint {
     match crate::firmware::find(false).and(crate::firmware::find(true)) {
         Ok(_) => ok("uefi", "OVMF is here, for appliances that boot by it".to_owned()),
         Err(failure) => warning("uefi", failure.message, &failure.hint),
+    }
+}
+
+fn tpm() -> DoctorPrint {
+    match crate::tpm::program() {
+        Ok(_) => ok("tpm", "swtpm is here, for computers with a virtual TPM".to_owned()),
+        Err(failure) => warning("tpm", failure.message, &failure.hint),
     }
 }
 

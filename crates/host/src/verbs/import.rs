@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use api::{ImportPrint, PropertyPrint};
 use import::{Format, ovf};
-use model::{BootKind, ChunkId, DiskBus, Media, Name, NicModel, Ready};
+use model::{BootKind, ChunkId, DiskBus, DiskSpec, Media, Name, NicModel, Ready};
 
 use super::volume_print;
 use crate::failure::{Failure, Result};
@@ -36,6 +36,8 @@ pub struct ImportOptions {
     pub firmware: Option<BootKind>,
     /// UEFI starts only what is signed.
     pub secure_boot: bool,
+    /// A virtual TPM.
+    pub tpm: bool,
     /// The empty disk beside a CD.
     pub disk_bytes: Option<u64>,
     /// Answers to the form of an OVF package.
@@ -87,6 +89,12 @@ impl Host {
             volumes.push(volume_print(&name, Some(manifest), size_bytes));
             disks.push(manifest);
         }
+        if hardware.has_tpm() {
+            let bytes = DiskSpec::TPM_BYTES;
+            let manifest = ingest::disk(&mut session, None, bytes)?;
+            volumes.push(volume_print(DiskSpec::TPM, Some(manifest), bytes));
+            disks.push(manifest);
+        }
         let vendor_data = match &options.vendor_data {
             None => None,
             Some(file) => Some(super::outfit::vendor_data(&mut session, file)?),
@@ -106,7 +114,7 @@ impl Host {
             vendor_data,
             warm: None,
         };
-        firmware::equip(&mut session, &mut version)?;
+        firmware::equip(&mut session, &mut version, None)?;
         let id = session.put_version(&version)?;
         let stored = session.finish()?;
         store.set_appliance(&options.name, id)?;
@@ -226,6 +234,7 @@ fn apply(options: &ImportOptions, computer: &mut Computer) -> Result<()> {
         }
         computer.secure_boot = true;
     }
+    computer.tpm = options.tpm;
     if let Some(model) = options.nic {
         computer.nics.fill(model);
     }

@@ -74,6 +74,11 @@ pub(super) fn ruleset(orders: &Orders) -> Result<RulesetCreated, String> {
     for path in &orders.writable {
         ruleset = add(ruleset, path, read | AccessFs::WriteFile | AccessFs::Truncate)?;
     }
+    for path in &orders.own {
+        let make = AccessFs::MakeReg | AccessFs::RemoveFile;
+        let write = AccessFs::WriteFile | AccessFs::Truncate;
+        ruleset = add(ruleset, path, read | write | make)?;
+    }
     ruleset = add_if_there(ruleset, Path::new("/dev/null"), AccessFs::WriteFile.into())?;
     for port in &orders.ports {
         ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::BindTcp)).map_err(wrong)?;

@@ -96,6 +96,7 @@ pub fn nano(dir: &Dir, profile: Profile) -> Launch {
         kernel: None,
         initrd: None,
         firmware: None,
+        tpm: None,
         cmdline_extra: String::new(),
         nics: vec![],
         vmgenid: [7; 16],
