@@ -7,7 +7,7 @@
 //! * **A ref is the only thing that makes anything visible**, and it is created only after all
 //!   that it names is durable: packs, then the index object that lists them, then the ref.
 //! * Nothing is ever overwritten, except hints, which are never trusted, and damaged objects by
-//!   whole ones of a copy of the same repository ([`repair`]).
+//!   whole ones of a copy of the same repository ([`repair()`]).
 //! * Whatever is read is authenticated (in a private repository) and verified against its id
 //!   before anyone sees it.
 //! * A pack is deleted only after the log said that it will be, for at least the grace age, and
