@@ -81,7 +81,7 @@ fn guest_is_not_loaded_from_a_checkpoint_that_does_not_fit() {
 
     world.run("B", &["resume", "n1", "--accel", "tcg"]).ok();
     world.type_in("B", "n1", "c\r");
-    assert!(world.console("B", "n1").contains("keys=3"), "{}", world.console("B", "n1"));
+    world.await_console("B", "n1", "keys=3");
 }
 
 /// Has the guest read its noise while something is wrong: it stands still and `ps` says why; then

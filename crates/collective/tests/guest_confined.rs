@@ -147,7 +147,7 @@ fn guest_that_breaks_out_reaches_nothing_of_its_host() {
     println!("{} acts, {possible} possible outside, {denied} denied inside", acts.len());
     assert_eq!(world.state("A", "n2"), "running");
     world.type_in("A", "n2", "d\r");
-    assert!(world.console("A", "n2").contains("keys=4"), "{}", world.console("A", "n2"));
+    world.await_console("A", "n2", "keys=4");
 }
 
 fn is_root() -> bool {

@@ -49,7 +49,7 @@ fn guest_taken_over_fences_its_old_host_out() {
     let at = hint.split("--at ").nth(1).unwrap().split('`').next().unwrap();
     world.run("A", &["fork", "n1", "--at", at, "--name", "rescued"]).ok();
     world.type_in("A", "rescued", "d\r");
-    assert!(world.console("A", "rescued").contains("keys=4"), "{}", world.console("A", "rescued"));
+    world.await_console("A", "rescued", "keys=4");
 }
 
 #[test]
@@ -197,12 +197,12 @@ fn guest_goes_on_when_the_repository_is_full() {
     assert_eq!(kind, "no_space", "{message}");
     assert_eq!(world.state("A", "n1"), "running");
     world.type_in("A", "n1", "d\r");
-    assert!(world.console("A", "n1").contains("keys=4"), "{}", world.console("A", "n1"));
+    world.await_console("A", "n1", "keys=4");
     small.resize(16 << 20);
     world.run("A", &["suspend", "n1"]).ok();
     world.run("A", &["resume", "n1"]).ok();
     world.type_in("A", "n1", "e\r");
-    assert!(world.console("A", "n1").contains("keys=5"), "{}", world.console("A", "n1"));
+    world.await_console("A", "n1", "keys=5");
     world.run("A", &["rm", "n1", "--force"]).ok();
 }
 

@@ -36,10 +36,6 @@ impl Drop for Plain {
 }
 
 #[track_caller]
-fn await_console(world: &World, name: &str, line: &str) {
-    eventually(Duration::from_secs(60), line, || world.console("A", name).contains(line));
-}
-
 /// The system counts its boots on its disk: what it says tells whose disk it is.
 #[test]
 fn guest_goes_out_and_comes_back() {
@@ -72,15 +68,15 @@ fn guest_goes_out_and_comes_back() {
             .ok();
         assert_eq!(imported["volumes"][0]["manifest"], exported["disks"][0]["manifest"]);
         world.run("A", &["run", &name, "--name", &name]).ok();
-        await_console(&world, &name, "nano: boots=2");
+        world.await_console("A", &name, "nano: boots=2");
     }
     // Foreign hardware suspends and goes on as any.
     world.type_in("A", "back-sata", "ab\r");
-    await_console(&world, "back-sata", "keys=2");
+    world.await_console("A", "back-sata", "keys=2");
     world.run("A", &["suspend", "back-sata"]).ok();
     world.run("B", &["resume", "back-sata"]).ok();
     world.type_in("B", "back-sata", "c\r");
-    assert!(world.console("B", "back-sata").contains("keys=3"));
+    world.await_console("B", "back-sata", "keys=3");
 }
 
 /// A tar by the program of that name.
@@ -156,7 +152,7 @@ fn guest_in_a_box_runs() {
         let imported = world.run("A", &words).ok();
         assert_eq!(imported["memory_bytes"], 32 << 20, "{imported}");
         world.run("A", &["run", &appliance, "--name", &appliance]).ok();
-        await_console(&world, &appliance, "nano: boots=1");
+        world.await_console("A", &appliance, "nano: boots=1");
         world.run("A", &["stop", &appliance, "--force"]).ok();
     }
 
@@ -173,7 +169,7 @@ fn guest_in_a_box_runs() {
     assert_eq!(back["memory_bytes"], 32 << 20);
     assert_eq!(back["volumes"][0]["manifest"], exported["disks"][0]["manifest"]);
     world.run("A", &["run", "back", "--name", "back"]).ok();
-    await_console(&world, "back", "nano: boots=2");
+    world.await_console("A", "back", "nano: boots=2");
 }
 
 /// The answers to a form are on a CD (OVF's transport `iso`), the same wherever the guest goes on.
@@ -195,7 +191,7 @@ fn guest_gets_its_form_on_a_cd() {
     let path = file("box.ovf");
     world.run("A", &["import", &path, "--name", "n", "--properties-at-run"]).ok();
     world.run("A", &["run", "n", "--name", "n1", "--property", "net.host=a <b> & c"]).ok();
-    await_console(&world, "n1", "nano: boots=1");
+    world.await_console("A", "n1", "nano: boots=1");
     world.run("A", &["suspend", "n1"]).ok();
     world.run("B", &["resume", "n1"]).ok();
     world.type_in("B", "n1", "a\r");
@@ -215,7 +211,7 @@ fn guest_gets_its_form_on_a_cd() {
     let words = ["import", &file("nano.raw"), "--name", "m", "--format", "raw"];
     world.run("A", &[&words[..], &["--vendor-data", &file("maker")]].concat()).ok();
     world.run("A", &["run", "m", "--name", "m1"]).ok();
-    await_console(&world, "m1", "nano: boots=1");
+    world.await_console("A", "m1", "nano: boots=1");
     world.run("A", &["stop", "m1", "--force"]).ok();
     let cd = file("cidata.iso");
     world.run("A", &["export", "m1", &cd, "--format", "raw", "--disk", "cidata"]).ok();
@@ -250,7 +246,7 @@ fn guest_starts_from_a_cd() {
     let words = ["import", &file, "--name", "live", "--memory", "32MiB", "--disk-size", "1MiB"];
     assert_eq!(world.run("A", &words).ok()["format"], "iso");
     world.run("A", &["run", "live", "--name", "l1"]).ok();
-    await_console(&world, "l1", "nano: the disk failed");
+    world.await_console("A", "l1", "nano: the disk failed");
 }
 
 /// What a user configures is on a CD that the guest reads; it stays when the guest moves.

@@ -50,7 +50,7 @@ fn guest_of_a_dead_host_goes_on_from_its_last_automatic_checkpoint() {
     let resumed = world.run("B", &["resume", "n1", "--take-over"]).ok();
     assert_eq!(resumed["how"], "continued");
     world.type_in("B", "n1", "\r");
-    assert!(world.console("B", "n1").contains("keys=4"), "{}", world.console("B", "n1"));
+    world.await_console("B", "n1", "keys=4");
     // B goes on as the instance says, and what A may have written on top of stays.
     await_another(&world, "n1");
     await_another(&world, "n1");
@@ -88,7 +88,7 @@ fn guest_undo_means_what_somebody_took_and_keeps_automatic_checkpoints() {
     assert!(undone["autos"].as_u64().unwrap() >= 2, "{undone}");
     world.run("A", &["checkpoint", "n1", "--every", "off"]).ok();
     world.type_in("A", "n1", "\r");
-    assert!(world.console("A", "n1").contains("keys=2"), "{}", world.console("A", "n1"));
+    world.await_console("A", "n1", "keys=2");
 
     // Those of the branch stay on it, where it left the line, above what it left.
     let lines = history(&world, "n1");
@@ -111,7 +111,7 @@ fn guest_undo_means_what_somebody_took_and_keeps_automatic_checkpoints() {
     assert_eq!(back["checkpoint"], last_auto);
     world.run("A", &["resume", "n1"]).ok();
     world.type_in("A", "n1", "\r");
-    assert!(world.console("A", "n1").contains("keys=6"), "{}", world.console("A", "n1"));
+    world.await_console("A", "n1", "keys=6");
     world.run("A", &["fork", "n1", "--at", "good", "--name", "n2", "--no-start"]).ok();
     let fork = world.run("A", &["fork", "n1", "--at", last_auto, "--name", "n3", "--no-start"]);
     assert_eq!(fork.ok()["checkpoint"], last_auto);
@@ -138,7 +138,7 @@ fn guest_is_left_alone_while_checkpoints_cannot_be_taken() {
     fs::rename(&there, &away).unwrap();
     eventually(Duration::from_secs(20), "it is said", || log().contains("it is tried again"));
     world.type_in("A", "n1", "xyz\r");
-    assert!(world.console("A", "n1").contains("keys=3"), "{}", world.console("A", "n1"));
+    world.await_console("A", "n1", "keys=3");
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(log().matches("it is tried again").count(), 1, "{}", log());
     fs::rename(&away, &there).unwrap();

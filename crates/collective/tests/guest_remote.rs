@@ -130,7 +130,7 @@ fn guest_of_a_web_servers_appliance_runs_in_a_repository_of_ones_own() {
     seen.run("B", &["repo", "source", &url]);
     world.run("B", &["resume", "n1", "--accel", "tcg"]).ok();
     world.type_in("B", "n1", "c\r");
-    assert!(world.console("B", "n1").contains("keys=3"), "{}", world.console("B", "n1"));
+    world.await_console("B", "n1", "keys=3");
     seen.run("B", &["repo", "check", "--read-data"]);
     seen.run("B", &["repo", "source", &url, "--remove"]);
     seen.check("web-server");

@@ -5,15 +5,10 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use support::{World, appliance, eventually};
+use support::{World, appliance};
 
 #[track_caller]
-fn await_console(world: &World, host: &str, name: &str, line: &str) {
-    eventually(Duration::from_secs(120), line, || world.console(host, name).contains(line));
-}
-
 /// The guest keeps one count in its memory and two in the firmware's variables.
 #[test]
 fn guest_of_uefi_keeps_its_variables() {
@@ -21,27 +16,27 @@ fn guest_of_uefi_keeps_its_variables() {
     world.run("A", &["repo", "init", &world.repository()]).ok();
     world.run("A", &["build", &appliance("nano-uefi")]).ok();
     world.run("A", &["run", "nano-uefi", "--name", "u1"]).ok();
-    await_console(&world, "A", "u1", "nano-uefi: boots=1 writes=0 secure=0");
+    world.await_console("A", "u1", "nano-uefi: boots=1 writes=0 secure=0");
     world.type_in("A", "u1", "abw\r");
-    await_console(&world, "A", "u1", "writes=1");
-    await_console(&world, "A", "u1", "keys=3");
+    world.await_console("A", "u1", "writes=1");
+    world.await_console("A", "u1", "keys=3");
 
     // Another host goes on with memory and variables, and has no need of the package.
     world.run("A", &["suspend", "u1"]).ok();
     world.run("B", &["resume", "u1"]).ok();
     world.type_in("B", "u1", "\r");
-    await_console(&world, "B", "u1", "keys=3");
+    world.await_console("B", "u1", "keys=3");
     world.type_in("B", "u1", "w");
-    await_console(&world, "B", "u1", "writes=2");
+    world.await_console("B", "u1", "writes=2");
 
     // A fork has them from there on as its own.
     world.run("B", &["fork", "u1", "--name", "f1"]).ok();
     world.type_in("B", "f1", "w");
-    await_console(&world, "B", "f1", "writes=3");
+    world.await_console("B", "f1", "writes=3");
     for (name, line) in [("u1", "boots=2 writes=2"), ("f1", "boots=2 writes=3")] {
         world.run("B", &["stop", name, "--force"]).ok();
         world.run("B", &["resume", name]).ok();
-        await_console(&world, "B", name, line);
+        world.await_console("B", name, line);
     }
 
     // The variables are nobody's disk.
@@ -96,19 +91,19 @@ fn guest_of_secure_boot_starts_what_is_signed_and_nothing_else() {
 
     world.run("A", &["build", &locked]).ok();
     world.run("A", &["run", "locked", "--name", "bare", "--no-wait"]).ok();
-    await_console(&world, "A", "bare", "Access Denied");
+    world.await_console("A", "bare", "Access Denied");
     assert!(!world.console("A", "bare").contains("boots="));
     world.run("A", &["stop", "bare", "--force"]).ok();
 
     sign(&folder);
     world.run("A", &["build", &locked]).ok();
     world.run("A", &["run", "locked", "--name", "signed"]).ok();
-    await_console(&world, "A", "signed", "nano-uefi: boots=1 writes=0 secure=1");
+    world.await_console("A", "signed", "nano-uefi: boots=1 writes=0 secure=1");
     // Its memory, with the firmware's in it, goes on elsewhere.
     world.run("A", &["suspend", "signed"]).ok();
     world.run("B", &["resume", "signed"]).ok();
     world.type_in("B", "signed", "w");
-    await_console(&world, "B", "signed", "writes=1");
+    world.await_console("B", "signed", "writes=1");
 
     // A file that is none is refused before anything is stored.
     fs::write(folder.join("keys.fd"), [0; 4096]).unwrap();

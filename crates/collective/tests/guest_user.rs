@@ -159,7 +159,7 @@ fn guest_of_an_ordinary_user_is_refused_what_it_may_not_have() {
     world.run("A", &["suspend", "n1"]).ok();
     world.run("A", &["resume", "n1"]).ok();
     world.type_in("A", "n1", "c\r");
-    assert!(world.console("A", "n1").contains("keys=3"), "{}", world.console("A", "n1"));
+    world.await_console("A", "n1", "keys=3");
     if users.namespace.is_some() {
         seen.check("ordinary-user");
     }

@@ -137,23 +137,23 @@ fn guest_that_is_not_linux_runs_suspends_and_forks() {
     let world = World::with_nano("nano");
     world.run("A", &["run", "nano", "--name", "n1"]).ok();
     world.type_in("A", "n1", "ab\r");
-    assert!(world.console("A", "n1").contains("keys=2"), "{}", world.console("A", "n1"));
+    world.await_console("A", "n1", "keys=2");
     let png = world.root().join("screen.png");
     world.run("A", &["screenshot", "n1", "-o", png.to_str().unwrap()]).ok();
     assert!(std::fs::read(png).unwrap().starts_with(b"\x89PNG"));
     world.run("A", &["suspend", "n1"]).ok();
     world.run("B", &["resume", "n1"]).ok();
     world.type_in("B", "n1", "c\r");
-    assert!(world.console("B", "n1").contains("keys=3"), "{}", world.console("B", "n1"));
+    world.await_console("B", "n1", "keys=3");
     world.run("B", &["fork", "n1", "--name", "n2"]).ok();
     world.type_in("B", "n2", "de\r");
-    assert!(world.console("B", "n2").contains("keys=5"), "{}", world.console("B", "n2"));
+    world.await_console("B", "n2", "keys=5");
     assert_eq!(world.run("B", &["exec", "n1", "--", "true"]).error().0, "agent");
     // Its disk counts the boots, and there was only one until now.
     assert!(!world.console("B", "n1").contains("boots="), "{}", world.console("B", "n1"));
     world.run("B", &["stop", "n1", "--force"]).ok();
     world.run("B", &["resume", "n1"]).ok();
-    assert!(world.console("B", "n1").contains("boots=2"), "{}", world.console("B", "n1"));
+    world.await_console("B", "n1", "boots=2");
 }
 
 #[test]

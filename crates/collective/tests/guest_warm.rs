@@ -46,7 +46,7 @@ fn nothing_is_left(world: &World) {
 
 /// How often the guest has booted, and how many characters it has seen, as it says on a line.
 fn says(world: &World, name: &str, text: &str) {
-    eventually(Duration::from_secs(30), text, || world.console("A", name).contains(text));
+    world.await_console("A", name, text);
 }
 
 /// The smallest guest: no agent, one disk of its user's, which counts its boots.

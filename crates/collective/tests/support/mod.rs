@@ -234,6 +234,17 @@ impl World {
         String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
     }
 
+    /// Waits until a guest wrote this on its console: what it writes comes a byte at a time.
+    #[track_caller]
+    pub fn await_console(&self, host: &str, name: &str, text: &str) {
+        let deadline = ambient::now() + Duration::from_secs(120);
+        while !self.console(host, name).contains(text) {
+            let console = || self.console(host, name);
+            assert!(ambient::now() < deadline, "no {text:?} of {name}: {}", console());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Types into the serial console, and waits a moment for the answer.
     #[track_caller]
     pub fn type_in(&self, host: &str, name: &str, text: &str) {
