@@ -182,6 +182,9 @@ pub struct Import {
     /// With an OVA: answer a field of its form (repeat for more); `run` can give others
     #[arg(long = "property", value_name = "KEY=VALUE")]
     pub properties: Vec<String>,
+    /// The same with the value in a file: other users of this computer see what is in a command
+    #[arg(long = "property-file", value_name = "KEY=FILE")]
+    pub property_files: Vec<String>,
     /// With an OVA: what its form requires may come with each `run`
     #[arg(long)]
     pub properties_at_run: bool,
@@ -221,6 +224,9 @@ pub struct Run {
     /// Answer a field of the appliance's form (repeat for more)
     #[arg(long = "property", value_name = "KEY=VALUE")]
     pub properties: Vec<String>,
+    /// The same with the value in a file: other users of this computer see what is in a command
+    #[arg(long = "property-file", value_name = "KEY=FILE")]
+    pub property_files: Vec<String>,
     /// Configure the guest by cloud-init: a file that begins with #cloud-config or #!
     #[arg(long, value_name = "FILE")]
     pub user_data: Option<PathBuf>,

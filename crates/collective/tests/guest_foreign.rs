@@ -190,7 +190,8 @@ fn guest_gets_its_form_on_a_cd() {
     std::fs::write(file("box.ovf"), form).unwrap();
     let path = file("box.ovf");
     world.run("A", &["import", &path, "--name", "n", "--properties-at-run"]).ok();
-    world.run("A", &["run", "n", "--name", "n1", "--property", "net.host=a <b> & c"]).ok();
+    std::fs::write(file("secret"), "a <b> & c\n").unwrap();
+    world.run("A", &["run", "n", "--name", "n1", "--property-file", "net.host=secret"]).ok();
     world.await_console("A", "n1", "nano: boots=1");
     world.run("A", &["suspend", "n1"]).ok();
     world.run("B", &["resume", "n1"]).ok();

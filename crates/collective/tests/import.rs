@@ -278,6 +278,9 @@ fn a_package_brings_its_disks_in_order_and_asks_for_its_form() {
     assert!(form(&["--property", "x=1"]).contains("no property"));
     assert!(form(&["--property", "net.mtu=70000"]).contains("no uint16"));
     assert_eq!(manifest(&world, "it.ova", &["--property", "net.host=a=b"]), original);
+    assert!(form(&["--property-file", "net.host=none"]).contains("none: No such file"));
+    std::fs::write(world.root().join("mtu"), "70000\n").unwrap();
+    assert!(form(&["--property-file", "net.mtu=mtu"]).contains("\"70000\" is no uint16"));
 
     let print = world.run("A", &["import", &file, "--name", "it", "--properties-at-run"]).ok();
     assert_eq!((&print["cpus"], &print["memory_bytes"]), (&2.into(), &(64 << 20).into()));

@@ -50,8 +50,8 @@ pub use failure::{Failure, KINDS, Result};
 pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use verbs::{
-    Accelerator, AutoChange, BuildOptions, ExportFormat, ExportOptions, ForkOptions, ImportOptions,
-    ResumeOptions, RunOptions, StartOptions, View, mount_main, validate_recipe,
+    Accelerator, Answer, AutoChange, BuildOptions, ExportFormat, ExportOptions, ForkOptions,
+    ImportOptions, ResumeOptions, RunOptions, StartOptions, View, mount_main, validate_recipe,
 };
 
 use model::Name;

@@ -110,7 +110,9 @@ impl ImportError {
             | Self::Configuration { hint, .. } => (*hint).to_owned(),
             Self::TooLarge { .. } => "nothing that large is taken".to_owned(),
             Self::Digest { .. } => "it was changed or damaged on its way: get it again".to_owned(),
-            Self::Form { .. } => "give each as --property KEY=VALUE".to_owned(),
+            Self::Form { .. } => {
+                "give each as --property KEY=VALUE, a secret as --property-file KEY=FILE".to_owned()
+            }
             Self::Io { .. } => String::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! `import`, `export`: what other programs made, and what is made for them.
 
-use host::{ExportFormat, ExportOptions, Failure, ImportOptions};
+use host::{Answer, ExportFormat, ExportOptions, Failure, ImportOptions};
 use model::{BootKind, DiskBus, Name, NicModel, format_bytes, parse_bytes};
 
 use super::open;
@@ -32,7 +32,7 @@ pub fn import(global: &Global, verb: &Import) -> Result<(), Failure> {
         secure_boot: verb.secure_boot,
         tpm: verb.tpm,
         disk_bytes: verb.disk_size.as_deref().map(size).transpose()?,
-        properties: properties(&verb.properties)?,
+        properties: answers(&verb.properties, &verb.property_files)?,
         properties_at_run: verb.properties_at_run,
         vendor_data: verb.vendor_data.clone(),
     };
@@ -112,14 +112,22 @@ fn size(text: &str) -> Result<u64, Failure> {
     parse_bytes(text).map_err(|e| Failure::new("usage", e.to_string(), ""))
 }
 
-/// Reads `KEY=VALUE`s.
-pub fn properties(texts: &[String]) -> Result<Vec<(String, String)>, Failure> {
-    let read = |text: &String| {
-        let (key, value) = text.split_once('=').ok_or_else(|| {
-            let hint = "write KEY=VALUE; an empty value is KEY=";
-            Failure::new("usage", format!("{text:?} is no property"), hint)
-        })?;
+/// Reads `KEY=VALUE`s and `KEY=FILE`s.
+pub fn answers(texts: &[String], files: &[String]) -> Result<Vec<(String, Answer)>, Failure> {
+    let split = |text: &String, hint: &str| -> Result<(String, String), Failure> {
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| Failure::new("usage", format!("{text:?} is no property"), hint))?;
         Ok((key.to_owned(), value.to_owned()))
     };
-    texts.iter().map(read).collect()
+    let mut answers = Vec::new();
+    for text in texts {
+        let (key, value) = split(text, "write KEY=VALUE; an empty value is KEY=")?;
+        answers.push((key, Answer::Text(value)));
+    }
+    for text in files {
+        let (key, path) = split(text, "write KEY=FILE")?;
+        answers.push((key, Answer::File(path.into())));
+    }
+    Ok(answers)
 }

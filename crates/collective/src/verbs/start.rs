@@ -19,7 +19,7 @@ pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
         appliance,
         auto: change.map_or(Ok(None), |change| change.for_new(&host))?,
         name: verb.name.as_deref().map(new_name).transpose()?,
-        properties: super::foreign::properties(&verb.properties)?,
+        properties: super::foreign::answers(&verb.properties, &verb.property_files)?,
         user_data: verb.user_data.clone(),
         network_config: verb.network_config.clone(),
         boot: verb.boot,

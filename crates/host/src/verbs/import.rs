@@ -7,7 +7,7 @@ use api::{ImportPrint, PropertyPrint};
 use import::{Format, ovf};
 use model::{BootKind, ChunkId, DiskBus, DiskSpec, Media, Name, NicModel, Ready};
 
-use super::volume_print;
+use super::{Answer, volume_print};
 use crate::failure::{Failure, Result};
 use crate::foreign::computer::{Computer, Disk};
 use crate::foreign::convert::Converter;
@@ -41,7 +41,7 @@ pub struct ImportOptions {
     /// The empty disk beside a CD.
     pub disk_bytes: Option<u64>,
     /// Answers to the form of an OVF package.
-    pub properties: Vec<(String, String)>,
+    pub properties: Vec<(String, Answer)>,
     /// What is required of the form may come with `run`.
     pub properties_at_run: bool,
     /// The maker's part of what cloud-init configures: a file.
@@ -56,6 +56,7 @@ impl Host {
         progress: &mut dyn FnMut(&str),
     ) -> Result<ImportPrint> {
         let began = ambient::now();
+        let answers = super::answers::read(&options.properties)?;
         let mut file = open::named(&options.file)?;
         let here = |failure: Failure| failure.during(options.file.display());
         let format = match options.format {
@@ -70,7 +71,7 @@ impl Host {
         if computer.description.is_empty() {
             computer.description = described(options, format);
         }
-        apply(options, &mut computer)?;
+        apply(options, &answers, &mut computer)?;
         let hardware = computer.hardware();
         if hardware.boot.kind == BootKind::Uefi {
             firmware::find(hardware.boot.secure_boot)?;
@@ -196,9 +197,13 @@ fn property_print(property: &ovf::Property) -> PropertyPrint {
 }
 
 /// What the user said goes before what the file says.
-fn apply(options: &ImportOptions, computer: &mut Computer) -> Result<()> {
+fn apply(
+    options: &ImportOptions,
+    answers: &[(String, String)],
+    computer: &mut Computer,
+) -> Result<()> {
     let complete = !options.properties_at_run;
-    computer.properties = ovf::fill(&computer.properties, &options.properties, complete)?;
+    computer.properties = ovf::fill(&computer.properties, answers, complete)?;
     let usage = |what: &str, hint: &str| Err(Failure::new("usage", what, hint));
     let number = &options.version;
     if !(1..=64).contains(&number.len()) || number.chars().any(char::is_control) {

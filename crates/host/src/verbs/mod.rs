@@ -2,6 +2,7 @@
 //! alike. A verb reads the repository and this host's files, asks the instance's shim if there is
 //! one, or starts one.
 
+mod answers;
 mod ask;
 mod auto;
 mod build;
@@ -28,6 +29,7 @@ use model::{ManifestId, Name, PortMap};
 
 use crate::auto::Auto;
 
+pub use answers::Answer;
 pub use auto::AutoChange;
 pub(crate) use auto::print as auto_print;
 pub use build::validate_recipe;
@@ -77,7 +79,7 @@ pub struct RunOptions {
     /// None: the appliance's name and the first free number.
     pub name: Option<Name>,
     /// Answers to the form of its appliance.
-    pub properties: Vec<(String, String)>,
+    pub properties: Vec<(String, Answer)>,
     /// Configuration for cloud-init: files.
     pub user_data: Option<PathBuf>,
     pub network_config: Option<PathBuf>,

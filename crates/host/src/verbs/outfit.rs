@@ -38,7 +38,8 @@ pub fn outfit(store: &Store, id: VersionId, name: &Name, options: &RunOptions) -
     let mut version = store.version(id)?;
     let mut cds = Vec::new();
     if !version.properties.is_empty() || !options.properties.is_empty() {
-        version.properties = ovf::fill(&version.properties, &options.properties, true)?;
+        let answers = super::answers::read(&options.properties)?;
+        version.properties = ovf::fill(&version.properties, &answers, true)?;
         cds.push(environment(name, &version)?);
     }
     let vendor_data = match &version.vendor_data {
