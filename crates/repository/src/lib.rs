@@ -22,6 +22,7 @@
 
 mod check;
 mod config;
+mod copy;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
@@ -58,6 +59,7 @@ use chunk::frame::Effort;
 use objects::Objects;
 
 pub use check::{CheckProgress, CheckReport, Problem};
+pub use copy::{Copied, copy};
 pub use error::{RefError, RepositoryError};
 pub use gc::{GcOptions, GcStats};
 pub use key::{KeyPlace, export_key, import_key, new_key};

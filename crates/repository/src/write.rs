@@ -127,6 +127,31 @@ impl PackWriter {
         self.pipeline.as_ref().map_or(Ok(0), Pipeline::packed_bytes)
     }
 
+    /// Takes a chunk of `bytes` bytes for put when it is there already; says whether it is.
+    pub fn reuse(&mut self, id: &ChunkId, bytes: u64) -> Result<bool, RepositoryError> {
+        let name = self.repository.inner.cipher.stored_name(id);
+        if !self.unlisted.contains(&name) {
+            match self.repository.look_up(|index| index.pack_in_use(&name))? {
+                Some(pack) => self.relied.insert(pack),
+                None => return Ok(false),
+            };
+        }
+        self.stats.chunks += 1;
+        self.stats.logical_bytes += bytes;
+        self.stats.reused_bytes += bytes;
+        Ok(true)
+    }
+
+    /// Lists what has been uploaded so far: who dies after this is not alone with it, and the next
+    /// session finds it.
+    pub fn settle(&mut self) -> Result<(), RepositoryError> {
+        let packs = match &mut self.pipeline {
+            Some(pipeline) => pipeline.take_uploaded()?,
+            None => Vec::new(),
+        };
+        self.list(packs)
+    }
+
     /// Stores a chunk whether or not it is there already.
     pub(crate) fn put_copy(&mut self, id: ChunkId, bytes: &[u8]) -> Result<(), RepositoryError> {
         // Nodes are read by other paths than pages, and at other times.

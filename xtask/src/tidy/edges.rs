@@ -10,6 +10,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("chunk", &["model"]),
     ("manifest", &["chunk", "model"]),
     ("objects", &["ambient"]),
+    ("trust", &["objects", "ambient"]),
     ("repository", &["objects", "chunk", "manifest", "model", "ambient"]),
     ("volume", &["chunk", "manifest", "model", "ambient"]),
     ("export", &["volume", "model"]),
@@ -34,6 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "network",
             "objects",
             "repository",
+            "trust",
             "vmm",
             "volume",
         ],
@@ -85,7 +87,7 @@ const TEST_EDGES: &[&str] = &["ambient", "s3-server"];
 const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (
         &["serde", "serde_json", "serde_yaml_ng", "schemars"],
-        &["api", "build", "import", "repository", "vmm", "host", "collective", "xtask"],
+        &["api", "build", "import", "repository", "trust", "vmm", "host", "collective", "xtask"],
         "internal types never serialize: wire and disk types live where they are encoded",
     ),
     (
@@ -95,12 +97,18 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["tokio", "object_store", "futures"],
-        &["objects", "s3-server"],
-        "the core is synchronous: only `objects` talks to stores over sockets",
+        &["objects", "s3-server", "trust"],
+        "the core is synchronous: only `objects` talks to stores over sockets, and `trust` waits for \
+         its library",
     ),
     (&["getrandom", "rand", "fastrand"], &["ambient"], "chance enters through `ambient`"),
     (&["aes-gcm"], &["chunk"], "sealing is `chunk`'s"),
-    (&["zeroize"], &["chunk", "repository"], "nobody else holds keys"),
+    (&["zeroize"], &["chunk", "repository", "trust", "collective"], "nobody else holds keys"),
+    (
+        &["tough", "aws-lc-rs", "pkcs8", "jiff", "url"],
+        &["trust"],
+        "makers' signatures are made and believed in one place, by the library that is kept for it",
+    ),
     (
         &["blake3"],
         &["chunk", "repository", "build", "host", "xtask"],

@@ -1,0 +1,112 @@
+//! Copying what records and manifests need into another repository: only what it lacks.
+//!
+//! Every chunk is looked up in the other repository before it is read here, so that what is there
+//! already costs no byte on either side. Nothing is skipped because its parent is there: of garbage, a
+//! collection may have kept the parent alone.
+//!
+//! Crash: what was listed is found by the next try, which goes on from there; the rest is garbage.
+
+use std::collections::{HashMap, HashSet};
+
+use chunk::{ChunkSink, ChunkSource, PAGE_BYTES, Urgency, Verified};
+use model::ChunkId;
+
+use crate::record::Target;
+use crate::walk::{Place, Visitor, What, walk};
+use crate::write::PackWriter;
+use crate::{Repository, RepositoryError};
+
+/// Chunks that came along with one that was asked for, and are kept in case they are next.
+const NEIGHBOURS_MAX: usize = 8192;
+/// So many bytes of new chunks are listed at once: what a crash costs, at most.
+const LIST_BYTES: u64 = 64 << 20;
+
+/// How far a copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Copied {
+    /// Chunks that were looked at.
+    pub chunks: u64,
+    /// Bytes of those that the other repository had, before compression.
+    pub reused_bytes: u64,
+    /// Bytes of those that it lacked.
+    pub new_bytes: u64,
+}
+
+/// Copies everything that `roots` need from `from` into the session `to`. Visible when a ref names
+/// it, after the session has finished.
+pub fn copy(
+    from: &Repository,
+    to: &mut PackWriter,
+    roots: &[Target],
+    progress: &mut dyn FnMut(&Copied),
+) -> Result<Copied, RepositoryError> {
+    let mut copying = Copying {
+        from,
+        to,
+        seen: HashSet::new(),
+        neighbours: HashMap::new(),
+        copied: Copied::default(),
+        listed: 0,
+        progress,
+    };
+    let roots = roots.iter().map(|target| (Place::root("what is copied"), *target));
+    walk(from, roots, &mut copying)?;
+    Ok(copying.copied)
+}
+
+struct Copying<'a> {
+    from: &'a Repository,
+    to: &'a mut PackWriter,
+    /// Records, manifests and nodes that were walked.
+    seen: HashSet<ChunkId>,
+    neighbours: HashMap<ChunkId, Verified>,
+    copied: Copied,
+    listed: u64,
+    progress: &'a mut dyn FnMut(&Copied),
+}
+
+impl Copying<'_> {
+    fn bytes_of(&mut self, id: &ChunkId) -> Result<Verified, RepositoryError> {
+        if let Some(known) = self.neighbours.remove(id) {
+            return Ok(known);
+        }
+        let mut chunks = self.from.fetch(id, Urgency::Background)?.into_iter();
+        let wanted = chunks.next().ok_or(chunk::FetchError::Missing { id: *id })?;
+        if self.neighbours.len() > NEIGHBOURS_MAX {
+            self.neighbours.clear();
+        }
+        self.neighbours.extend(chunks.map(|chunk| (chunk.id(), chunk)));
+        Ok(wanted)
+    }
+}
+
+impl Visitor for Copying<'_> {
+    fn needs(&mut self, _: &Place, what: What, id: &ChunkId) -> Result<bool, RepositoryError> {
+        let page = matches!(what, What::Page(_));
+        // Pages are many, and looked up as cheaply there as here.
+        if !page && !self.seen.insert(*id) {
+            return Ok(false);
+        }
+        self.copied.chunks += 1;
+        if self.copied.chunks.is_multiple_of(16_384) {
+            (self.progress)(&self.copied);
+        }
+        if self.to.reuse(id, if page { PAGE_BYTES as u64 } else { 0 })? {
+            self.copied.reused_bytes += if page { PAGE_BYTES as u64 } else { 0 };
+            return Ok(true);
+        }
+        let bytes = self.bytes_of(id)?;
+        self.to.put(*id, &bytes).map_err(crate::record::from_sink)?;
+        self.copied.new_bytes += bytes.len() as u64;
+        if self.copied.new_bytes - self.listed >= LIST_BYTES {
+            self.to.settle()?;
+            self.listed = self.copied.new_bytes;
+            ambient::step("copy: listed");
+        }
+        Ok(true)
+    }
+
+    fn unreadable(&mut self, _: &Place, error: RepositoryError) -> Result<(), RepositoryError> {
+        Err(error)
+    }
+}
