@@ -17,9 +17,23 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn try_build(text: &str, recipe_dir: &Path, work: &Path) -> Result<(Built, Vec<Step>), BuildError> {
+    build_with(&tools(), text, recipe_dir, work)
+}
+
+/// What needs no package has tools of its own: builds wait for others that use the same folder.
+fn try_build_alone(text: &str, recipe_dir: &Path, work: &Path) -> Result<Built, BuildError> {
+    build_with(&work.join("tools"), text, recipe_dir, work).map(|(built, _)| built)
+}
+
+fn build_with(
+    tools: &Path,
+    text: &str,
+    recipe_dir: &Path,
+    work: &Path,
+) -> Result<(Built, Vec<Step>), BuildError> {
     let recipe = Recipe::parse(text, "appliance.yaml")?;
     let mut steps = Vec::new();
-    let built = build::build(&recipe, recipe_dir, work, &tools(), &mut |step| steps.push(step))?;
+    let built = build::build(&recipe, recipe_dir, work, tools, &mut |step| steps.push(step))?;
     Ok((built, steps))
 }
 
@@ -214,7 +228,9 @@ fn files_that_are_not_there_or_outside_are_said_at_their_line() {
     fs::create_dir(recipe_dir.path().join("folder")).expect("made");
     fs::write(recipe_dir.path().join("kernel"), "a kernel").expect("written");
     let refusal = |file: &str| {
-        try_build(&kernel(file), recipe_dir.path(), work.path()).expect_err("refused").to_string()
+        try_build_alone(&kernel(file), recipe_dir.path(), work.path())
+            .expect_err("refused")
+            .to_string()
     };
     assert_eq!(
         refusal("missing"),
@@ -225,7 +241,7 @@ fn files_that_are_not_there_or_outside_are_said_at_their_line() {
         "appliance.yaml:6:18: \"outside\" leaves the recipe's folder through a symbolic link"
     );
     assert_eq!(refusal("folder"), "appliance.yaml:6:18: \"folder\" is not a regular file");
-    let (built, _) = try_build(&kernel("inside"), recipe_dir.path(), work.path()).expect("fine");
+    let built = try_build_alone(&kernel("inside"), recipe_dir.path(), work.path()).expect("fine");
     assert_eq!(fs::read(built.kernel.expect("a kernel")).expect("read"), b"a kernel");
 }
 
@@ -241,17 +257,17 @@ fn images_become_disks() {
         )
     };
     fs::write(recipe_dir.path().join("disk.img"), vec![7; 5000]).expect("written");
-    let (built, _) = try_build(&text(""), recipe_dir.path(), work.path()).expect("fine");
+    let built = try_build_alone(&text(""), recipe_dir.path(), work.path()).expect("fine");
     assert_eq!(built.hardware.disks[0].size_bytes, 8192);
     assert!(built.disks[1].image.is_none());
-    let (built, _) =
-        try_build(&text(", size: 2MiB"), recipe_dir.path(), work.path()).expect("fine");
+    let built =
+        try_build_alone(&text(", size: 2MiB"), recipe_dir.path(), work.path()).expect("fine");
     let bytes = fs::read(built.disks[0].image.as_ref().expect("an image")).expect("read");
     assert_eq!((bytes.len(), bytes[4999], bytes[5000]), (2 << 20, 7, 0));
-    let error =
-        try_build(&text(", size: 4096"), recipe_dir.path(), work.path()).expect_err("too small");
+    let error = try_build_alone(&text(", size: 4096"), recipe_dir.path(), work.path())
+        .expect_err("too small");
     assert_eq!(error.to_string(), "appliance.yaml:6:41: the image has 5000 bytes, the disk 4096");
     fs::write(recipe_dir.path().join("disk.img"), b"QFI\xfb and so on").expect("written");
-    let error = try_build(&text(""), recipe_dir.path(), work.path()).expect_err("not raw");
+    let error = try_build_alone(&text(""), recipe_dir.path(), work.path()).expect_err("not raw");
     assert_eq!(error.to_string(), "appliance.yaml:6:41: \"disk.img\" is not a raw image");
 }

@@ -72,7 +72,10 @@ fn guest_finds_what_its_last_start_touched() {
     let refs = || fs::read_dir(world.root().join("s3/bucket/repository/refs")).unwrap().count();
     world.run("A", &["run", "tiny", "--name", "t1"]).ok();
     world.run("A", &["suspend", "t1"]).ok();
-    server.delay(Duration::from_millis(25));
+    // Every request takes its time where somebody waits for pages, and only there.
+    let slow = || server.delay(Duration::from_millis(25));
+    let quick = || server.delay(Duration::ZERO);
+    slow();
 
     // Nobody knows what it will touch: it waits for every frame.
     let before = refs();
@@ -82,9 +85,11 @@ fn guest_finds_what_its_last_start_touched() {
     assert_eq!((prefetched, hits), (0, 0));
     // A moment after it was ready, its version has learned.
     eventually(Duration::from_secs(60), "the version learns", || refs() > before);
+    quick();
     world.run("B", &["suspend", "t1"]).ok();
 
     // On a third host, which has nothing, it comes ahead of the guest.
+    slow();
     let warm = world.run("C", &["resume", "t1"]).ok();
     let (recorded, prefetched, hits, missed) = trace(&world, "C", "t1");
     println!("waited for {waited} pages before, {missed} with a trace: {cold} {warm}");
@@ -92,21 +97,26 @@ fn guest_finds_what_its_last_start_touched() {
     assert!(missed * 3 < waited, "{missed} of {waited}");
 
     // Another instance, that was never resumed, uses what its version knows.
+    quick();
     world.run("A", &["run", "tiny", "--name", "t2"]).ok();
     world.run("A", &["suspend", "t2"]).ok();
+    slow();
     world.run("D", &["resume", "t2"]).ok();
     let (_, prefetched, hits, missed) = trace(&world, "D", "t2");
     println!("another instance: {prefetched} came ahead, {hits} in time, waited for {missed}");
     assert!(prefetched > 300 && hits > 300, "{prefetched} {hits}");
 
     // Where everything is here already there is nothing to do.
+    quick();
     world.run("C", &["suspend", "t1"]).ok();
+    slow();
     world.run("C", &["resume", "t1"]).ok();
     let (recorded, prefetched, _, missed) = trace(&world, "C", "t1");
     assert!(prefetched < 200 && missed < 20, "{prefetched} {missed}");
     let placed = world.run("C", &["inspect", "t1"]).ok()["trace"]["placed"].as_u64().unwrap();
     println!("here: {placed} of {recorded} lay ready, {prefetched} were fetched");
     assert!(placed > 300, "it lies in the kernel's cache before QEMU opens it: {placed}");
+    quick();
     let check = world.run("A", &["repo", "check", "--read-data"]).ok();
     assert_eq!(check["ok"], true, "{check}");
 }

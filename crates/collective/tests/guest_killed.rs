@@ -17,16 +17,19 @@ const DIE_AT: &str = "COLLECTIVE_DIE_AT";
 /// A guest that counts in its memory what is typed, and on its disk how often it booted.
 struct Life {
     world: World,
-    /// Keys typed when the last checkpoint was acknowledged, and that checkpoint.
-    acknowledged: (u64, String),
+    /// Keys typed at what the instance certainly goes on from, if nothing newer came to be.
+    old: u64,
+    /// Checkpoints that somebody was told of.
+    acknowledged: Vec<String>,
     points: u32,
 }
 
 impl Life {
+    /// `n1`, suspended after one key.
     fn new(name: &str) -> Self {
         let world = World::with_nano(name);
         world.run("A", &["run", "nano", "--name", "n1"]).ok();
-        let mut life = Self { world, acknowledged: (0, String::new()), points: 0 };
+        let mut life = Self { world, old: 0, acknowledged: Vec::new(), points: 0 };
         let keys = life.keys_after("a");
         life.acknowledge(keys, &["suspend", "n1"]);
         life
@@ -51,8 +54,20 @@ impl Life {
     #[track_caller]
     fn acknowledge(&mut self, keys: u64, verb: &[&str]) {
         let said = self.world.run("A", verb).ok();
-        let id = said["checkpoint"].as_str().unwrap_or(&self.acknowledged.1).to_owned();
-        self.acknowledged = (keys, id);
+        self.told(keys, &said);
+    }
+
+    fn told(&mut self, keys: u64, said: &Value) {
+        self.acknowledged.extend(said["checkpoint"].as_str().map(str::to_owned));
+        self.old = keys;
+    }
+
+    /// Starts it; the shim dies when it reaches that step.
+    #[track_caller]
+    fn resume(&self, dies_at: Option<&str>) {
+        let mut resume = self.world.command("A", &["resume", "n1"]);
+        resume.envs(dies_at.map(|step| (DIE_AT, step)));
+        said(resume.output().unwrap()).ok();
     }
 
     /// Does a verb whose process, or whose shim, is to die at a step.
@@ -81,69 +96,81 @@ impl Life {
         self.world.run("A", &["history", "n1"]).ok().as_array().unwrap().clone()
     }
 
-    /// The instance goes on, from what was acknowledged or from what was new at the kill.
+    /// The instance goes on, from what was there or from what was new at the kill; perhaps with a
+    /// shim that dies when it reaches another step. Gives how often was typed, once more.
     #[track_caller]
-    fn goes_on(&mut self, step: &str, new: u64) -> u64 {
-        let (old, id) = self.acknowledged.clone();
-        assert!(
-            self.history().iter().any(|line| line["id"] == id.as_str()),
-            "{step}: {id} was acknowledged, and history has {:?}",
-            self.history()
-        );
+    fn goes_on(&mut self, step: &str, new: u64, dies_at: Option<&str>) -> u64 {
+        let history = self.history();
+        for id in &self.acknowledged {
+            assert!(
+                history.iter().any(|line| line["id"] == id.as_str()),
+                "{step}: {id} was acknowledged, and history has {history:?}"
+            );
+        }
         // After a crash the disks are there; the memory is in the newest checkpoint.
         if self.world.state("A", "n1") == "failed" {
             self.world.run("A", &["undo", "n1"]).ok();
         }
         if self.world.state("A", "n1") != "running" {
-            self.world.run("A", &["resume", "n1"]).ok();
+            self.resume(dies_at);
+        } else {
+            assert_eq!(dies_at, None, "{step}: it runs already");
         }
         let keys = self.keys_after("c");
+        let old = self.old;
         assert!(
             [old, new].iter().any(|known| known + 1 == keys),
             "{step}: {keys} keys, and not one more than {old} or {new}"
         );
+        // It was in a checkpoint, or it could not have gone on from it.
+        self.old = keys - 1;
         keys
     }
 }
 
-/// What a shim does when it seals: it is born with its death.
+/// What a shim does when it seals. Both verbs seal: what they share is killed in one of them, by
+/// turns. Each shim is born with its death, and most go on from what the one before left.
 #[test]
 fn guest_killed_while_it_is_sealed_goes_on_from_the_old_or_the_new() {
     let mut life = Life::new("killed-seal");
-    let common =
-        ["seal: frozen", "seal: chunks", "seal: written", "session: uploaded", "seal: durable"];
-    let of = |verb: &'static str, own: &'static [&'static str]| {
-        common.iter().chain(own).map(move |step| (verb, *step))
-    };
-    let steps = of("checkpoint", &["ref: held", "ref: visible", "checkpoint: visible"]).chain(of(
-        "suspend",
-        &[
-            "ref: visible",
-            "suspend: visible",
-            "end: closed",
-            "local: instance.json#2",
-            "local: volumes",
-            "local: volumes removed",
-        ],
-    ));
-    for (verb, step) in steps {
-        // The start moves a head too, and a session of its own may lie before.
-        let at = if step.starts_with("ref: ") { format!("{step}#2") } else { step.to_owned() };
-        let mut resume = life.world.command("A", &["resume", "n1"]);
-        said(resume.env(DIE_AT, &at).output().unwrap()).ok();
-        let new = life.keys_after("x");
+    // The start moves a head too.
+    let steps = [
+        ("checkpoint", "seal: frozen"),
+        ("suspend", "seal: chunks"),
+        ("checkpoint", "seal: written"),
+        ("suspend", "session: uploaded"),
+        ("checkpoint", "seal: durable"),
+        ("suspend", "ref: held#2"),
+        ("checkpoint", "ref: visible#2"),
+        ("checkpoint", "checkpoint: visible"),
+        ("suspend", "suspend: visible"),
+        ("suspend", "end: closed"),
+        ("suspend", "local: instance.json#2"),
+        ("suspend", "local: volumes"),
+        ("suspend", "local: volumes removed"),
+    ];
+    life.resume(Some(steps[0].1));
+    let mut new = life.keys_after("x");
+    for (round, (verb, step)) in steps.iter().enumerate() {
         let done = life.world.run("A", &[verb, "n1"]);
         // A suspend may be acknowledged before its shim dies.
-        assert!(done.code != 0 || verb == "suspend", "{verb} came to its end, not to {step}");
+        assert!(done.code != 0 || *verb == "suspend", "{verb} came to its end, not to {step}");
         if done.code == 0 {
-            life.acknowledged = (new, done.ok()["checkpoint"].as_str().unwrap().to_owned());
+            life.told(new, &done.ok());
         }
         eventually(Duration::from_secs(20), &format!("{verb} dies at {step}"), || {
             life.world.state("A", "n1") != "running"
         });
         life.points += 1;
-        let keys = life.goes_on(step, new);
-        life.acknowledge(keys, &["suspend", "n1"]);
+        let next = steps.get(round + 1).map(|(_, step)| *step);
+        // A start after a crash changes what lies here too.
+        let cleanly = next.filter(|next| next.starts_with("local:"));
+        new = life.goes_on(step, new, next.xor(cleanly));
+        if cleanly.is_some() {
+            life.acknowledge(new, &["suspend", "n1"]);
+            life.resume(cleanly);
+            new = life.keys_after("x");
+        }
     }
     println!("{} kills of checkpoint and suspend with a guest", life.points);
 }
@@ -162,27 +189,27 @@ fn guest_killed_while_it_starts_or_goes_back_or_is_forked_is_there() {
     ];
     for step in starts {
         life.killed_at(step, &["resume", "n1"]);
-        let keys = life.goes_on(step, life.acknowledged.0);
+        let keys = life.goes_on(step, life.old, None);
         life.acknowledge(keys, &["suspend", "n1"]);
     }
     // The command that goes back; then the shim that sets aside what is undone.
-    for step in ["undo: branch kept", "ref: held", "ref: visible", "undo: moved"] {
-        life.world.run("A", &["resume", "n1"]).ok();
-        life.acknowledge(life.acknowledged.0, &["checkpoint", "n1"]);
+    life.resume(None);
+    let mut keys = life.old;
+    let shims = ["undo: set aside", "session: listed"];
+    let commands = ["undo: branch kept", "ref: held", "ref: visible", "undo: moved"];
+    for (round, step) in commands.iter().enumerate() {
+        life.acknowledge(keys, &["checkpoint", "n1"]);
         let new = life.keys_after("y");
         life.killed_at(step, &["undo", "n1"]);
-        let keys = life.goes_on(step, new);
-        life.acknowledge(keys, &["suspend", "n1"]);
+        let next = (round + 1 == commands.len()).then_some(shims[0]);
+        keys = life.goes_on(step, new, next);
     }
-    for step in ["undo: set aside", "session: listed"] {
-        let mut resume = life.world.command("A", &["resume", "n1"]);
-        said(resume.env(DIE_AT, step).output().unwrap()).ok();
-        let new = life.keys_after("z");
+    for (round, step) in shims.iter().enumerate() {
         assert_ne!(life.world.run("A", &["undo", "n1"]).code, 0, "{step}");
         life.points += 1;
-        let keys = life.goes_on(step, new);
-        life.acknowledge(keys, &["suspend", "n1"]);
+        keys = life.goes_on(step, keys, shims.get(round + 1).copied());
     }
+    life.acknowledge(keys, &["suspend", "n1"]);
     for (round, step) in ["fork: name", "ref: visible", "fork: named"].iter().enumerate() {
         let name = format!("f{round}");
         life.killed_at(step, &["fork", "n1", "--no-start", "--name", &name]);

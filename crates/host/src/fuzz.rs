@@ -7,7 +7,7 @@ use api::{Reply, Request};
 
 use crate::inside::Subject;
 use crate::local::LocalInstance;
-use crate::{dir, parse_port, socket};
+use crate::{dir, parse_port, socket, tpm};
 
 /// A line to a shim, and one from it.
 pub fn shim(bytes: &[u8]) {
@@ -32,6 +32,15 @@ pub fn file(bytes: &[u8], path: &Path) {
             let _ = instance.instance_id();
             let _ = crate::ports::read(&instance.ports);
         }
+    }
+}
+
+/// What the volume of a virtual TPM begins with.
+pub fn tpm_volume(bytes: &[u8]) {
+    let Some(before) = bytes.first_chunk() else { return };
+    if let Ok(Some(length)) = tpm::length(before) {
+        let end = (tpm::BEFORE_BYTES + length) as u64;
+        assert!(length > 0 && end <= model::DiskSpec::TPM_BYTES, "it lies in its volume");
     }
 }
 

@@ -37,7 +37,7 @@ const FORMAT: Format = Format {
     incompatible: 0,
 };
 /// Before the file's bytes: the header and their number.
-const BEFORE_BYTES: usize = HEADER_BYTES + 8;
+pub(crate) const BEFORE_BYTES: usize = HEADER_BYTES + 8;
 const _: () = assert!(BEFORE_BYTES as u64 + TPM_FILE_BYTES_MAX <= DiskSpec::TPM_BYTES);
 
 /// Finds the program.
@@ -187,7 +187,7 @@ fn read(volume: &Volume) -> Result<Option<Vec<u8>>> {
 }
 
 /// How long the file is that these bytes announce.
-fn length(before: &[u8; BEFORE_BYTES]) -> Result<Option<usize>> {
+pub(crate) fn length(before: &[u8; BEFORE_BYTES]) -> Result<Option<usize>> {
     if before.iter().all(|&byte| byte == 0) {
         return Ok(None);
     }

@@ -19,6 +19,12 @@ pub mod vnc;
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_collective");
 
+/// How long an answer on a console may take; it has ended when nothing came for so long; and who has not
+/// begun by then is given the two seconds that the program itself waits.
+const ANSWER: Duration = Duration::from_secs(2);
+const SILENCE: Duration = Duration::from_millis(200);
+const NO_ANSWER: Duration = Duration::from_millis(700);
+
 /// A folder with a repository and as many hosts as are named.
 pub struct World {
     root: PathBuf,
@@ -253,6 +259,8 @@ impl World {
 
     /// The same, when the instance may end meanwhile.
     pub fn try_type_in(&self, host: &str, name: &str, text: &str) -> bool {
+        let console = || self.console(host, name).len();
+        let before = console();
         let mut child = self
             .command(host, &["console", name])
             .stdin(Stdio::piped())
@@ -260,8 +268,26 @@ impl World {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let _ = child.stdin.as_mut().unwrap().write_all(text.as_bytes());
-        drop(child.stdin.take());
+        let mut keyboard = child.stdin.take().unwrap();
+        let _ = keyboard.write_all(text.as_bytes());
+        let began = ambient::now();
+        let (mut length, mut said_at) = (before, began);
+        while began.elapsed() < ANSWER && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = console();
+            if now != length {
+                (length, said_at) = (now, ambient::now());
+            }
+            if length == before && began.elapsed() > NO_ANSWER {
+                break;
+            }
+            if length > before && said_at.elapsed() > SILENCE {
+                // Ctrl-] leaves; who only closes the input is shown the answer for two seconds.
+                let _ = keyboard.write_all(b"\x1d");
+                break;
+            }
+        }
+        drop(keyboard);
         child.wait().unwrap().success()
     }
 

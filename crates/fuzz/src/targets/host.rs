@@ -17,7 +17,14 @@ pub fn version(bytes: &[u8]) {
 }
 
 pub fn versions() -> Vec<Vec<u8>> {
-    goldens(&["version", "version-form", "version-foreign"])
+    goldens(&[
+        "version",
+        "version-form",
+        "version-foreign",
+        "version-tpm",
+        "version-uefi",
+        "version-warm",
+    ])
 }
 
 pub fn checkpoint(bytes: &[u8]) {
@@ -28,7 +35,7 @@ pub fn checkpoint(bytes: &[u8]) {
 }
 
 pub fn checkpoints() -> Vec<Vec<u8>> {
-    goldens(&["checkpoint", "checkpoint-boots", "checkpoint-traces"])
+    goldens(&["checkpoint", "checkpoint-auto", "checkpoint-boots", "checkpoint-traces"])
 }
 
 pub fn head(bytes: &[u8]) {
@@ -38,7 +45,7 @@ pub fn head(bytes: &[u8]) {
 }
 
 pub fn heads() -> Vec<Vec<u8>> {
-    goldens(&["head"])
+    goldens(&["head", "head-auto", "head-branch", "head-warm"])
 }
 
 pub fn lines() -> Vec<Vec<u8>> {
@@ -62,6 +69,12 @@ pub fn files() -> Vec<Vec<u8>> {
          \"version\":\"v\",\"generation\":1,\"repository\":\"/r\",\"ports\":[{\"address\":\
          \"127.0.0.1\",\"host_port\":1,\"guest_port\":80}],\"accel\":\"tcg\",\"open\":true}",
     ])
+}
+
+pub fn tpms() -> Vec<Vec<u8>> {
+    let volume = golden("host/tests/golden/tpm.bin");
+    let empty = vec![0; volume.len()];
+    vec![volume, empty]
 }
 
 pub fn words() -> Vec<Vec<u8>> {

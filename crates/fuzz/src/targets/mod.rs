@@ -58,6 +58,7 @@ pub const TARGETS: &[Target] = &[
     target("head", host::head, host::heads, 5_000),
     target("shim", ::host::fuzz::shim, host::lines, 10_000),
     target("host-file", host::file, host::files, 3_000),
+    target("tpm", ::host::fuzz::tpm_volume, host::tpms, 20_000),
     target("words", ::host::fuzz::words, host::words, 30_000),
 ];
 
