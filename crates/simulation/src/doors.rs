@@ -124,8 +124,8 @@ impl Simulated {
             inner.mounted = None;
             (std::mem::take(&mut inner.shims), std::mem::take(&mut inner.guests))
         };
-        for (cpu, generation) in guests.values() {
-            self.leave(cpu, *generation);
+        for (folder, (cpu, generation)) in &guests {
+            self.leave(folder, cpu, *generation);
         }
         drop(shims);
         {
@@ -141,13 +141,14 @@ impl Simulated {
     }
 
     /// Notes what a guest that ends without a checkpoint leaves on this host's disks.
-    fn leave(&self, cpu: &Cpu, generation: u64) {
+    fn leave(&self, folder: &Path, cpu: &Cpu, generation: u64) {
         if !cpu.files.has_begun() {
             return;
         }
         let left = Left {
             instance: cpu.instance.clone(),
             host: self.host,
+            disk: data_disk(folder),
             generation,
             may: cpu.files.may(),
             precious: cpu.files.is_precious(),
@@ -191,7 +192,7 @@ impl Simulated {
 
     fn finish(&self, folder: &Path, shim: Shim, end: End) -> Result<()> {
         if end == End::Failed {
-            self.leave(&shim.cpu, shim.running.generation.0);
+            self.leave(folder, &shim.cpu, shim.running.generation.0);
             // It is noted once, also when the host dies now.
             self.inner().guests.remove(folder);
         }
@@ -267,8 +268,10 @@ impl Simulated {
                 *of == instance && *generation > since && *host != self.host
             })
         };
+        let disk = data_disk(powering.local.path());
         let left = known.left.iter().rposition(|left| {
-            let here = left.host == self.host && left.instance == instance;
+            // It may have become a branch, and what is here now have been made anew since.
+            let here = left.host == self.host && left.instance == instance && left.disk == disk;
             here && !left.used && claim.crashed && !by_others(left.generation)
         });
         let wrong = match left {
@@ -297,6 +300,11 @@ impl Simulated {
         }
         Ok(())
     }
+}
+
+/// Which of this host's disks an instance's data lies on.
+fn data_disk(folder: &Path) -> Option<String> {
+    std::fs::read_to_string(folder.join("volumes/disk-data").join(MARK)).ok()
 }
 
 fn is_id(text: &str) -> bool {

@@ -25,6 +25,8 @@ pub struct Snapshot(pub [Pages; VOLUMES]);
 pub struct Left {
     pub instance: String,
     pub host: usize,
+    /// Where it lies there; none: it was gone already.
+    pub disk: Option<String>,
     pub generation: u64,
     /// For each disk and page, what it may hold; a page that is not listed is zero.
     pub may: [BTreeMap<u64, BTreeSet<u64>>; VOLUMES],

@@ -7,6 +7,9 @@ use simulation::{Extent, run};
 
 /// Enough to meet every verb and every fault, in seconds.
 const SEEDS: u64 = 40;
+/// Those that found something; 2375: a checker took what a crash had left for what was there after it
+/// had become a branch, and other volumes had been made in its place.
+const FOUND: [u64; 2] = [1026, 2375];
 
 #[track_caller]
 fn right(killed: Killed) {
@@ -18,7 +21,7 @@ fn right(killed: Killed) {
 #[test]
 fn hosts_and_faults_keep_every_promise() {
     simulation::hush();
-    for seed in 0..SEEDS {
+    for seed in (0..SEEDS).chain(FOUND) {
         let report = run(seed, Extent::Short, false);
         if let Some(text) = report.violation {
             let events = report.events.join("\n");
