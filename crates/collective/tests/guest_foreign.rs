@@ -2,10 +2,11 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use support::{World, eventually};
+use support::{World, appliance, eventually};
 
 /// A QEMU of nobody's but this test's.
 struct Plain(Child, std::path::PathBuf);
@@ -170,6 +171,58 @@ fn guest_in_a_box_runs() {
     assert_eq!(back["volumes"][0]["manifest"], exported["disks"][0]["manifest"]);
     world.run("A", &["run", "back", "--name", "back"]).ok();
     world.await_console("A", "back", "nano: boots=2");
+}
+
+/// What starts by UEFI comes in as anything else: a disk of which its user says so, with a TPM where its
+/// user wants one; an OVA and a box that say it themselves, in VMware's words and in VirtualBox's.
+#[test]
+fn guest_of_uefi_comes_in_from_elsewhere() {
+    let world = World::empty("uefi-in");
+    world.run("A", &["repo", "init", &world.repository()]).ok();
+    let file = |name: &str| world.root().join(name).to_string_lossy().into_owned();
+    let disk = Path::new(&appliance("nano-uefi")).join("nano.img");
+    std::fs::copy(disk, file("nano.raw")).unwrap();
+    qemu_img(&world, "convert -f raw -O qcow2 nano.raw disk.qcow2");
+    qemu_img(
+        &world,
+        "convert -f raw -O vmdk -o subformat=streamOptimized nano.raw box-disk001.vmdk",
+    );
+    let write = |name: &str, text: &str| std::fs::write(file(name), text).unwrap();
+    let ovf = BOX_OVF.replace(">32<", ">128<").replace("1048576", "65536");
+    let config = r#"<vmw:Config xmlns:vmw="http://www.vmware.com/schema/ovf" ovf:required="false"
+        vmw:key="firmware" vmw:value="efi"/></VirtualHardwareSection>"#;
+    write("box.ovf", &ovf.replace("</VirtualHardwareSection>", config));
+    tar(&world, "cf vmware.ova box.ovf box-disk001.vmdk");
+    let firmware = r#"<vbox:Hardware><vbox:Firmware type="EFI"/>"#;
+    write("box.ovf", &ovf.replace("<vbox:Hardware>", firmware));
+    write("metadata.json", r#"{"provider":"virtualbox"}"#);
+    tar(&world, "czf virtualbox.box metadata.json box.ovf box-disk001.vmdk");
+
+    let said: [(&str, &[&str]); 3] = [
+        ("disk.qcow2", &["--firmware", "uefi", "--tpm", "--memory", "128MiB"]),
+        ("vmware.ova", &[]),
+        ("virtualbox.box", &[]),
+    ];
+    for (name, words) in said {
+        let (path, appliance) = (file(name), name.replace('.', "-"));
+        let words = [&["import", &path, "--name", &appliance], words].concat();
+        assert_eq!(world.run("A", &words).ok()["memory_bytes"], 128 << 20);
+        // All at once: each needs a processor for seconds.
+        world.run("A", &["run", &appliance, "--name", &appliance, "--no-wait"]).ok();
+    }
+    for (name, words) in said {
+        let name = name.replace('.', "-");
+        world.await_console("A", &name, "nano-uefi: boots=1 writes=0 secure=0");
+        world.type_in("A", &name, "\r");
+        world.await_console("A", &name, "keys=0");
+        assert_eq!(world.console("A", &name).contains("pcr="), !words.is_empty(), "{name}");
+    }
+    // Its TPM is its own, and goes where it goes.
+    world.type_in("A", "disk-qcow2", "p");
+    world.run("A", &["suspend", "disk-qcow2"]).ok();
+    world.run("B", &["resume", "disk-qcow2"]).ok();
+    world.type_in("B", "disk-qcow2", "\r");
+    world.await_console("B", "disk-qcow2", "place=1");
 }
 
 /// The answers to a form are on a CD (OVF's transport `iso`), the same wherever the guest goes on.

@@ -39,13 +39,18 @@ fn tell(world: &World, host: &str, name: &str, keys: &str) -> (String, u32) {
 
 /// The recipe of `nano-uefi` with a TPM.
 fn recipe(world: &World) -> String {
-    let folder = world.root().join("vault");
+    recipe_of(world, "nano-uefi", "vault")
+}
+
+/// Somebody's recipe with a TPM, under another name.
+fn recipe_of(world: &World, original: &str, name: &str) -> String {
+    let folder = world.root().join(name);
     fs::create_dir(&folder).unwrap();
-    let source = appliance("nano-uefi");
+    let source = appliance(original);
     let source = Path::new(&source);
     fs::copy(source.join("nano.img"), folder.join("nano.img")).unwrap();
     let recipe = fs::read_to_string(source.join("appliance.yaml")).unwrap();
-    let recipe = recipe.replacen("name: nano-uefi", "name: vault", 1);
+    let recipe = recipe.replacen(&format!("name: {original}"), &format!("name: {name}"), 1);
     let recipe = recipe.replacen("hardware:\n", "hardware:\n  tpm: true\n", 1);
     fs::write(folder.join("appliance.yaml"), recipe).unwrap();
     folder.to_string_lossy().into_owned()
@@ -98,6 +103,53 @@ fn guest_tpm_goes_where_its_computer_goes() {
     world.run("A", &["resume", "v1"]).ok();
     assert_eq!(ask(&world, "A", "v1"), (zeros, 5));
     confined(&world);
+}
+
+/// What a computer without its TPM is: its user hears of it, keeps what the guest does, and has a whole
+/// computer again after a stop.
+#[test]
+fn guest_whose_tpm_dies_goes_on_and_says_so() {
+    let world = World::empty("tpm-dies");
+    world.run("A", &["repo", "init", &world.repository()]).ok();
+    let recipe = recipe_of(&world, "nano", "vault");
+    world.run("A", &["build", &recipe]).ok();
+    world.run("A", &["run", "vault", "--name", "v1"]).ok();
+    world.type_in("A", "v1", "ab");
+    let before = world.run("A", &["checkpoint", "v1"]).ok();
+    assert!(world.row("A", "v1")["note"].is_null());
+
+    let shim = world.row("A", "v1")["pid"].as_u64().unwrap();
+    let is_tpm = |pid: &u64| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name.trim() == "swtpm")
+    };
+    support::kill_9(children_of(shim).into_iter().find(is_tpm).expect("a TPM"));
+    let note = || world.row("A", "v1")["note"].as_str().unwrap_or_default().to_owned();
+    eventually(Duration::from_secs(20), "it is said", || note().contains("virtual TPM"));
+    let said = note();
+    assert!(said.contains("signal 9") && said.contains("collective stop"), "{said}");
+    assert_eq!(world.state("A", "v1"), "running");
+
+    // Half a computer is not stored; the guest goes on.
+    for verb in ["checkpoint", "suspend"] {
+        let (kind, message, hint) = world.run("A", &[verb, "v1"]).error();
+        assert_eq!(kind, "hypervisor", "{message}");
+        assert!(message.contains("virtual TPM"), "{message}");
+        assert!(hint.contains("collective stop"), "{hint}");
+    }
+    let lines = world.run("A", &["history", "v1"]).ok();
+    assert_eq!(lines[0]["id"], before["checkpoint"], "{lines}");
+    world.type_in("A", "v1", "c\r");
+    world.await_console("A", "v1", "keys=3");
+
+    // Its disks stay, and it has a TPM again.
+    world.run("A", &["stop", "v1", "--force"]).ok();
+    world.run("A", &["resume", "v1"]).ok();
+    world.await_console("A", "v1", "nano: boots=2");
+    assert!(world.row("A", "v1")["note"].is_null());
+    world.run("A", &["suspend", "v1"]).ok();
+    world.run("B", &["resume", "v1"]).ok();
+    assert_eq!(world.state("B", "v1"), "running");
 }
 
 /// The TPM of `v1` on A: another user than QEMU, without any right of root, gone with its guest.

@@ -37,6 +37,14 @@ pub enum VmmError {
         /// The last lines that it (or the jail around it) wrote.
         log_tail: String,
     },
+    /// The virtual TPM's process ended, and with it what makes the computer whole.
+    #[error("the virtual TPM (swtpm) has ended ({status}){}", tail(.log_tail))]
+    TpmDied {
+        /// How: exit code or signal.
+        status: String,
+        /// The last lines that it wrote.
+        log_tail: String,
+    },
     /// QEMU refused a command.
     #[error("QEMU refused {command}: {detail}")]
     Refused {
@@ -91,6 +99,10 @@ impl VmmError {
                 Some("QEMU's user must be able to reach the volume files: see `collective doctor`")
             }
             Self::Died { .. } => Some("the whole log is qemu.log in the instance's run directory"),
+            Self::TpmDied { .. } => Some(
+                "the guest goes on without it until it is stopped: `collective stop NAME` keeps its disks \
+                 and what the TPM remembers, `collective resume NAME` starts it with a TPM again",
+            ),
             Self::State { verb: "load", .. } => Some(
                 "a checkpoint loads only on the same hardware description, accelerator and QEMU series",
             ),

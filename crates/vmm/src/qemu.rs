@@ -94,6 +94,9 @@ pub struct BlockDevice {
     pub active: bool,
 }
 
+/// Within this, QEMU's end follows that of a TPM which ended because QEMU did.
+const TOGETHER_MAX: Duration = Duration::from_secs(1);
+
 /// A running QEMU. Dropping it kills it.
 pub struct Qemu {
     process: Process,
@@ -164,7 +167,7 @@ impl Qemu {
             }
             Err(_) => {
                 // QEMU does not start without its TPM, and knows less about why.
-                let tpm = tpm.as_ref().and_then(Tpm::failure);
+                let tpm = tpm.as_ref().and_then(|tpm| tpm.failure(Duration::ZERO));
                 return Err(tpm.unwrap_or_else(|| died(&process, &log)));
             }
         };
@@ -271,6 +274,18 @@ impl Qemu {
         }
         let reason = lock(&self.shutdown_reason).clone();
         Some(Exit { status: in_words(status), clean: status.success(), reason })
+    }
+
+    /// Whether it has a virtual TPM.
+    pub fn has_tpm(&self) -> bool {
+        self.tpm.is_some()
+    }
+
+    /// Waits until its virtual TPM has ended though QEMU has not, at most so long; says why. Both end
+    /// together, so a moment decides which was first.
+    pub fn wait_tpm_failure(&self, timeout: Duration) -> Option<VmmError> {
+        let failure = self.tpm.as_ref()?.failure(timeout)?;
+        self.process.wait(TOGETHER_MAX).is_none().then_some(failure)
     }
 
     /// Plugs or pulls the cable of one network card.

@@ -88,12 +88,12 @@ impl Tpm {
         Ok((Self { process, log }, control.into()))
     }
 
-    /// Why it has ended, if it has.
-    pub fn failure(&self) -> Option<VmmError> {
-        let status = self.process.wait(Duration::ZERO)?;
+    /// Waits until it has ended, at most so long; says why.
+    pub fn failure(&self, timeout: Duration) -> Option<VmmError> {
+        let status = self.process.wait(timeout)?;
         self.log.wait_end(Duration::from_secs(1));
-        Some(VmmError::Died {
-            status: format!("{} of the virtual TPM (swtpm)", crate::qemu::in_words(status)),
+        Some(VmmError::TpmDied {
+            status: crate::qemu::in_words(status),
             log_tail: crate::qemu::tail(&self.log),
         })
     }

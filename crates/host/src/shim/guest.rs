@@ -93,6 +93,11 @@ impl Guest {
         }
     }
 
+    /// Waits until something has ended without which QEMU is not whole; says what. None: QEMU has ended.
+    pub fn await_part_end(&self) -> Option<Failure> {
+        self.vm.await_part_end()
+    }
+
     /// Ends QEMU at once, and waits until it is gone.
     pub fn kill(&self) {
         self.vm.kill();

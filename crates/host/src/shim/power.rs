@@ -104,7 +104,7 @@ pub fn power_on(powering: &Powering<'_>) -> Result<Powered> {
 pub fn attend(powering: &Powering<'_>, powered: Powered, report: StartReport) -> Arc<Scrubbing> {
     let Powering { host, order, local, door, store, claim, volumes, began, .. } = *powering;
     let continued = claim.memory().is_some();
-    watch(&powered.guest, door.owner.clone());
+    watch(&powered.guest, door.owner.clone(), &door.shared);
     await_ready(AwaitReady {
         check: ReadyCheck {
             ready: claim.version.ready.clone(),
@@ -238,8 +238,18 @@ fn add_ready_port(ready: &Ready, ports: &mut Vec<PortMap>) -> Result<Option<Sock
     Ok(Some(address))
 }
 
-/// Tells the owner when QEMU ends or the guest powers itself off.
-fn watch(guest: &Arc<Guest>, owner: Sender<Message>) {
+/// Tells the owner when QEMU ends or the guest powers itself off, and users when its TPM has ended.
+fn watch(guest: &Arc<Guest>, owner: Sender<Message>, shared: &Arc<Shared>) {
+    let (of_part, shared) = (guest.clone(), shared.clone());
+    std::thread::spawn(move || {
+        if let Some(failure) = of_part.await_part_end() {
+            // The guest has errors of its TPM, and goes on: what it has in memory is for its user to
+            // save. It cannot be sealed any more: a computer is whole or it is none.
+            eprintln!("{failure}: it cannot be checkpointed until it was stopped and resumed");
+            let what = failure.message.lines().next().unwrap_or_default();
+            shared.set_lost(format!("{what}; {}", failure.hint));
+        }
+    });
     let guest = guest.clone();
     std::thread::spawn(move || {
         let end = guest.await_end();

@@ -13,6 +13,9 @@ const PING_TIMEOUT: Duration = Duration::from_millis(500);
 /// Device state is small: what takes longer than this will not end.
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often the end of a machine is looked for while its TPM is waited for.
+const PART_LOOK: Duration = Duration::from_secs(10);
+
 /// CPUs and devices; memory and disks are files to it.
 pub trait Vm: Send + Sync {
     fn pid(&self) -> u32;
@@ -34,6 +37,11 @@ pub trait Vm: Send + Sync {
     fn power_button(&self) -> Result<()>;
     /// Waits until it has ended, at most so long; says how.
     fn wait_exit(&self, timeout: Duration) -> Option<Exit>;
+    /// Waits until a part beside it has ended without which it is not whole; says why. None: it has
+    /// no such part, or has ended itself.
+    fn await_part_end(&self) -> Option<Failure> {
+        None
+    }
     /// Ends it at once, and waits until it is gone.
     fn kill(&self);
     /// Whether the agent inside answers.
@@ -56,7 +64,8 @@ impl Vm for Qemu {
         Ok(self.stop()?)
     }
     fn save(&self, path: &Path) -> Result<()> {
-        self.save_state(path, STATE_TIMEOUT)?;
+        let saved = self.save_state(path, STATE_TIMEOUT);
+        saved.map_err(|error| self.wait_tpm_failure(Duration::ZERO).unwrap_or(error))?;
         Ok(())
     }
     fn announce(&self) -> Result<()> {
@@ -79,6 +88,14 @@ impl Vm for Qemu {
     }
     fn wait_exit(&self, timeout: Duration) -> Option<Exit> {
         Qemu::wait_exit(self, timeout)
+    }
+    fn await_part_end(&self) -> Option<Failure> {
+        while self.has_tpm() && Qemu::wait_exit(self, Duration::ZERO).is_none() {
+            if let Some(error) = self.wait_tpm_failure(PART_LOOK) {
+                return Some(error.into());
+            }
+        }
+        None
     }
     fn kill(&self) {
         Qemu::kill(self);

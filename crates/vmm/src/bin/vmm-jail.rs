@@ -2,7 +2,7 @@
 //! binary. Called as QEMU is (or as `vmm-jail __try TARGETS`), it is a prisoner instead: it tries what it
 //! should not be able to do and says how that went, one `act: result` a line. What to try is its CPU
 //! model; or, when that is none, the text on its first disk: there a guest that has broken out would
-//! keep it, too.
+//! keep it, too. Called as swtpm is, it tries what stands behind [`LIST`] at the end of its own program.
 //!
 //! Unsafe: most of what it tries has no safe wrapper, because nobody should call it. All such
 //! calls have null or invalid arguments, so that they do nothing where they are allowed.
@@ -20,6 +20,11 @@ fn main() {
     let words: Vec<_> = std::env::args_os().collect();
     match words.get(1).and_then(|word| word.to_str()) {
         Some("__jail") => vmm::jail_main(words.into_iter().skip(2)),
+        Some("socket") => {
+            let own = std::fs::read(&words[0]).expect("its own program");
+            let at = own.windows(LIST.len()).rposition(|window| window == LIST);
+            attempt_listed(&own[at.expect("a list") + LIST.len()..]);
+        }
         Some("__try") => attempt_all(&words[2].to_string_lossy()),
         Some("-name") => {
             let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
@@ -28,7 +33,8 @@ fn main() {
                 Some(targets) => attempt_all(targets),
                 None => {
                     let mut files = words.iter().filter_map(|word| word.split_once("filename="));
-                    attempt_listed(&files.next().expect("a disk").1.replace(",,", ","));
+                    let disk = files.next().expect("a disk").1.replace(",,", ",");
+                    attempt_listed(&std::fs::read(disk).expect("its own disk"));
                 }
             }
         }
@@ -50,10 +56,12 @@ fn attempt_all(targets: &str) {
     privileges();
 }
 
-/// Tries what a disk lists, an act a line: `read PATH`, `write PATH`, `list PATH`, `connect PATH`,
+/// Begins the list at the end of a program that is called as swtpm is.
+const LIST: &[u8] = b"\n--- acts to try ---\n";
+
+/// Tries what is listed, an act a line: `read PATH`, `write PATH`, `list PATH`, `connect PATH`,
 /// `abstract NAME`, `port NUMBER`, `signal PID`.
-fn attempt_listed(disk: &str) {
-    let bytes = std::fs::read(disk).expect("its own disk");
+fn attempt_listed(bytes: &[u8]) {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     for line in String::from_utf8_lossy(text).lines() {
         let (act, target) = line.split_once(' ').expect("an act and its target");
