@@ -1,7 +1,7 @@
 # The commands that a newcomer needs. Each says what it installs before it installs it.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-desktop test lint bench
+.PHONY: help build demo demo-desktop demo-cloud-init test lint bench
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -15,6 +15,9 @@ demo: build ## two hosts and one repository, on this machine, in a few minutes
 
 demo-desktop: build ## a desktop: built, typed into by VNC, suspended, gone on with on another host
 	scripts/demo-desktop
+
+demo-cloud-init: build ## a Debian that its user configures by cloud-init, gone on with on another host
+	scripts/demo-cloud-init
 
 test: ## everything CI runs, real guests included
 	scripts/install-deps --test
