@@ -59,6 +59,27 @@ pub(crate) fn is_ext(disk: &dyn Disk, part: &Part) -> Result<bool> {
     Ok(magic == [0x53, 0xef])
 }
 
+/// Groups of blocks that a file system may have: of the smallest blocks that is 8 TiB, of the usual ones
+/// 128 TiB.
+const EXT_GROUPS_MAX: u64 = 1 << 20;
+/// Each of them has an entry of at least so many bytes in a table.
+const EXT_GROUP_BYTES: u64 = 32;
+
+/// How many groups of blocks it says that it has: the parser makes room for all of them before it
+/// reads the first.
+pub(crate) fn bound_groups(disk: &dyn Disk, part: &Part) -> Result<()> {
+    let mut said = [0; 1024];
+    read(disk, part.start + 1024, &mut said)?;
+    let blocks = u64::from(u32_at(&said, 0x04)) | u64::from(u32_at(&said, 0x150)) << 32;
+    let of_group = u64::from(u32_at(&said, 0x20)).max(1);
+    let groups = blocks.div_ceil(of_group);
+    if groups > EXT_GROUPS_MAX.min(part.bytes / EXT_GROUP_BYTES) {
+        let detail = format!("there is no room for {groups} groups of blocks");
+        return Err(FilesError::Damaged { detail });
+    }
+    Ok(())
+}
+
 /// The four primary partitions, and the logical ones of an extended one.
 fn mbr(disk: &dyn Disk, entries: &[&[u8]]) -> Result<Vec<Part>> {
     /// Logical partitions that are looked for: the chain may be a ring.

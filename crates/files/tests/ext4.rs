@@ -110,6 +110,22 @@ fn wrong_questions_are_answered_as_such() {
 }
 
 /// Reads everything there is, within bounds.
+/// Room was made for all of them before the first was read: too much for any host, and so the end of
+/// this process.
+#[test]
+fn it_has_no_more_groups_of_blocks_than_there_is_room_for() {
+    let (_dir, sound) = image(&["-t", "ext2"]);
+    // Its blocks, the upper half of their number, and how many of them are a group.
+    for (blocks, more, of_group) in [(u32::MAX, 0, 1), (1 << 20, 0, 1), (0, 1 << 10, 1 << 15)] {
+        let mut bytes = sound.clone();
+        for (at, number) in [(0x04, blocks), (0x150, more), (0x20, of_group)] {
+            bytes[1024 + at..][..4].copy_from_slice(&u32::to_le_bytes(number));
+        }
+        let error = open(bytes).err().expect("it cannot be so");
+        assert!(error.to_string().contains("groups of blocks"), "{blocks}: {error}");
+    }
+}
+
 fn walk(system: &FileSystem, path: &[u8], left: &mut u32) {
     let Ok(entries) = system.list(path) else { return };
     for entry in entries.into_iter().take(20) {

@@ -17,7 +17,7 @@ use host::local::LocalDir;
 use host::shim::by_itself::ByItself;
 use host::shim::exports::{Mounted, Mounting};
 use host::shim::guest::Guest;
-use host::shim::order::Order;
+use host::shim::order::{Order, Start};
 use host::shim::owner::{self, End};
 use host::shim::power::{Powered, Powering};
 use host::shim::running::Running;
@@ -409,6 +409,12 @@ impl Doors for Simulated {
         let files = files.ok_or_else(|| Failure::new("internal", "nothing is mounted", ""))?;
         let ran = (powering.claim.head.instance.to_string(), powering.claim.generation.0);
         self.truth.known().ran.insert(ran, self.host);
+        let before = powering.claim.before.as_ref().and_then(|(_, head)| head.lease.as_ref());
+        let is_others = before.is_some_and(|lease| lease.holder != powering.host.id());
+        if is_others && powering.order.start == (Start::Existing { take_over: false }) {
+            let text = format!("{} is taken from another host, unasked", powering.order.name);
+            self.world.violation(text);
+        }
         // One that continues begins when its memory is loaded.
         if powering.claim.memory().is_none() {
             self.boot(powering, &files)?;

@@ -39,7 +39,11 @@ pub const VERBS: &[&str] = &[
     "resume, from memory, after a crash",
     "rm",
     "leftovers to a branch",
+    "leftovers on an automatic checkpoint, to a branch",
 ];
+
+/// A policy's minute is over.
+const MINUTE_MS: u64 = 61_000;
 
 /// What a kill at one point came to.
 #[derive(Debug, Clone)]
@@ -71,7 +75,8 @@ pub(crate) fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> 
         _ => {}
     }
     let auto = Auto::parse("1m,last=1").expect("a policy of ours");
-    run.run_new(0, &a(), &Begin { boot: false, auto: (verb == "auto").then_some(auto) })?;
+    let auto = (verb == "auto" || verb.contains("automatic")).then_some(auto);
+    run.run_new(0, &a(), &Begin { boot: false, auto })?;
 
     work(run, 0, chance);
     match verb {
@@ -95,8 +100,28 @@ pub(crate) fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> 
         }
         "resume after a crash" => run.crash(0, Unsynced::Torn),
         "auto" => {
-            run.tick(0, 61_000)?;
+            run.tick(0, MINUTE_MS)?;
             work(run, 0, chance);
+        }
+        "leftovers on an automatic checkpoint, to a branch" => {
+            run.tick(0, MINUTE_MS)?;
+            work(run, 0, chance);
+            for (_, cpu) in run.hosts[0].guests() {
+                cpu.files.sync(2)?;
+            }
+            run.crash(0, Unsynced::Kept);
+            run.world.act_for(1);
+            run.resume(1, &a(), true)?;
+            // More than are kept of checkpoints, and of the head's generations.
+            for _ in 0..12 {
+                work(run, 1, chance);
+                run.tick(1, MINUTE_MS)?;
+            }
+            for _ in 0..3 {
+                run.world.wait_ms(GRACE_MS * 2);
+                run.host(1).repo_gc()?;
+            }
+            run.world.act_for(0);
         }
         "leftovers to a branch" => {
             run.crash(0, Unsynced::Kept);
@@ -144,7 +169,7 @@ pub(crate) fn act(run: &Run, at: usize, verb: &str) -> Result<()> {
         "publish" => run.publish("2", None),
         "publish, running" => run.publish_warm(at, "2", &mut Chance::new(12)),
         "run" | "run, from memory" => run.run_new(at, &a(), &Begin::default()),
-        "auto" => run.tick(at, 61_000),
+        "auto" => run.tick(at, MINUTE_MS),
         "rm" => {
             let head = run.store(at)?.head(&a())?.head;
             if let Some((_, head)) = head {
@@ -158,6 +183,17 @@ pub(crate) fn act(run: &Run, at: usize, verb: &str) -> Result<()> {
         "undo" | "undo when suspended" => host.undo(&a(), None, &start_options()).map(drop),
         "fork" | "fork of a suspended one" => host.fork(&fork_options()).map(drop),
         "gc" => host.repo_gc().map(drop),
+        // What one condemns, the next removes, if nothing hinders it.
+        "gc, gc, gc" => (0..3).try_for_each(|_| host.repo_gc().map(drop)),
+        // What the first condemned, the second could remove; it knows what is named, and who is
+        // interrupted goes on before it does.
+        "gc, and gc long after" => {
+            run.world.wait_ms(GRACE_MS * 2);
+            host.repo_gc()?;
+            run.world.wait_ms(GRACE_MS * 2);
+            run.world.state().fates[at].passes_at = Some("gc: marked");
+            host.repo_gc().map(drop)
+        }
         _ => run.resume(at, &a(), true),
     }
 }

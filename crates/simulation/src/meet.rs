@@ -31,6 +31,12 @@ pub const PAIRS: &[(&str, &str)] = &[
     ("publish", "gc"),
     ("publish", "publish"),
     ("run, from memory", "gc"),
+    ("checkpoint again", "gc, gc, gc"),
+    ("suspend", "gc, gc, gc"),
+    ("publish", "gc, gc, gc"),
+    ("checkpoint again", "gc, and gc long after"),
+    ("suspend", "gc, and gc long after"),
+    ("publish", "gc, and gc long after"),
 ];
 
 /// Interrupts the first verb of a pair at its point number `at`; none when it has fewer.
@@ -44,7 +50,7 @@ pub fn meet(pair: (&str, &str), at: u64) -> Option<Killed> {
         world.violation(format!("{} cannot be prepared: {failure}", pair.0));
     }
     // Whoever collects finds something that is old enough.
-    if pair.1 == "gc" {
+    if pair.1.starts_with("gc") {
         world.wait_ms(crate::life::GRACE_MS * 2);
     }
     world.begin(2);

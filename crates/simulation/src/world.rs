@@ -57,6 +57,8 @@ pub struct Fate {
     pub crash_in: Option<u64>,
     /// Points until another host has the turn, until that one is done.
     pub passes_in: Option<u64>,
+    /// The same at a step with this name.
+    pub passes_at: Option<&'static str>,
     pub skew_ms: i64,
     /// Its disk is full.
     pub full: bool,
@@ -367,8 +369,13 @@ impl ambient::simulated::World for World {
 
     fn step(&self, name: &'static str) {
         let (host, life) = {
-            let state = self.state();
-            (state.current, state.fates[state.current].life)
+            let mut state = self.state();
+            let host = state.current;
+            let fate = &mut state.fates[host];
+            if fate.passes_at.take_if(|at| *at == name).is_some() {
+                fate.passes_in = Some(0);
+            }
+            (host, fate.life)
         };
         let at_steps = self.at_steps.lock().unwrap_or_else(PoisonError::into_inner);
         let at_step = at_steps[host].clone();
