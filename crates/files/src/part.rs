@@ -65,11 +65,19 @@ const EXT_GROUPS_MAX: u64 = 1 << 20;
 /// Each of them has an entry of at least so many bytes in a table.
 const EXT_GROUP_BYTES: u64 = 32;
 
-/// How many groups of blocks it says that it has: the parser makes room for all of them before it
-/// reads the first.
-pub(crate) fn bound_groups(disk: &dyn Disk, part: &Part) -> Result<()> {
+/// Blocks have 1 KiB times a power of two, and this is the largest: 64 KiB.
+const EXT_BLOCK_POWER_MAX: u32 = 6;
+
+/// How large it says that its blocks are, and how many groups of them it has: the parser makes room
+/// for a cache of blocks and for all groups before it reads the first.
+pub(crate) fn bound(disk: &dyn Disk, part: &Part) -> Result<()> {
     let mut said = [0; 1024];
     read(disk, part.start + 1024, &mut said)?;
+    let power = u32_at(&said, 0x18);
+    if power > EXT_BLOCK_POWER_MAX {
+        let detail = format!("blocks of 2^{power} KiB are too large");
+        return Err(FilesError::Damaged { detail });
+    }
     let blocks = u64::from(u32_at(&said, 0x04)) | u64::from(u32_at(&said, 0x150)) << 32;
     let of_group = u64::from(u32_at(&said, 0x20)).max(1);
     let groups = blocks.div_ceil(of_group);

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use ext4_view::{Ext4, Ext4Error, Ext4Read, File, FileType, Metadata, Path};
 
-use crate::part::{bound_groups, is_ext};
+use crate::part::{bound, is_ext};
 use crate::{Disk, FilesError, Part, Result};
 
 /// Requests that wait for the thread.
@@ -75,7 +75,7 @@ impl FileSystem {
             let detail = "it is neither ext2, ext3 nor ext4".to_owned();
             return Err(FilesError::Unknown { detail });
         }
-        bound_groups(&*disk, part)?;
+        bound(&*disk, part)?;
         let (requests, queue) = sync_channel(REQUESTS_MAX);
         let (opened, outcome) = sync_channel(1);
         let part = part.clone();

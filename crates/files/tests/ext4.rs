@@ -110,10 +110,10 @@ fn wrong_questions_are_answered_as_such() {
 }
 
 /// Reads everything there is, within bounds.
-/// Room was made for all of them before the first was read: too much for any host, and so the end of
-/// this process.
+/// Room was made for what it says of itself before anything was read: too much for any host, and so the
+/// end of this process.
 #[test]
-fn it_has_no_more_groups_of_blocks_than_there_is_room_for() {
+fn it_has_no_larger_blocks_and_no_more_groups_of_them_than_there_is_room_for() {
     let (_dir, sound) = image(&["-t", "ext2"]);
     // Its blocks, the upper half of their number, and how many of them are a group.
     for (blocks, more, of_group) in [(u32::MAX, 0, 1), (1 << 20, 0, 1), (0, 1 << 10, 1 << 15)] {
@@ -123,6 +123,12 @@ fn it_has_no_more_groups_of_blocks_than_there_is_room_for() {
         }
         let error = open(bytes).err().expect("it cannot be so");
         assert!(error.to_string().contains("groups of blocks"), "{blocks}: {error}");
+    }
+    for power in [7_u32, 19, 40, u32::MAX] {
+        let mut bytes = sound.clone();
+        bytes[1024 + 0x18..][..4].copy_from_slice(&power.to_le_bytes());
+        let error = open(bytes).err().expect("it cannot be so");
+        assert!(error.to_string().contains("too large"), "{power}: {error}");
     }
 }
 
