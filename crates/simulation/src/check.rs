@@ -9,6 +9,7 @@ use host::store::Store;
 use manifest::{Manifest, NodeCache};
 use model::{CheckpointId, ManifestId};
 
+use crate::life::GRACE_MS;
 use crate::truth::{PAGES, Pages, Snapshot, Truth, value};
 use crate::world::World;
 
@@ -128,6 +129,17 @@ fn told(named: &Named, truth: &Truth, world: &World) {
     drop(known);
     if let Some(text) = lost {
         world.violation(text);
+    }
+}
+
+/// Nothing that a verb relies on is collected before it had the grace age to name it.
+pub fn grace(world: &World, verb: &str, began_ms: u64, done: &host::Result<()>) {
+    let elapsed_ms = world.state().now_ms - began_ms;
+    if let Err(failure) = done
+        && failure.message.contains("was collected meanwhile")
+        && elapsed_ms < GRACE_MS
+    {
+        world.violation(format!("{verb}: after {elapsed_ms} ms: {failure}"));
     }
 }
 

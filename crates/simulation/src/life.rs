@@ -414,16 +414,10 @@ impl Run {
         if self.world.state().fates[at].dead {
             return;
         }
-        let began_ms = self.world.state().now_ms;
         match catch_unwind(AssertUnwindSafe(act)) {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => {
                 self.world.event(at, &format!("{what}: {}: {failure}", failure.kind));
-                let elapsed_ms = self.world.state().now_ms - began_ms;
-                if failure.message.contains("was collected meanwhile") && elapsed_ms < GRACE_MS {
-                    let text = format!("{what}: collected after {elapsed_ms} ms: {failure}");
-                    self.world.violation(text);
-                }
                 if matches!(failure.kind, "internal" | "damaged" | "format" | "key") {
                     self.world.violation(format!("{what}: {}: {failure}", failure.kind));
                 }

@@ -4,6 +4,7 @@
 //! Random turns find what goes wrong in a window of several requests; here no window is too small.
 
 use crate::chance::Chance;
+use crate::check;
 use crate::kill::{Killed, act, finished, prepare};
 use crate::life::Run;
 use crate::world::World;
@@ -60,7 +61,12 @@ pub fn meet(pair: (&str, &str), at: u64) -> Option<Killed> {
             let (run, world) = (&run, &world);
             scope.spawn(move || {
                 world.enter(host);
-                run.verb(host, verb, &mut || act(run, host, verb));
+                run.verb(host, verb, &mut || {
+                    let began_ms = world.state().now_ms;
+                    let done = act(run, host, verb);
+                    check::grace(world, verb, began_ms, &done);
+                    done
+                });
                 world.leave(host);
             });
         }
