@@ -8,10 +8,11 @@ mod output;
 mod shim;
 
 pub use output::{
-    AppliancePrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint,
-    DoctorPrint, ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint,
-    GcPrint, HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MountPrint, PortPrint,
-    PropertyPrint, RepairPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint,
-    TracePrint, UndoPrint, VolumePrint, WarmPrint,
+    AppliancePrint, AutoPrint, BuildPrint, CatalogPrint, CatalogVersion, ChannelPrint, CheckPrint,
+    CheckpointPrint, ConfigPrint, CopyPrint, DoctorPrint, ErrorBody, ErrorPrint, ExecPrint,
+    ExportDiskPrint, ExportPrint, ForkPrint, GcPrint, HistoryPrint, ImportPrint, InspectPrint,
+    InstancePrint, MakerPrint, MountPrint, PortPrint, PropertyPrint, PublishPrint, RepairPrint,
+    RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint, TracePrint, UndoPrint,
+    UpdatePrint, VolumePrint, WarmPrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

@@ -66,6 +66,101 @@ pub struct StartPrint {
     /// Why it booted although its appliance has a memory to start from.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cold: Option<String>,
+    /// The new version that it has got on this occasion, or has not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub update: Option<UpdatePrint>,
+}
+
+/// `update` and `rollback`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdatePrint {
+    pub name: String,
+    /// The version that it had, and the one that it was to get (or could).
+    pub from: String,
+    pub to: String,
+    /// Bytes that came from the maker, as stored (compressed).
+    pub fetched_bytes: u64,
+    /// Bytes of the new version's disks that were on this host already.
+    pub reused_bytes: u64,
+    /// It has the new version.
+    pub applied: bool,
+    /// It had it, and has gone back.
+    pub rolled_back: bool,
+    /// Why not, or what is still to come.
+    pub reason: Option<String>,
+    /// The point to go back to.
+    pub checkpoint: Option<String>,
+    /// Why it did not work, for its maker: a file on this host.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub report: Option<String>,
+}
+
+/// `publish`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishPrint {
+    pub appliance: String,
+    pub version: String,
+    pub version_id: String,
+    pub channel: String,
+    pub location: String,
+    /// Bytes that the maker's repository lacked, as stored (compressed).
+    pub uploaded_bytes: u64,
+    /// Bytes of the version that it had, before compression.
+    pub reused_bytes: u64,
+    /// What users compare when they begin to trust this maker.
+    pub root_fingerprint: String,
+    /// Nothing was published there before.
+    pub new_maker: bool,
+    pub total_ms: u64,
+}
+
+/// `promote` and `yank`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelPrint {
+    pub appliance: String,
+    pub version: String,
+    pub channel: Option<String>,
+    /// Every channel and the version that it offers now.
+    pub channels: std::collections::BTreeMap<String, String>,
+}
+
+/// A maker that is trusted: `trust add`, `trust list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakerPrint {
+    pub name: String,
+    pub location: String,
+    pub root_fingerprint: String,
+    pub root_version: u64,
+    /// When this host last asked, RFC 3339, UTC; and whether just now.
+    pub asked: String,
+    pub fresh: bool,
+    /// Why what is shown is what was believed before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub why: Option<String>,
+    /// When the first of its signatures ends, RFC 3339, UTC.
+    pub expires: String,
+    pub appliances: u64,
+}
+
+/// One row of `catalog`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogPrint {
+    pub appliance: String,
+    pub description: String,
+    pub licence: String,
+    /// Every channel and the version that it offers.
+    pub channels: std::collections::BTreeMap<String, String>,
+    pub versions: Vec<CatalogVersion>,
+}
+
+/// A version in `catalog`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogVersion {
+    pub version: String,
+    pub id: String,
+    pub published: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub yanked: Option<String>,
 }
 
 /// `suspend` and `checkpoint`.

@@ -44,6 +44,8 @@ pub enum Request {
     SetAuto {
         auto: Option<String>,
     },
+    /// The new version that it has works.
+    Settle,
     Exec {
         argv: Vec<String>,
         stdin_base64: Option<String>,

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+mod makers;
+
+pub use makers::{Catalog, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank};
+
 /// Virtual appliances: whole computers as data. Run them anywhere, suspend here and go on there,
 /// undo mistakes, and never administer anything.
 #[derive(Parser)]
@@ -55,6 +59,24 @@ pub enum Verb {
     Export(Export),
     /// List the appliances of the repository
     Appliances,
+    /// Makers whose appliances this host runs: by their signatures
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+    Trust(Trust),
+    /// List what trusted makers offer
+    Catalog(Catalog),
+    /// Bring an instance to its maker's new version; its data stays, and what does not work is undone
+    Update(Update),
+    /// Go back to the version before the last update; its data stays as it is now
+    Rollback(Rollback),
+    /// For makers: publish an appliance, signed, where anybody can read it
+    Publish(Publish),
+    /// For makers: let a channel offer what another one offers
+    Promote(Promote),
+    /// For makers: take a version back
+    Yank(Yank),
+    /// For makers: the keys that sign
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+    Key(SigningKey),
     /// Start a new instance of an appliance, and wait until it is ready
     Run(Run),
     /// List instances
@@ -216,8 +238,13 @@ pub struct Export {
 
 #[derive(Args)]
 pub struct Run {
-    /// The appliance: NAME or MAKER/NAME
+    /// The appliance: NAME, or of a trusted maker MAKER/NAME, MAKER/NAME:CHANNEL (follows it) or
+    /// MAKER/NAME@VERSION (stays at it)
     pub appliance: String,
+    /// What becomes of its maker's new versions: auto (applied when it next starts after a stop) or
+    /// ask (`update --now` applies them)
+    #[arg(long, default_value = "auto", value_parser = ["auto", "ask"], hide_possible_values = true)]
+    pub updates: String,
     /// Name the instance [default: the appliance's name and a number]
     #[arg(long)]
     pub name: Option<String>,

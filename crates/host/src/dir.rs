@@ -276,7 +276,7 @@ pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 }
 
 /// Replaces a file in one step, durably: the old or the new content, never a mix.
-fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().expect("a file of ours has a folder");
     let name = path.file_name().expect("a file of ours has a name").to_string_lossy();
     let tag = u64::from_le_bytes(ambient::random());
@@ -290,7 +290,7 @@ fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()

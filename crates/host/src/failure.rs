@@ -60,6 +60,7 @@ pub const KINDS: &[&str] = &[
     "unavailable",
     "damaged",
     "key",
+    "trust",
     "format",
     "no_space",
     "recipe",

@@ -9,6 +9,7 @@
 //! | [`inside`] | a checkpoint's disks and files, to look at |
 //! | [`record`] | what versions, checkpoints and heads say |
 //! | [`store`] | reading and moving heads in the repository |
+//! | [`makers`] | makers that this host trusts, and what they signed |
 //! | [`local`], [`dir`] | what is kept on this host |
 //! | [`doors`] | what is reached outside: stores, shims, machines |
 //!
@@ -33,6 +34,7 @@ pub mod fuzz;
 mod ingest;
 mod inside;
 pub mod local;
+pub mod makers;
 mod ports;
 pub mod record;
 pub mod shim;
@@ -49,9 +51,11 @@ pub use dir::HostDir;
 pub use failure::{Failure, KINDS, Result};
 pub use ports::parse_port;
 pub use store::KeyPlace;
+pub use trust;
 pub use verbs::{
     Accelerator, Answer, AutoChange, BuildOptions, ExportFormat, ExportOptions, ForkOptions,
-    ImportOptions, ResumeOptions, RunOptions, StartOptions, View, mount_main, validate_recipe,
+    ImportOptions, PublishOptions, Reference, ResumeOptions, RunOptions, StartOptions, UpdateMode,
+    UpdateOptions, View, mount_main, validate_recipe,
 };
 
 use model::Name;

@@ -32,8 +32,10 @@ use crate::record::{self, AutoPoint, Blob, Checkpoint, Head, Version};
 
 mod care;
 mod find;
+mod makers;
 mod traces;
 
+use makers::Makers;
 pub use traces::VersionTrace;
 
 const APPLIANCE: &str = "appliance";
@@ -61,6 +63,8 @@ pub struct Store {
     repository: Repository,
     /// Read-only repositories that may hold what this one names: appliances too.
     sources: Vec<Repository>,
+    /// Makers' repositories: their chunks, and nothing that is not signed.
+    makers: Arc<Makers>,
     /// Its own store, and the sources'.
     counted: Vec<Arc<Counted<Arc<dyn Objects>>>>,
     location: String,
@@ -170,10 +174,15 @@ impl Store {
             sources.push(repository);
         }
         let objects = open_objects(host, location)?;
-        let behind = sources.iter().map(|source| Arc::new(source.clone()) as _).collect();
+        let makers = Arc::new(Makers::new(host));
+        for maker in crate::makers::all(host)? {
+            makers.know(&maker.location);
+        }
+        let behind = sources.iter().map(|source| Arc::new(source.clone()) as _);
+        let behind = behind.chain([makers.clone() as Arc<dyn ChunkSource>]).collect();
         let repository = open_with_keys(host, objects.clone(), behind)?;
         counted.push(objects);
-        Ok(Self { repository, sources, counted, location: location.to_owned() })
+        Ok(Self { repository, sources, makers, counted, location: location.to_owned() })
     }
 
     /// Fails, and says why, when nothing can be stored here: before a verb that will want to.
@@ -194,7 +203,23 @@ impl Store {
 
     /// Bytes that were read from the store and its sources since it was opened.
     pub fn fetched_bytes(&self) -> u64 {
-        self.counted.iter().map(|objects| objects.counts().read_bytes).sum()
+        let own: u64 = self.counted.iter().map(|objects| objects.counts().read_bytes).sum();
+        own + self.makers.fetched_bytes()
+    }
+
+    /// Chunks may also come from a maker's repository.
+    pub fn know(&self, location: &str) {
+        self.makers.know(location);
+    }
+
+    /// Opens a maker's repository, so that it can be asked where its chunks lie.
+    pub fn reach(&self, location: &str) -> Result<()> {
+        self.makers.reach(location)
+    }
+
+    /// The repository itself, for who copies out of it.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
     }
 
     /// Whether anything can be stored in it.
@@ -357,6 +382,7 @@ impl Store {
             autos,
             holds: Vec::new(),
             left,
+            trial: None,
             ..head.clone()
         };
         let payload = RefPayload { roots: roots_of(&branch), body: record::encode_head(&branch) };
@@ -507,6 +533,7 @@ fn roots_of(head: &Head) -> Vec<Target> {
     let mut roots: Vec<Target> =
         named.chain(autos).map(|id| Target::Record(ChunkId::from(id))).collect();
     roots.push(Target::Record(head.version.into()));
+    roots.extend(head.trial.map(|trial| Target::Record(trial.back.into())));
     roots
 }
 
@@ -544,6 +571,21 @@ pub struct Session {
 }
 
 impl Session {
+    /// A session that stores in another repository what is read from a store.
+    pub fn between(from: &Store, to: &Repository) -> Result<Self> {
+        Ok(Self { writer: to.thorough_writer()?, source: from.source() })
+    }
+
+    /// Copies what these targets need and the session's repository lacks.
+    pub fn copy(
+        &mut self,
+        from: &Repository,
+        roots: &[Target],
+        progress: &mut dyn FnMut(&repository::Copied),
+    ) -> Result<repository::Copied> {
+        Ok(repository::copy(from, &mut self.writer, roots, progress)?)
+    }
+
     /// Where chunks go.
     pub fn sink(&mut self) -> &mut dyn ChunkSink {
         &mut self.writer

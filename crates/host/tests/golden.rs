@@ -282,6 +282,8 @@ fn a_head() {
         autos: Vec::new(),
         holds: Vec::new(),
         left: None,
+        follow: None,
+        trial: None,
     };
     let bytes = encode_head(&head);
     golden("head.json", &bytes);

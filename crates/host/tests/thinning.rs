@@ -216,6 +216,8 @@ fn head() -> Head {
         autos: Vec::new(),
         holds: Vec::new(),
         left: None,
+        follow: None,
+        trial: None,
     }
 }
 

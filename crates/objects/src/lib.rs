@@ -33,6 +33,7 @@ mod memory;
 mod probe;
 mod remote;
 mod runtime;
+mod whole;
 
 use bytes::Bytes;
 use std::sync::Arc;

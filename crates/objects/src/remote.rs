@@ -19,6 +19,7 @@ use object_store::{
 };
 
 use crate::key::{check_key, check_prefix};
+use crate::whole::Whole;
 use crate::{Features, ObjectError, ObjectMeta, Objects, runtime};
 
 /// How long a store across a network may take.
@@ -56,6 +57,7 @@ pub struct Remote {
     location: String,
     features: Features,
     patience: Patience,
+    whole: Arc<Whole>,
 }
 
 impl Remote {
@@ -68,7 +70,8 @@ impl Remote {
         patience: Patience,
     ) -> Self {
         let prefix = prefix.trim_matches('/').to_owned();
-        Self { store, prefix, location: location.to_owned(), features, patience }
+        let (location, whole) = (location.to_owned(), Arc::default());
+        Self { store, prefix, location, features, patience, whole }
     }
 
     fn path(&self, key: &str) -> Path {
@@ -371,10 +374,17 @@ impl Objects for Remote {
             let (key, wanted) = (key.to_owned(), offset.saturating_add(bytes));
             return Err(ObjectError::Truncated { key, wanted, found: 0 });
         }
-        let (this, key) = (self.clone(), key.to_owned());
-        runtime::wait(
-            async move { this.retry(|| this.read(&key, Range::Part { offset, bytes })).await },
-        )
+        if self.whole.is_needed() {
+            return self.whole.part(self, key, offset, bytes);
+        }
+        let (this, name) = (self.clone(), key.to_owned());
+        let read = runtime::wait(async move {
+            this.retry(|| this.read(&name, Range::Part { offset, bytes })).await
+        });
+        match read {
+            Err(ObjectError::Unsupported { .. }) => self.whole.part(self, key, offset, bytes),
+            other => other,
+        }
     }
 
     fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {

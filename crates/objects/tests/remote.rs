@@ -92,6 +92,25 @@ fn a_static_web_server_is_read() {
     assert!(matches!(web.list_names(""), Err(ObjectError::Unsupported { .. })));
 }
 
+/// Python's `http.server`, for one: parts are cut out of the whole, which is fetched once.
+#[test]
+fn a_web_server_that_serves_no_parts_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = objects::create(dir.path().to_str().unwrap()).unwrap();
+    let bytes: Bytes = (0..100_000u32).map(|i| (i >> 3) as u8).collect();
+    folder.put_new("packs/ab/x", bytes.clone()).unwrap();
+    let server = WebServer::simple(dir.path()).unwrap();
+    let web = open_with(&server.url(), impatient()).unwrap();
+    assert_eq!(web.get_range("packs/ab/x", 5000, 300).unwrap(), bytes.slice(5000..5300));
+    let before = server.requests();
+    assert_eq!(web.get_range("packs/ab/x", 0, 100_000).unwrap(), bytes);
+    assert_eq!(web.get_range("packs/ab/x", 99_999, 1).unwrap(), bytes.slice(99_999..));
+    assert_eq!(server.requests(), before, "it is here");
+    let error = web.get_range("packs/ab/x", 99_999, 2).unwrap_err();
+    assert!(matches!(error, ObjectError::Truncated { .. }), "{error}");
+    assert!(matches!(web.get_range("absent", 0, 1), Err(ObjectError::NotFound { .. })));
+}
+
 /// Passes everything on, except the first answer to a PUT after `swallow` is set: then it hangs
 /// up instead.
 fn proxy(upstream: &str, swallow: &Arc<AtomicBool>) -> String {

@@ -26,6 +26,15 @@ pub struct WebServer {
 impl WebServer {
     /// Serves the folder `root` on a free port of the loopback interface.
     pub fn start(root: &Path) -> io::Result<Self> {
+        Self::serve(root, true)
+    }
+
+    /// The same, by a server that knows nothing of ranges and answers with the whole.
+    pub fn simple(root: &Path) -> io::Result<Self> {
+        Self::serve(root, false)
+    }
+
+    fn serve(root: &Path, ranges: bool) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("web")
@@ -44,7 +53,7 @@ impl WebServer {
                 tokio::spawn(async move {
                     let serve = service_fn(move |request: Request<Incoming>| {
                         counter.fetch_add(1, Ordering::Relaxed);
-                        let answer = answer(&root, &request);
+                        let answer = answer(&root, &request, ranges);
                         async move { Ok::<_, std::convert::Infallible>(answer) }
                     });
                     // A client that hangs up is no concern of the server's.
@@ -76,7 +85,7 @@ impl Drop for WebServer {
     }
 }
 
-fn answer(root: &Path, request: &Request<Incoming>) -> Response<Body> {
+fn answer(root: &Path, request: &Request<Incoming>, ranges: bool) -> Response<Body> {
     let nothing = |status| {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
@@ -91,21 +100,22 @@ fn answer(root: &Path, request: &Request<Incoming>) -> Response<Body> {
     };
     let Ok(bytes) = std::fs::read(&path) else { return nothing(StatusCode::NOT_FOUND) };
     let total = bytes.len();
-    let mut response = match request.headers().get(RANGE).and_then(|r| r.to_str().ok()) {
-        None => Response::new(Body::from(bytes)),
-        Some(range) => {
-            let Some((start, end)) = parse_range(range, total) else {
-                return nothing(StatusCode::RANGE_NOT_SATISFIABLE);
-            };
-            let mut response = Response::new(Body::from(bytes[start..end].to_vec()));
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let content_range = format!("bytes {start}-{}/{total}", end - 1);
-            if let Ok(value) = content_range.parse() {
-                response.headers_mut().insert(CONTENT_RANGE, value);
+    let mut response =
+        match request.headers().get(RANGE).and_then(|r| r.to_str().ok()).filter(|_| ranges) {
+            None => Response::new(Body::from(bytes)),
+            Some(range) => {
+                let Some((start, end)) = parse_range(range, total) else {
+                    return nothing(StatusCode::RANGE_NOT_SATISFIABLE);
+                };
+                let mut response = Response::new(Body::from(bytes[start..end].to_vec()));
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let content_range = format!("bytes {start}-{}/{total}", end - 1);
+                if let Ok(value) = content_range.parse() {
+                    response.headers_mut().insert(CONTENT_RANGE, value);
+                }
+                response
             }
-            response
-        }
-    };
+        };
     if let Ok(value) = format!("\"{total}\"").parse() {
         response.headers_mut().insert(ETAG, value);
     }

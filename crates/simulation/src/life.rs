@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use host::auto::Auto;
 use host::dir::HostDir;
-use host::record::{Version, Warm};
+use host::record::{UpdatePolicy, Version, Warm};
 use host::store::Store;
 use host::{
-    Accelerator, AutoChange, ForkOptions, Host, Result, ResumeOptions, RunOptions, StartOptions,
+    Accelerator, AutoChange, ForkOptions, Host, Reference, Result, ResumeOptions, RunOptions,
+    StartOptions,
 };
 use model::{
     Boot, BootKind, DiskBus, DiskRole, DiskSpec, Hardware, Media, Name, Profile, Ready, ResetPolicy,
@@ -385,7 +386,8 @@ impl Run {
 
     pub fn run_new(&self, at: usize, new: &Name, begin: &Begin) -> Result<()> {
         let options = RunOptions {
-            appliance: Name::appliance("tiny").expect("a name of ours"),
+            appliance: Reference::newest(Name::appliance("tiny").expect("a name of ours")),
+            updates: UpdatePolicy::Auto,
             name: Some(new.clone()),
             properties: Vec::new(),
             user_data: None,

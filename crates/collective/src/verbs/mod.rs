@@ -8,8 +8,10 @@ mod foreign;
 mod history;
 mod instance;
 mod list;
+mod maker;
 mod repo;
 mod start;
+mod update;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,6 +30,14 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Import(verb) => done(foreign::import(&global, &verb)),
         Verb::Export(verb) => done(foreign::export(&global, &verb)),
         Verb::Appliances => done(appliance::appliances(&global)),
+        Verb::Trust(verb) => done(update::trust(&global, verb)),
+        Verb::Catalog(verb) => done(update::catalog(&global, &verb)),
+        Verb::Update(verb) => update::update(&global, &verb),
+        Verb::Rollback(verb) => done(update::rollback(&global, &verb)),
+        Verb::Publish(verb) => done(maker::publish(&global, &verb)),
+        Verb::Promote(verb) => done(maker::promote(&global, &verb)),
+        Verb::Yank(verb) => done(maker::yank(&global, &verb)),
+        Verb::Key(verb) => done(maker::key(&global, verb)),
         Verb::Schema => done(appliance::schema(&global)),
         Verb::Run(verb) => done(start::run(&global, &verb)),
         Verb::Resume(verb) => done(start::resume(&global, &verb)),

@@ -3,20 +3,21 @@
 use std::time::Duration;
 
 use api::StartPrint;
-use host::{Accelerator, Failure, ForkOptions, ResumeOptions, RunOptions, StartOptions};
-use model::{Name, format_bytes};
+use host::record::UpdatePolicy;
+use host::{Accelerator, Failure, ForkOptions, Reference, ResumeOptions, RunOptions, StartOptions};
+use model::format_bytes;
 
 use super::{name, new_name, open};
 use crate::cli::{Fork, Global, Resume, Run, Start, Undo};
 use crate::print::{self, duration};
 
 pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
-    let appliance = Name::appliance(&verb.appliance)
-        .map_err(|e| Failure::new("usage", e.to_string(), "`collective appliances` lists them"))?;
+    let appliance = Reference::parse(&verb.appliance)?;
     let host = open(global)?;
     let change = super::auto::change(&verb.auto)?;
     let options = RunOptions {
         appliance,
+        updates: UpdatePolicy::parse(&verb.updates).unwrap_or(UpdatePolicy::Auto),
         auto: change.map_or(Ok(None), |change| change.for_new(&host))?,
         name: verb.name.as_deref().map(new_name).transpose()?,
         properties: super::foreign::answers(&verb.properties, &verb.property_files)?,
@@ -122,6 +123,10 @@ fn describe(started: &StartPrint, waited: bool) -> String {
     if let Some(why) = &started.cold {
         text.push_str(&format!("\n  it booted: {why}"));
     }
+    if let Some(update) = &started.update {
+        text.push_str("\n  ");
+        text.push_str(&super::update::describe(update));
+    }
     for port in &started.ports {
         text.push_str(&format!(
             "\n  {}:{} -> port {} of the guest",
@@ -139,7 +144,7 @@ pub(super) fn accelerator(text: &str) -> Accelerator {
     }
 }
 
-fn start_options(start: &Start) -> Result<StartOptions, Failure> {
+pub(super) fn start_options(start: &Start) -> Result<StartOptions, Failure> {
     Ok(StartOptions {
         ports: start.publish.iter().map(|text| host::parse_port(text)).collect::<Result<_, _>>()?,
         accel: accelerator(&start.accel),

@@ -182,6 +182,8 @@ pub enum Why {
     Undo,
     /// Nobody asked: its policy says so.
     Auto,
+    /// The system disk of another version, under the user's data.
+    Update,
 }
 
 impl Why {
@@ -194,12 +196,14 @@ impl Why {
             Self::Fork => "fork",
             Self::Undo => "undo",
             Self::Auto => "auto",
+            Self::Update => "update",
         }
     }
 
     /// Reads the word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Checkpoint, Self::Suspend, Self::Stop, Self::Fork, Self::Undo, Self::Auto]
+        use Why::{Auto, Checkpoint, Fork, Stop, Suspend, Undo, Update};
+        [Checkpoint, Suspend, Stop, Fork, Undo, Auto, Update]
             .into_iter()
             .find(|why| why.as_str() == text)
     }
@@ -235,6 +239,64 @@ pub struct Head {
     pub holds: Vec<Hold>,
     /// Of a branch: the checkpoint at which it left its instance's line.
     pub left: Option<CheckpointId>,
+    /// Whose versions it gets, and how.
+    pub follow: Option<Follow>,
+    /// It has a new version that has not yet been seen to work.
+    pub trial: Option<Trial>,
+}
+
+/// Where an instance's versions come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follow {
+    /// The maker's repository: chunks come from there too.
+    pub location: String,
+    /// The channel, for example `stable`; None: it stays at its version.
+    pub channel: Option<String>,
+    pub policy: UpdatePolicy,
+    /// The maker's version that it has. (Its own may have a CD more.)
+    pub release: VersionId,
+}
+
+impl Follow {
+    /// The same for an instance that goes from one version of its own to another, where it was
+    /// before or will be.
+    pub fn at(self, from: VersionId, to: VersionId) -> Self {
+        let release = if from == to { self.release } else { to };
+        Self { release, ..self }
+    }
+}
+
+/// What becomes of a new version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdatePolicy {
+    /// It is applied when the instance next starts after a stop.
+    Auto,
+    /// It is applied when somebody says so.
+    Ask,
+}
+
+impl UpdatePolicy {
+    /// The word in `run --updates`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ask => "ask",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Auto, Self::Ask].into_iter().find(|policy| policy.as_str() == text)
+    }
+}
+
+/// What an instance goes back to when its new version does not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trial {
+    /// The checkpoint before the update, on its line.
+    pub back: CheckpointId,
+    /// The maker's version that it had.
+    pub release: VersionId,
 }
 
 /// An automatic checkpoint in the list of its head.

@@ -7,7 +7,8 @@ use model::{BootKind, ChunkId, InstanceState, Lease, ManifestId, Name};
 use serde::{Deserialize, Serialize};
 
 use super::hardware::{self, HardwareWire, ReadyWire, id};
-use super::{AutoPoint, Blob, Checkpoint, Head, Hold, Machine, Memory, Traces, Version, Warm, Why};
+use super::{AutoPoint, Blob, Checkpoint, Follow, Head, Hold, Machine, Memory, Traces, Trial};
+use super::{UpdatePolicy, Version, Warm, Why};
 use crate::auto::{Auto, Keep, Policy};
 
 /// Why bytes are not the record they should be.
@@ -36,6 +37,10 @@ const FORMAT_FOREIGN: u32 = 2;
 const VERSION_FORMAT: u32 = 3;
 /// What a checkpoint or a head has that needs more than format 1: automatic checkpoints.
 const LINE_FORMAT: u32 = 2;
+/// What a head has that needs more than format 2: whose versions it gets.
+const HEAD_FORMAT: u32 = 3;
+/// The longest location of a maker's repository, bytes.
+const LOCATION_BYTES_MAX: usize = 4096;
 /// Most automatic checkpoints, and holds, of one head.
 const AUTOS_MAX: usize = 512;
 /// Longest body, bytes.
@@ -161,6 +166,26 @@ struct HeadWire {
     holds: Vec<HoldWire>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     left: Option<String>,
+    /// Format 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    follow: Option<FollowWire>,
+    /// Format 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trial: Option<TrialWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FollowWire {
+    location: String,
+    channel: Option<String>,
+    policy: String,
+    release: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TrialWire {
+    back: String,
+    release: String,
 }
 
 /// `every_s` 0: off.
@@ -206,7 +231,11 @@ fn decode<T: for<'de> Deserialize<'de>>(noun: &'static str, body: &[u8]) -> Resu
     if preface.kind != noun {
         return Err(malformed(format!("it is a {:?}", preface.kind)));
     }
-    let known = if noun == "version" { VERSION_FORMAT } else { LINE_FORMAT };
+    let known = match noun {
+        "version" => VERSION_FORMAT,
+        "head" => HEAD_FORMAT,
+        _ => LINE_FORMAT,
+    };
     if preface.format > known {
         return Err(RecordError::Newer { noun, found: preface.format, known });
     }
@@ -359,7 +388,11 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
 pub fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
     encode(&CheckpointWire {
         kind: "checkpoint".to_owned(),
-        format: if checkpoint.why == Why::Auto { LINE_FORMAT } else { FORMAT },
+        format: if matches!(checkpoint.why, Why::Auto | Why::Update) {
+            LINE_FORMAT
+        } else {
+            FORMAT
+        },
         instance: checkpoint.instance.to_string(),
         parent: checkpoint.parent.map(|id| id.to_string()),
         version: checkpoint.version.to_string(),
@@ -403,7 +436,9 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
     encode(&HeadWire {
         kind: "head".to_owned(),
         // A program that does not know these would drop them when it moves the head.
-        format: if head.auto.is_some() || !head.autos.is_empty() || !head.holds.is_empty() {
+        format: if head.follow.is_some() || head.trial.is_some() {
+            HEAD_FORMAT
+        } else if head.auto.is_some() || !head.autos.is_empty() || !head.holds.is_empty() {
             LINE_FORMAT
         } else {
             FORMAT
@@ -443,6 +478,16 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
             })
             .collect(),
         left: head.left.map(|id| id.to_string()),
+        follow: head.follow.as_ref().map(|follow| FollowWire {
+            location: follow.location.clone(),
+            channel: follow.channel.clone(),
+            policy: follow.policy.as_str().to_owned(),
+            release: follow.release.to_string(),
+        }),
+        trial: head.trial.map(|trial| TrialWire {
+            back: trial.back.to_string(),
+            release: trial.release.to_string(),
+        }),
     })
 }
 
@@ -464,6 +509,23 @@ fn decode_auto(wire: AutoWire) -> Result<Auto, RecordError> {
         .checked()
         .map_err(|_| RecordError::field("auto", last))?;
     Ok(Auto::On(Policy { every_s, keep }))
+}
+
+fn decode_follow(wire: FollowWire) -> Result<Follow, RecordError> {
+    if wire.location.len() > LOCATION_BYTES_MAX {
+        return Err(RecordError::field("follow", wire.location.len()));
+    }
+    let channel = wire.channel.map(|text| match Name::new(&text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(RecordError::field("channel", text)),
+    });
+    Ok(Follow {
+        location: wire.location,
+        channel: channel.transpose()?,
+        policy: UpdatePolicy::parse(&wire.policy)
+            .ok_or_else(|| RecordError::field("policy", &wire.policy))?,
+        release: id("release", &wire.release)?,
+    })
 }
 
 /// Reads a head's body.
@@ -516,6 +578,14 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
         autos: autos.collect::<Result<_, RecordError>>()?,
         holds: holds.collect::<Result<_, RecordError>>()?,
         left: wire.left.map(|text| id("left", &text)).transpose()?,
+        follow: wire.follow.map(decode_follow).transpose()?,
+        trial: match wire.trial {
+            None => None,
+            Some(trial) => Some(Trial {
+                back: id("trial", &trial.back)?,
+                release: id("trial", &trial.release)?,
+            }),
+        },
     })
 }
 
@@ -546,6 +616,8 @@ mod tests {
             autos: Vec::new(),
             holds: Vec::new(),
             left: None,
+            follow: None,
+            trial: None,
         }
     }
 

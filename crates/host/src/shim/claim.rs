@@ -17,13 +17,13 @@
 use model::{Generation, InstanceId, InstanceState, Lease, ManifestId, Name, VersionId};
 use vmm::Accel;
 
-use super::order::Start;
+use super::order::{FollowOrder, Start};
 use super::{leftovers, machine};
 use crate::auto::{Auto, line};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
-use crate::record::{Checkpoint, Head, Memory, Version, Warm};
+use crate::record::{Checkpoint, Follow, Head, Memory, Version, Warm};
 use crate::store::{Advance, Store};
 
 /// A held lease, and what is to be run.
@@ -84,7 +84,7 @@ pub fn claim(
 ) -> Result<Claim> {
     let current = store.head(name)?;
     let (generation, head) = match start {
-        Start::New { appliance, version_id, auto, .. } => {
+        Start::New { appliance, version_id, auto, follow, .. } => {
             if let Some((_, head)) = &current.head {
                 return Err(exists(name, head));
             }
@@ -99,7 +99,9 @@ pub fn claim(
                 })?),
                 None => None,
             };
-            (current.generation, Head { auto, ..new_head(store, name, appliance, version)? })
+            let follow = follow.as_ref().map(FollowOrder::read).transpose()?;
+            let new = new_head(store, name, appliance, version, follow)?;
+            (current.generation, Head { auto, ..new })
         }
         Start::Existing { take_over } => {
             let Some((generation, head)) = current.head.clone() else {
@@ -185,7 +187,13 @@ fn lease(host: &HostDir) -> Lease {
     }
 }
 
-fn new_head(store: &Store, name: &Name, appliance: Name, version: VersionId) -> Result<Head> {
+fn new_head(
+    store: &Store,
+    name: &Name,
+    appliance: Name,
+    version: VersionId,
+    follow: Option<Follow>,
+) -> Result<Head> {
     let nics = store.version(version)?.hardware.nics.len();
     Ok(Head {
         instance: InstanceId::from_bytes(ambient::random()),
@@ -204,12 +212,23 @@ fn new_head(store: &Store, name: &Name, appliance: Name, version: VersionId) -> 
         autos: Vec::new(),
         holds: Vec::new(),
         left: None,
+        follow,
+        trial: None,
     })
 }
 
 /// New addresses for `count` network cards.
 pub fn fresh_macs(count: usize) -> Vec<[u8; 6]> {
     (0..count).map(|_| network::random_mac(ambient::random()).0).collect()
+}
+
+/// The addresses of an instance that gets another version: the cards it had keep theirs.
+pub fn macs_for(store: &Store, mut macs: Vec<[u8; 6]>, version: VersionId) -> Result<Vec<[u8; 6]>> {
+    let nics = store.version(version)?.hardware.nics.len();
+    if macs.len() < nics {
+        macs.extend(fresh_macs(nics - macs.len()));
+    }
+    Ok(macs)
 }
 
 /// The name is taken.

@@ -4,6 +4,9 @@
 use api::PortPrint;
 use serde::{Deserialize, Serialize};
 
+use crate::failure::{Failure, Result};
+use crate::record::{Follow, UpdatePolicy};
+
 /// A shim's whole task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
@@ -30,7 +33,47 @@ pub struct Order {
 pub enum Start {
     /// A new one of this version; with `boot`, not from the version's memory; and what it says about
     /// automatic checkpoints, if anything.
-    New { appliance: String, version_id: String, boot: bool, auto: Option<String> },
+    New {
+        appliance: String,
+        version_id: String,
+        boot: bool,
+        auto: Option<String>,
+        #[serde(default)]
+        follow: Option<FollowOrder>,
+    },
     /// One whose head is in the repository.
     Existing { take_over: bool },
+}
+
+/// Whose versions a new instance gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowOrder {
+    location: String,
+    channel: Option<String>,
+    policy: String,
+    release: String,
+}
+
+impl From<&Follow> for FollowOrder {
+    fn from(follow: &Follow) -> Self {
+        Self {
+            location: follow.location.clone(),
+            channel: follow.channel.clone(),
+            policy: follow.policy.as_str().to_owned(),
+            release: follow.release.to_string(),
+        }
+    }
+}
+
+impl FollowOrder {
+    /// As the head says it.
+    pub fn read(&self) -> Result<Follow> {
+        let internal = || Failure::new("internal", "the order's maker cannot be read", "");
+        Ok(Follow {
+            location: self.location.clone(),
+            channel: self.channel.clone(),
+            policy: UpdatePolicy::parse(&self.policy).ok_or_else(internal)?,
+            release: self.release.parse().map_err(|_| internal())?,
+        })
+    }
 }

@@ -141,6 +141,10 @@ pub fn request_step(
             by_itself.changed(running, shared);
             (set, None)
         }
+        Request::Settle => {
+            let settled = running.settle().map(|()| Reply::Done { checkpoint: None });
+            (settled, None)
+        }
         Request::Discard => (Ok(Reply::Done { checkpoint: None }), Some(End::Discarded)),
         Request::Screenshot { file_name } => (screenshot(running, &file_name), None),
         Request::Status

@@ -253,6 +253,22 @@ impl Running {
         self.head.auto.or(self.auto_here).and_then(Auto::policy)
     }
 
+    /// Its new version works: it no longer goes back by itself.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.head.trial.is_none() {
+            return Ok(());
+        }
+        let next = Head { trial: None, ..self.head.clone() };
+        match self.store.advance(self.generation, &next)? {
+            crate::store::Advance::Done(generation) => self.advanced(generation, next),
+            crate::store::Advance::Fenced => Err(Failure::new(
+                "fenced",
+                "it was taken over by another host",
+                "`collective ps` shows where it is",
+            )),
+        }
+    }
+
     /// Changes what the instance says about them.
     pub fn set_auto(&mut self, auto: Option<Auto>) -> Result<()> {
         let next = Head { auto, ..self.head.clone() };
@@ -273,7 +289,10 @@ impl Running {
     ) -> Result<Option<(Generation, Head)>> {
         let keep = self.policy().map_or_else(Keep::default, |policy| policy.keep);
         let stay = Stay { keep, bases: &self.bases };
-        seal::publish(&self.store, &self.head, self.generation, written, state, &stay)
+        let mut head = self.head.clone();
+        // Whoever asked may have died before it could say so.
+        head.trial = head.trial.filter(|_| !self.shared.is_ready());
+        seal::publish(&self.store, &head, self.generation, written, state, &stay)
     }
 
     fn advanced(&mut self, generation: Generation, head: Head) -> Result<()> {

@@ -197,6 +197,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Whether the start has succeeded.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.lock().ready, Some(Ok(_)))
+    }
+
     /// Waits until the start has succeeded or failed.
     pub fn await_ready(&self, timeout: Duration) -> Result<StartReport> {
         let inner = self.lock();

@@ -54,6 +54,23 @@ impl Store {
         Ok(VersionTrace { generation, trace })
     }
 
+    /// The chunk with what starts of a version touched, as this repository has it.
+    pub fn trace_id(&self, version: VersionId, how: How) -> Result<Option<ChunkId>> {
+        let value = self.repository.refs().read(TRACE, &trace_name(version, how))?;
+        Ok(value.and_then(|value| value.roots.first().map(Target::chunk)))
+    }
+
+    /// Takes a trace that came with a version, where nothing was learned here yet.
+    pub fn take_trace(&self, version: VersionId, how: How, id: ChunkId) -> Result<()> {
+        let name = trace_name(version, how);
+        if self.repository.refs().current(TRACE, &name)?.is_some() {
+            return Ok(());
+        }
+        let trace = Self::trace(&*self.source(), id)?;
+        let none = VersionTrace::default();
+        self.set_version_trace(version, how, &none, &trace).map(drop)
+    }
+
     /// Replaces what was read.
     pub fn set_version_trace(
         &self,

@@ -46,6 +46,11 @@ impl Host {
                 autos: Vec::new(),
                 holds: Vec::new(),
                 left: None,
+                follow: parent
+                    .follow
+                    .clone()
+                    .map(|follow| follow.at(parent.version, checkpoint_record.version)),
+                trial: None,
             };
             let current = store.head(new_name)?;
             if current.head.is_some()

@@ -15,9 +15,13 @@ mod history;
 mod import;
 mod look;
 mod outfit;
+mod publish;
 mod repo;
+mod sbom;
 mod start;
+mod trust;
 mod undo;
+mod update;
 mod view;
 mod warm;
 
@@ -25,9 +29,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::VolumePrint;
+
 use model::{ManifestId, Name, PortMap};
 
 use crate::auto::Auto;
+use crate::failure::{Failure, Result};
+use crate::record::UpdatePolicy;
 
 pub use answers::Answer;
 pub use auto::AutoChange;
@@ -36,7 +43,9 @@ pub use build::validate_recipe;
 pub use export::{ExportFormat, ExportOptions};
 pub use files::mount_main;
 pub use import::ImportOptions;
+pub use publish::PublishOptions;
 pub(crate) use start::bear;
+pub use update::{UpdateMode, UpdateOptions};
 pub use view::View;
 
 /// What runs the CPUs.
@@ -61,6 +70,52 @@ impl Accelerator {
     }
 }
 
+/// An appliance as a person names it: `name`, `maker/name`, `maker/name:channel`, or
+/// `maker/name@version`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    pub name: Name,
+    pub channel: Option<String>,
+    pub version: Option<String>,
+}
+
+impl Reference {
+    /// Reads one.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (rest, version) = match text.split_once('@') {
+            Some((rest, version)) => (rest, Some(version.to_owned())),
+            None => (text, None),
+        };
+        let (name, channel) = match rest.split_once(':') {
+            Some((name, channel)) => (name, Some(channel.to_owned())),
+            None => (rest, None),
+        };
+        let usage = |message: String| {
+            let hint = "for example web, acme/web:stable or acme/web@1.4.0; `collective appliances` \
+                        and `collective catalog` list them";
+            Failure::new("usage", message, hint)
+        };
+        let name = Name::appliance(name).map_err(|e| usage(e.to_string()))?;
+        if let Some(channel) = &channel {
+            Name::new(channel).map_err(|e| usage(format!("channel {e}")))?;
+        }
+        if channel.is_some() && version.is_some() {
+            return Err(usage(
+                "a channel moves and a version does not: name one of them".to_owned(),
+            ));
+        }
+        if version.as_deref() == Some("") {
+            return Err(usage("which version? Nothing stands after the @".to_owned()));
+        }
+        Ok(Self { name, channel, version })
+    }
+
+    /// The newest of this name.
+    pub fn newest(name: Name) -> Self {
+        Self { name, channel: None, version: None }
+    }
+}
+
 /// How to start a guest.
 #[derive(Debug, Clone)]
 pub struct StartOptions {
@@ -75,7 +130,9 @@ pub struct StartOptions {
 /// What `run` is asked.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    pub appliance: Name,
+    pub appliance: Reference,
+    /// What becomes of new versions.
+    pub updates: UpdatePolicy,
     /// None: the appliance's name and the first free number.
     pub name: Option<Name>,
     /// Answers to the form of its appliance.

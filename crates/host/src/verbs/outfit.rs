@@ -18,6 +18,11 @@ use crate::ingest;
 use crate::record::{Blob, Version};
 use crate::store::{Session, Store};
 
+/// The CD with the answers to a form.
+pub const FORM: &str = "ovf-env";
+/// The CD for cloud-init.
+pub const CONFIGURATION: &str = "cidata";
+
 /// A CD for an instance.
 struct Cd {
     name: &'static str,
@@ -92,7 +97,7 @@ fn environment(name: &Name, version: &Version) -> Result<Cd> {
         Profile::Q35 => DiskBus::Sata,
         Profile::Light => DiskBus::Virtio,
     };
-    Ok(Cd { name: "ovf-env", content, bus })
+    Ok(Cd { name: FORM, content, bus })
 }
 
 /// For cloud-init. It looks at every disk, so this one is where the guest's other disks are: for
@@ -113,7 +118,7 @@ fn configuration(
         vendor_data,
     };
     let bus = version.hardware.disks.first().map_or(DiskBus::Virtio, |disk| disk.bus);
-    Ok(Cd { name: "cidata", content: seed::image(&seed)?, bus })
+    Ok(Cd { name: CONFIGURATION, content: seed::image(&seed)?, bus })
 }
 
 /// Stores the maker's part, when cloud-init could read it.

@@ -7,17 +7,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use api::{Reply, Request, StartPrint, StartReport};
-use model::{InstanceState, Name, PortMap};
+use model::{InstanceState, Name, PortMap, VersionId};
 
 use super::ask::named;
-use super::{ResumeOptions, RunOptions, StartOptions};
+use super::{Reference, ResumeOptions, RunOptions, StartOptions};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::ports;
-use crate::shim::order::{Order, Start};
+use crate::record::Follow;
+use crate::shim::order::{FollowOrder, Order, Start};
 use crate::socket;
 use crate::store::Store;
-use crate::{Host, dir, local::LocalDir, shim};
+use crate::{Host, dir, local::LocalDir, makers, shim};
 
 /// A shim's socket is there this soon, or its birth has failed.
 const BIRTH: Duration = Duration::from_secs(30);
@@ -29,16 +30,10 @@ impl Host {
     pub fn run(&self, options: &RunOptions) -> Result<StartPrint> {
         let began = ambient::now();
         let store = self.writable_store()?;
-        let Some(version_id) = store.appliance(&options.appliance)? else {
-            return Err(Failure::new(
-                "not_found",
-                format!("there is no appliance {} in {}", options.appliance, store.places()),
-                "`collective appliances` lists them; `collective build FOLDER` adds one",
-            ));
-        };
+        let (version_id, follow) = self.version_of(&store, options)?;
         let name = match &options.name {
             Some(name) => name.clone(),
-            None => self.free_name(&store, &options.appliance)?,
+            None => self.free_name(&store, &options.appliance.name)?,
         };
         if self.runs_here(&name)? {
             return Err(Failure::new(
@@ -53,9 +48,10 @@ impl Host {
         }
         let outfit = super::outfit::outfit(&store, version_id, &name, options)?;
         let start = Start::New {
-            appliance: options.appliance.to_string(),
+            appliance: options.appliance.name.to_string(),
             version_id: outfit.version.to_string(),
             boot: options.boot,
+            follow: follow.as_ref().map(FollowOrder::from),
             auto: options.auto.map(|auto| auto.to_string()),
         };
         let ports = ports::settle(&options.start.ports)?;
@@ -63,7 +59,39 @@ impl Host {
         Ok(StartPrint { cold: started.cold.or(outfit.cold.filter(|_| !options.boot)), ..started })
     }
 
-    /// Goes on with a suspended instance, or starts a stopped (or failed) one.
+    /// The version that a reference means, and whose versions the instance gets from then on.
+    fn version_of(
+        &self,
+        store: &Store,
+        options: &RunOptions,
+    ) -> Result<(VersionId, Option<Follow>)> {
+        let Reference { name, channel, version } = &options.appliance;
+        if let Some(maker) = makers::of(&self.dir, name)? {
+            let (id, follow) = self.signed_version(store, &maker, options)?;
+            return Ok((id, Some(follow)));
+        }
+        if channel.is_some() || version.is_some() {
+            let maker = name.as_str().split_once('/').map_or(name.as_str(), |(maker, _)| maker);
+            return Err(Failure::new(
+                "not_found",
+                format!("this host trusts no maker {maker}: channels and versions are a maker's"),
+                "`collective trust add LOCATION` begins to; without :CHANNEL or @VERSION the newest \
+                 in the repository is meant",
+            ));
+        }
+        let Some(id) = store.appliance(name)? else {
+            return Err(Failure::new(
+                "not_found",
+                format!("there is no appliance {name} in {}", store.places()),
+                "`collective appliances` lists them; `collective build FOLDER` adds one; what a maker \
+                 publishes is there after `collective trust add LOCATION`",
+            ));
+        };
+        Ok((id, None))
+    }
+
+    /// Goes on with a suspended instance, or starts a stopped (or failed) one. A stopped one gets its
+    /// maker's new version before, where it is to have that by itself.
     pub fn resume(&self, options: &ResumeOptions) -> Result<StartPrint> {
         let began = ambient::now();
         let name = &options.name;
@@ -85,9 +113,13 @@ impl Host {
             ));
         }
         // Asked before a shim is: it would leave a folder and a log for a name that nobody has.
-        if store.head(name)?.head.is_none() {
+        let Some((_, head)) = store.head(name)?.head else {
             return Err(shim::claim::not_found(name));
+        };
+        if let Some(follow) = &head.follow {
+            store.know(&follow.location);
         }
+        let updated = self.update_before_start(&store, &head)?;
         let wanted = if options.start.ports.is_empty() {
             self.remembered_ports(name)?
         } else {
@@ -95,6 +127,9 @@ impl Host {
         };
         let ports = ports::settle(&wanted)?;
         let start = Start::Existing { take_over: options.take_over };
+        if updated || head.trial.is_some() {
+            return self.start_on_trial(&store, name, start, &ports, &options.start, began);
+        }
         self.start_shim(&store, name, start, &ports, &options.start, began)
     }
 
@@ -207,6 +242,7 @@ fn print(name: &Name, report: StartReport, before_ms: u64) -> StartPrint {
         ports: report.ports,
         how: report.how,
         cold: report.cold,
+        update: None,
     }
 }
 

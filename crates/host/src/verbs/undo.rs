@@ -90,6 +90,11 @@ impl Host {
             // Its memory goes on a second time from there: it must not draw the same randomness.
             vmgenid: ambient::random(),
             autos: parting.stay,
+            // Where the line had an update, the version before it comes back too.
+            follow: current.follow.clone().map(|f| f.at(current.version, target_record.version)),
+            version: target_record.version,
+            macs: claim::macs_for(&store, current.macs.clone(), target_record.version)?,
+            trial: None,
             ..current
         };
         if store.advance(generation, &moved)? == Advance::Fenced {

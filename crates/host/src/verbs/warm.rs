@@ -207,6 +207,7 @@ impl<'a> Maker<'a> {
                 boot,
                 // When it is stored is for its build to say.
                 auto: Some("off".to_owned()),
+                follow: None,
             },
             ports: Vec::new(),
             accel: self.options.accel.as_str().to_owned(),

@@ -1,0 +1,411 @@
+//! Makers publish, users follow: from a static web server, with real guests.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use s3_server::WebServer;
+use serde_json::Value;
+use support::{World, appliance, copy_tree, eventually};
+
+/// A maker called `acme`, the web server that shows what it publishes, and users.
+struct Market {
+    world: World,
+    server: WebServer,
+}
+
+impl Market {
+    fn new(name: &str) -> Self {
+        let world = World::empty(name);
+        world.run("A", &["repo", "init", &world.repository()]).ok();
+        let market = Self { server: serve(&world.root().join("www")), world };
+        market.make(&["repo", "init", &market.path("own")]).ok();
+        market.make(&["key", "new", &market.path("acme.key"), "--plain"]).ok();
+        market
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.world.root().join(name).to_string_lossy().into_owned()
+    }
+
+    /// The maker does something on its own host, in its own repository.
+    fn make(&self, arguments: &[&str]) -> support::Said {
+        let mut command = self.world.program("maker");
+        command.env("COLLECTIVE_REPO", self.path("own")).arg("--json").args(arguments);
+        support::said(command.output().unwrap())
+    }
+
+    /// Builds `nano` with its recipe changed, and publishes it.
+    fn publish(&self, number: &str, change: impl Fn(String) -> String, more: &[&str]) -> Value {
+        self.build(number, change);
+        let (to, key) = (self.path("www"), self.path("acme.key"));
+        let words = ["publish", "nano", "--version", number, "--to", &to, "--key", &key];
+        self.make(&[&words[..], &["--maker", "acme"], more].concat()).ok()
+    }
+
+    fn build(&self, number: &str, change: impl Fn(String) -> String) {
+        let folder = self.recipe(number, change);
+        self.make(&["build", folder.to_str().unwrap()]).ok();
+    }
+
+    fn recipe(&self, number: &str, change: impl Fn(String) -> String) -> PathBuf {
+        let folder = self.world.root().join(format!("recipe-{number}"));
+        copy_tree(Path::new(&appliance("nano")), &folder);
+        let file = folder.join("appliance.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        // Another version is another record, whatever else it is.
+        fs::write(&file, change(text) + "\n").unwrap();
+        folder
+    }
+
+    fn trusts(&self, host: &str) {
+        let print = self.make(&["trust", "add", &self.path("www"), "--yes"]).ok();
+        let print = print["root_fingerprint"].as_str().unwrap().to_owned();
+        let url = self.server.url();
+        self.world.run(host, &["trust", "add", &url, "--root-fingerprint", &print]).ok();
+        self.make(&["trust", "remove", "acme"]).ok();
+    }
+
+    fn version(&self, host: &str, name: &str) -> String {
+        self.world.row(host, name)["version"].as_str().unwrap().to_owned()
+    }
+
+    /// The manifest of a volume at rest.
+    fn manifest(&self, name: &str, volume: &str) -> String {
+        let seen = self.world.run("A", &["inspect", name]).ok();
+        let volumes = seen["volumes"].as_array().unwrap().clone();
+        let found = volumes.iter().find(|v| v["name"] == volume).unwrap();
+        found["manifest"].as_str().unwrap().to_owned()
+    }
+}
+
+fn serve(folder: &Path) -> WebServer {
+    fs::create_dir_all(folder).unwrap();
+    WebServer::start(folder).unwrap()
+}
+
+fn same(text: String) -> String {
+    text
+}
+
+/// With more memory: it boots, and counts that on its data disk.
+fn larger(text: String) -> String {
+    text.replace("memory: 16MiB", "memory: 24MiB")
+}
+
+/// It never says what its maker waits for.
+fn broken(text: String) -> String {
+    text.replace("nano: boots=", "nano: never")
+}
+
+#[test]
+fn guest_gets_its_makers_version_keeps_its_data_and_goes_back_when_it_does_not_work() {
+    let market = Market::new("update");
+    let world = &market.world;
+    let published = market.publish("1.0", same, &[]);
+    assert_eq!(published["appliance"], "acme/nano");
+    assert!(published["uploaded_bytes"].as_u64().unwrap() > 0, "{published}");
+    // Nobody is trusted unseen, and nothing is run that nobody signed.
+    let unseen = world.run("A", &["trust", "add", &market.server.url()]).error();
+    assert_eq!(unseen.0, "trust", "{unseen:?}");
+    assert!(unseen.2.contains("--root-fingerprint"), "{unseen:?}");
+    assert_eq!(world.run("A", &["run", "acme/nano:stable"]).error().0, "not_found");
+    market.trusts("A");
+    let catalog = world.run("A", &["catalog"]).ok();
+    assert_eq!(catalog[0]["channels"]["stable"], "1.0", "{catalog}");
+    world.run("A", &["run", "acme/nano:stable", "--name", "n1"]).ok();
+    world.type_in("A", "n1", "abc\r");
+    world.await_console("A", "n1", "keys=3");
+    let newest = world.run("A", &["update", "n1"]).ok();
+    assert_eq!((&newest["applied"], &newest["to"]), (&false.into(), &"1.0".into()), "{newest}");
+
+    // Publishing the same again uploads nothing of it.
+    let again = market.publish("1.0", same, &[]);
+    assert_eq!(
+        (&again["uploaded_bytes"], &again["version_id"]),
+        (&0.into(), &published["version_id"])
+    );
+
+    // A new one.
+    market.publish("1.1", larger, &["--notes", "more memory"]);
+    let check = world.run("A", &["update", "n1", "--check"]).ok();
+    assert_eq!((&check["from"], &check["to"]), (&"1.0".into(), &"1.1".into()), "{check}");
+    assert_eq!(market.version("A", "n1"), "1.0", "only looked");
+    let updated = world.run("A", &["update", "n1", "--now", "--force"]).ok();
+    assert_eq!(updated["applied"], true, "{updated}");
+    world.await_console("A", "n1", "boots=2");
+    assert_eq!(market.version("A", "n1"), "1.1");
+    assert_eq!(world.run("A", &["inspect", "n1"]).ok()["memory_bytes"], 24 << 20);
+
+    // One that does not work undoes itself, and the session goes on as it was.
+    world.type_in("A", "n1", "xy\r");
+    world.await_console("A", "n1", "keys=2");
+    market.publish("1.2", broken, &["--healthy-within", "3"]);
+    let undone = world.run("A", &["update", "n1", "--force"]);
+    assert_eq!(undone.code, 1, "{undone:?}");
+    let undone = undone.json();
+    assert_eq!(
+        (&undone["applied"], &undone["rolled_back"]),
+        (&false.into(), &true.into()),
+        "{undone}"
+    );
+    assert!(undone["reason"].as_str().unwrap().contains("not ready within 3 s"), "{undone}");
+    let report = fs::read_to_string(undone["report"].as_str().unwrap()).unwrap();
+    assert!(report.contains("\"to\": \"1.2\"") && report.contains("nano: boots=3"), "{report}");
+    world.type_in("A", "n1", "z\r");
+    world.await_console("A", "n1", "keys=3");
+    assert_eq!(market.version("A", "n1"), "1.1");
+    // It is not tried again by itself.
+    let again = world.run("A", &["update", "n1"]).ok();
+    assert!(again["reason"].as_str().unwrap().contains("did not work on this host"), "{again}");
+
+    // Back to the version before, with the data of now.
+    let rolled = world.run("A", &["rollback", "n1", "--force"]).ok();
+    assert_eq!((&rolled["to"], &rolled["rolled_back"]), (&"1.0".into(), &true.into()), "{rolled}");
+    assert_eq!(market.version("A", "n1"), "1.0");
+    // What was tried counted its boot on a disk that was undone with it.
+    world.await_console("A", "n1", "boots=3");
+    let again = world.run("A", &["update", "n1", "--to", "1.1", "--force"]).ok();
+    assert_eq!(again["applied"], true, "{again}");
+}
+
+#[test]
+fn guest_that_stops_has_its_new_version_when_it_starts_and_one_that_sleeps_has_not() {
+    let market = Market::new("update-stop");
+    let world = &market.world;
+    market.publish("1", same, &[]);
+    market.trusts("A");
+    for (name, updates) in [("auto", "auto"), ("ask", "ask")] {
+        world.run("A", &["run", "acme/nano", "--name", name, "--updates", updates]).ok();
+    }
+    world.run("A", &["run", "acme/nano@1", "--name", "stays"]).ok();
+    market.publish("2", larger, &["--channel", "beta"]);
+    let key = market.path("acme.key");
+    let to = market.path("www");
+    let promote = ["promote", "nano", "beta", "stable", "--to", &to, "--key", &key];
+    assert_eq!(market.make(&promote).ok()["channels"]["stable"], "2");
+    for name in ["auto", "ask"] {
+        let fetched = world.run("A", &["update", name, "--fetch"]).ok();
+        assert_eq!(
+            (&fetched["to"], &fetched["applied"]),
+            (&"2".into(), &false.into()),
+            "{fetched}"
+        );
+    }
+    // Asleep, it keeps what its memory belongs to.
+    world.run("A", &["suspend", "auto"]).ok();
+    let asleep = world.run("A", &["update", "auto"]).error();
+    assert!(
+        asleep.0 == "state" && asleep.1.contains("its memory belongs to version 1"),
+        "{asleep:?}"
+    );
+    world.run("A", &["resume", "auto"]).ok();
+    assert_eq!(market.version("A", "auto"), "1");
+    for (name, has) in [("auto", "2"), ("ask", "1"), ("stays", "1")] {
+        world.run("A", &["stop", name, "--force"]).ok();
+        let before = market.manifest(name, "data");
+        let started = world.run("A", &["resume", name]).ok();
+        assert_eq!(started["update"].is_null(), has == "1", "{started}");
+        assert_eq!(market.version("A", name), has, "{name}");
+        world.await_console("A", name, "boots=2");
+        world.run("A", &["stop", name, "--force"]).ok();
+        assert_ne!(market.manifest(name, "data"), before, "it counts its boots there");
+    }
+    let stays = world.run("A", &["update", "stays"]).ok();
+    assert!(stays["reason"].as_str().unwrap().contains("--channel stable"), "{stays}");
+    // At rest: the data disk is the very same.
+    let before = market.manifest("ask", "data");
+    let applied = world.run("A", &["update", "ask"]).ok();
+    assert_eq!(applied["applied"], true, "{applied}");
+    assert_eq!(market.manifest("ask", "data"), before);
+
+    // Taken back: who has it is led away from it.
+    let yank = ["yank", "nano", "2", "--reason", "it hums", "--to", &to, "--key", &key];
+    assert_eq!(market.make(&yank).ok()["channels"]["stable"], "1");
+    let away = world.run("A", &["update", "auto"]).ok();
+    assert_eq!((&away["applied"], &away["to"]), (&true.into(), &"1".into()), "{away}");
+    let refused = world.run("A", &["run", "acme/nano@2"]).error();
+    assert!(refused.1.contains("it hums"), "{refused:?}");
+}
+
+#[test]
+fn guest_cannot_get_a_version_that_has_no_place_for_its_data() {
+    let market = Market::new("update-data");
+    let world = &market.world;
+    market.publish("1", same, &[]);
+    market.trusts("A");
+    world.run("A", &["run", "acme/nano", "--name", "n1"]).ok();
+    market.publish("2", |text| text.replace("size: 1MiB", "size: 2MiB"), &[]);
+    let (kind, message, hint) = world.run("A", &["update", "n1"]).error();
+    assert!(kind == "state" && message.contains("data disk data"), "{kind}: {message}");
+    assert!(hint.contains("nothing was changed"), "{hint}");
+    market.publish("3", |text| text.replace("{name: data,", "{name: other,"), &[]);
+    let (kind, message, _) = world.run("A", &["update", "n1"]).error();
+    assert!(kind == "state" && message.contains("no data disk data"), "{kind}: {message}");
+    assert_eq!(world.state("A", "n1"), "running");
+    // Another name for another content only.
+    market.build("other", larger);
+    let (to, key) = (market.path("www"), market.path("acme.key"));
+    let words = ["publish", "nano", "--version", "1", "--to", &to, "--key", &key];
+    let (kind, message, _) = market.make(&words).error();
+    assert!(kind == "exists" && message.contains("is another"), "{kind}: {message}");
+}
+
+/// Whoever is killed at any step of an update leaves the old version or the new one, with the data.
+#[test]
+fn guest_killed_while_it_is_updated_has_the_old_version_or_the_new() {
+    let market = Market::new("update-killed");
+    let world = &market.world;
+    market.publish("1", same, &[]);
+    market.publish("2", larger, &["--channel", "beta"]);
+    market.publish("3", broken, &["--channel", "bad", "--healthy-within", "2"]);
+    market.trusts("A");
+    let steps = [
+        ("2", "update: fetched"),
+        ("2", "update: point to go back to"),
+        ("2", "update: stopped"),
+        ("2", "update: stored"),
+        ("2", "ref: visible"),
+        ("2", "update: visible"),
+        ("2", "update: settled"),
+        ("3", "update: visible"),
+        ("3", "undo: branch kept"),
+        ("3", "undo: moved"),
+        ("3", "update: gone back"),
+    ];
+    let mut boots = 1;
+    for (number, (to, step)) in steps.iter().enumerate() {
+        let name = format!("n{number}");
+        world.run("A", &["run", "acme/nano@1", "--name", &name]).ok();
+        world.type_in("A", &name, "abc\r");
+        world.await_console("A", &name, "keys=3");
+        let mut update = world.command("A", &["update", &name, "--to", to, "--force"]);
+        let died = support::said(update.env("COLLECTIVE_DIE_AT", step).output().unwrap());
+        assert!(died.code != 0 && died.stdout.is_empty(), "{to} {step}: {died:?}");
+        if world.state("A", &name) == "failed" {
+            world.run("A", &["undo", &name]).ok();
+        }
+        if world.state("A", &name) != "running" {
+            let resumed = world.run("A", &["resume", &name]);
+            assert_eq!(resumed.code, 0, "{to} {step}: {resumed:?}");
+        }
+        let has = market.version("A", &name);
+        assert!(has == "1" || (has == "2" && *to == "2"), "{to} {step}: it has {has}");
+        // Its data: the count of its boots goes on, in memory or on the disk.
+        world.type_in("A", &name, "d\r");
+        eventually(std::time::Duration::from_secs(60), &format!("{to} {step}"), || {
+            let console = world.console("A", &name);
+            console.contains("keys=4") || console.contains("boots=2")
+        });
+        boots += 1;
+        world.run("A", &["rm", &name, "--force"]).ok();
+    }
+    println!("{} kills of an update", boots - 1);
+    let check = world.run("A", &["repo", "check", "--read-data"]).ok();
+    assert_eq!(check["ok"], true, "{check}");
+}
+
+/// Whoever is killed while it publishes has published the version or has not, and does it again.
+#[test]
+fn publishing_that_is_killed_is_done_again() {
+    let market = Market::new("publish-killed");
+    market.publish("1", same, &[]);
+    market.trusts("A");
+    let (to, key) = (market.path("www"), market.path("acme.key"));
+    for (number, step) in
+        ["publish: copied", "publish: durable", "publish: kept", "sign: visible"].iter().enumerate()
+    {
+        let version = format!("2.{number}");
+        market.build(&version, |text| {
+            text.replace("memory: 16MiB", &format!("memory: {}MiB", 17 + number))
+        });
+        let words =
+            ["--json", "publish", "nano", "--version", &version, "--to", &to, "--key", &key];
+        let mut command = market.world.program("maker");
+        command.env("COLLECTIVE_REPO", market.path("own")).args(words);
+        let died = command.env("COLLECTIVE_DIE_AT", step).output().unwrap();
+        assert!(!died.status.success(), "{step}");
+        let seen = market.world.run("A", &["catalog"]).ok();
+        let offered = seen[0]["channels"]["stable"].as_str().unwrap();
+        assert_eq!(offered == version, *step == "sign: visible", "{step}: {seen}");
+        let again = market.make(&words[1..]).ok();
+        assert_eq!(
+            again["uploaded_bytes"].as_u64().unwrap() == 0,
+            *step != "publish: copied",
+            "{step}: {again}"
+        );
+        let seen = market.world.run("A", &["catalog"]).ok();
+        assert_eq!(seen[0]["channels"]["stable"], version.as_str(), "{step}");
+    }
+}
+
+/// What a maker's web server shows is believed when it was signed, and as far as it is whole.
+#[test]
+fn what_was_not_signed_is_not_used() {
+    let market = Market::new("forged");
+    let world = &market.world;
+    market.publish("1", same, &[]);
+    market.trusts("A");
+    let www = world.root().join("www");
+    let honest = world.root().join("honest");
+    copy_tree(&www, &honest);
+    market.publish("2", larger, &[]);
+    let newer = world.root().join("newer");
+    copy_tree(&www, &newer);
+    assert_eq!(world.run("A", &["catalog"]).ok()[0]["channels"]["stable"], "2");
+    let show = |what: &Path| {
+        fs::remove_dir_all(&www).unwrap();
+        copy_tree(what, &www);
+    };
+    // An old copy.
+    show(&honest);
+    let old = world.run("A", &["catalog"]).error();
+    assert!(old.0 == "trust" && old.1.contains("older than what this host has seen"), "{old:?}");
+    // A document that was changed after it was signed.
+    show(&newer);
+    let documents = fs::read_dir(www.join("signed/targets")).unwrap().flatten();
+    for document in documents {
+        let text = fs::read_to_string(document.path()).unwrap();
+        fs::write(document.path(), text.replace("acme", "evil").replace("stable", "stables"))
+            .unwrap();
+    }
+    let fresh = market.world.run("B", &["trust", "add", &market.server.url(), "--yes"]).error();
+    assert_eq!(fresh.0, "trust", "{fresh:?}");
+    // A disk that was changed after the version was signed: a pack that says something else.
+    show(&newer);
+    market.trusts("B");
+    let packs = support_files(&www.join("packs"));
+    for pack in &packs {
+        let mut bytes = fs::read(pack).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(pack, bytes).unwrap();
+    }
+    let started = world.run("B", &["run", "acme/nano", "--name", "n1"]);
+    assert_eq!(started.code, 1, "{started:?}");
+    assert!(!world.console("B", "n1").contains("boots="), "a guest was shown it");
+    // Another maker's signatures, under the same address.
+    show(&newer);
+    let evil = Market::new("forged-evil");
+    evil.publish("9", larger, &[]);
+    show(&evil.world.root().join("www"));
+    let forged = world.run("A", &["update", "n2"]);
+    assert_eq!(forged.code, 1, "{forged:?}");
+    let forged = world.run("A", &["trust", "refresh", "acme"]).error();
+    assert_eq!(forged.0, "trust", "{forged:?}");
+    // The maker is away: what was believed is still known, and its age is said.
+    drop(market.server);
+    let seen = world.run("A", &["catalog"]);
+    assert_eq!(seen.ok()[0]["channels"]["stable"], "2");
+    assert!(seen.stderr.contains("as of "), "{seen:?}");
+}
+
+fn support_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() { files.extend(support_files(&path)) } else { files.push(path) }
+    }
+    files
+}

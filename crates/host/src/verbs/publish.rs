@@ -1,0 +1,447 @@
+//! `publish`, `promote`, `yank`: a maker's side. Chunks go to the maker's repository, which anybody
+//! may read; then what was signed says that they are there.
+//!
+//! *Order.* Chunks, the ref that keeps them, signed documents, the timestamp. So whoever sees a version
+//! finds all of it, and whoever dies before has published nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::PublishPrint;
+use model::{ChunkId, Name, VersionId};
+use objects::Objects;
+use repository::{Child, Init, KeyPlace, Repository, Target};
+use trust::key::Key;
+use trust::{Change, Roles, Trusted, Validity};
+
+use crate::Host;
+use crate::failure::{Failure, Result};
+use crate::makers::document::{self, Appliance, Built, Channel, Listed, Release};
+use crate::makers::{MAKER, document::HEALTHY_WITHIN_S};
+use crate::record::{How, Version};
+use crate::store::{self, Store};
+
+/// What `publish` is asked.
+pub struct PublishOptions {
+    /// The appliance in the maker's own repository.
+    pub appliance: Name,
+    /// The version's number.
+    pub version: String,
+    pub channel: String,
+    /// The maker's public repository.
+    pub to: String,
+    /// The maker's name, when nothing was published there yet.
+    pub maker: Option<Name>,
+    pub keys: Vec<Key>,
+    pub notes: String,
+    pub licence: Option<String>,
+    pub licence_text: String,
+    pub percent: u8,
+    pub emergency: bool,
+    pub healthy_within_s: Option<u64>,
+    pub health: Vec<String>,
+    pub migrate: Vec<String>,
+    pub least: Option<String>,
+}
+
+/// Makers number versions so, in file names and on command lines.
+fn is_number(version: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.+~".contains(&b);
+    !version.is_empty()
+        && version.len() <= 64
+        && version.as_bytes()[0].is_ascii_alphanumeric()
+        && version.bytes().all(plain)
+}
+
+/// A maker's repository, open for publishing.
+struct Shop {
+    objects: Arc<dyn Objects>,
+    repository: Repository,
+    trusted: Trusted,
+    maker: Name,
+    /// It was made just now: this is what its users compare.
+    fingerprint: String,
+    is_new: bool,
+}
+
+impl Host {
+    /// Publishes the newest version of an appliance of this host's repository.
+    pub fn publish(
+        &self,
+        options: &PublishOptions,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<PublishPrint> {
+        let began = ambient::now();
+        if !is_number(&options.version) {
+            return Err(Failure::new(
+                "usage",
+                format!("{:?} is not a version's number", options.version),
+                "for example 1.4.0: letters, digits and . - _ + ~",
+            ));
+        }
+        Name::new(&options.channel)
+            .map_err(|e| Failure::new("usage", e.to_string(), "for example --channel stable"))?;
+        let store = self.store()?;
+        let id = store.appliance(&options.appliance)?.ok_or_else(|| no_appliance(self, options))?;
+        let version = store.version(id)?;
+        let shop = self.shop(&options.to, options.maker.as_ref(), &options.keys)?;
+        let short = short_name(&options.appliance);
+        let qualified = Name::appliance(&format!("{}/{short}", shop.maker))
+            .map_err(|e| Failure::new("usage", e.to_string(), "choose a shorter name"))?;
+        let published =
+            Version { appliance: qualified.clone(), version: options.version.clone(), ..version };
+
+        progress("comparing with what is published");
+        let said = |copied: &repository::Copied| {
+            format!(
+                "{} there already, {} new",
+                model::format_bytes(copied.reused_bytes),
+                model::format_bytes(copied.new_bytes)
+            )
+        };
+        let traces: [Option<ChunkId>; 2] =
+            [store.trace_id(id, How::Booted)?, store.trace_id(id, How::Continued)?];
+        let mut session = store::Session::between(&store, &shop.repository)?;
+        let published_id = session.put_version(&published)?;
+        let mut roots: Vec<Target> = store.children(id)?.into_iter().map(|c| c.target).collect();
+        roots.extend(traces.iter().flatten().map(|id| Target::Chunk(*id)));
+        let copied =
+            session.copy(store.repository(), &roots, &mut |copied| progress(&said(copied)))?;
+        ambient::step("publish: copied");
+        let stored = session.finish()?;
+        ambient::step("publish: durable");
+
+        let mut appliance =
+            Appliance::read(&shop.trusted, short)?.unwrap_or_else(|| Appliance::new(short));
+        let id_text = published_id.to_string();
+        if let Some(known) = appliance.find(&options.version)
+            && known.id != id_text
+        {
+            return Err(Failure::new(
+                "exists",
+                format!("{qualified} {} is published already, and is another", options.version),
+                "a version never changes: give this one a new number",
+            ));
+        }
+        let mut kept = vec![Target::Record(published_id.into())];
+        kept.extend(traces.iter().flatten().map(|id| Target::Chunk(*id)));
+        shop.keep(short, &options.version, kept)?;
+        ambient::step("publish: kept");
+
+        let mut changes = BTreeMap::new();
+        if appliance.find(&options.version).is_none() {
+            let mut release =
+                self.release(options, short, published_id, id, &version_of(&store, id)?);
+            release.trace_booted = traces[0].map(|id| id.to_string());
+            release.trace_continued = traces[1].map(|id| id.to_string());
+            let sbom = super::sbom::spdx(&published, &id_text)?;
+            release.sbom = Some(Release::sbom_document(&id_text));
+            release.content_bytes = copied.reused_bytes + copied.new_bytes;
+            release.packages = published.packages.len() as u64;
+            changes.insert(Release::sbom_document(&id_text), Change::Put(sbom));
+            changes.insert(Release::document(&id_text), Change::Put(document::encode(&release)?));
+            appliance.versions.push(Listed {
+                version: options.version.clone(),
+                id: id_text.clone(),
+                published_unix_ms: release.published_unix_ms,
+                yanked: None,
+            });
+        }
+        appliance.description.clone_from(&published.description);
+        if let Some(licence) = &options.licence {
+            appliance.licence.clone_from(licence);
+        }
+        let before = appliance.channels.get(&options.channel).map(|channel| {
+            let same = channel.version == options.version;
+            if same { channel.before.clone() } else { Some(channel.version.clone()) }
+        });
+        let channel = Channel {
+            version: options.version.clone(),
+            percent: options.percent,
+            before: before.flatten(),
+            emergency: options.emergency,
+            from_unix_ms: 0,
+        };
+        appliance.channels.insert(options.channel.clone(), channel);
+        changes.insert(Appliance::document(short), Change::Put(document::encode(&appliance)?));
+        trust::change(&shop.objects, &shop.trusted, &changes, &options.keys, Validity::default())?;
+        Ok(PublishPrint {
+            appliance: qualified.to_string(),
+            version: options.version.clone(),
+            version_id: id_text,
+            channel: options.channel.clone(),
+            location: options.to.clone(),
+            uploaded_bytes: stored.stored_bytes,
+            reused_bytes: stored.reused_bytes,
+            root_fingerprint: shop.fingerprint,
+            new_maker: shop.is_new,
+            total_ms: began.elapsed().as_millis() as u64,
+        })
+    }
+
+    fn release(
+        &self,
+        options: &PublishOptions,
+        short: &str,
+        id: VersionId,
+        from: VersionId,
+        from_version: &str,
+    ) -> Release {
+        let built = Built {
+            by: format!("collective {}", env!("CARGO_PKG_VERSION")),
+            from: from.to_string(),
+            from_version: from_version.to_owned(),
+        };
+        let mut release = Release::new(short, &options.version, id, built);
+        release.notes.clone_from(&options.notes);
+        release.licence_text.clone_from(&options.licence_text);
+        release.update.healthy_within_s = options.healthy_within_s.unwrap_or(HEALTHY_WITHIN_S);
+        release.update.health.clone_from(&options.health);
+        release.update.migrate.clone_from(&options.migrate);
+        release.update.least.clone_from(&options.least);
+        release
+    }
+
+    /// Opens a maker's repository; makes it when there is none and a name for the maker.
+    fn shop(&self, to: &str, maker: Option<&Name>, keys: &[Key]) -> Result<Shop> {
+        if keys.is_empty() {
+            return Err(Failure::new(
+                "key",
+                "no key was named: what is published is signed",
+                "`collective key new FILE` makes one; name it with --key FILE",
+            ));
+        }
+        let location = store::absolute_location(to)?;
+        let objects = objects::create(&location)?;
+        let repository = match Repository::open(objects.clone(), self.open_options()?) {
+            Err(repository::RepositoryError::NotARepository { .. }) => {
+                let local_dir = Some(self.dir.folder("index")?);
+                let init =
+                    Init { key: None, key_place: KeyPlace::Host, local_dir, ..Init::default() };
+                Repository::init(objects.clone(), &init)?
+            }
+            other => other?,
+        };
+        if repository.is_private() {
+            return Err(Failure::new(
+                "usage",
+                format!("the repository at {to} is private: nobody could read what is published"),
+                "publish to a place of its own: it is made public when it is new",
+            ));
+        }
+        let fingerprints = match trust::fingerprints(&*objects) {
+            Err(trust::TrustError::NotSigned { .. }) => Vec::new(),
+            other => other?,
+        };
+        let is_new = fingerprints.is_empty();
+        if is_new {
+            let name = maker.ok_or_else(|| {
+                Failure::new(
+                    "usage",
+                    format!("nothing was published to {to} yet: who publishes there?"),
+                    "say your name as a maker once: --maker NAME",
+                )
+            })?;
+            let roles = Roles::single(keys[0].public()?);
+            trust::start(&objects, &roles, &keys[..1], Validity::default())?;
+            let trusted = self.own_view(&objects, &repository)?;
+            let says = document::encode(&document::maker_says(name))?;
+            let changes = BTreeMap::from([(MAKER.to_owned(), Change::Put(says))]);
+            trust::change(&objects, &trusted, &changes, keys, Validity::default())?;
+        }
+        let trusted = self.own_view(&objects, &repository)?;
+        let says = document::maker(&trusted)?;
+        if let Some(name) = maker.filter(|name| **name != says) {
+            return Err(Failure::new(
+                "usage",
+                format!("{to} is the repository of {says}, not of {name}"),
+                "leave out --maker, or publish to a place of its own",
+            ));
+        }
+        let fingerprint = trust::fingerprints(&*objects)?.pop().unwrap_or_default();
+        Ok(Shop { objects, repository, trusted, maker: says, fingerprint, is_new })
+    }
+
+    /// What this host, as a publisher, has seen there: it publishes on nothing older.
+    fn own_view(&self, objects: &Arc<dyn Objects>, repository: &Repository) -> Result<Trusted> {
+        let folder = self.dir.folder("publishing")?.join(store::hex(&repository.id()));
+        if folder.join("first.json").exists() {
+            return Ok(Trusted::refresh(objects, &folder)?);
+        }
+        let _ = std::fs::remove_dir_all(&folder);
+        let first = trust::fingerprints(&**objects)?.remove(0);
+        Ok(Trusted::begin(objects, &first, &folder)?)
+    }
+
+    fn open_options(&self) -> Result<repository::Open> {
+        let local_dir = Some(self.dir.folder("index")?);
+        Ok(repository::Open { local_dir, ..Default::default() })
+    }
+
+    /// Lets a channel offer what another one offers.
+    pub fn promote(
+        &self,
+        to: &str,
+        appliance: &Name,
+        from: &str,
+        channel: &str,
+        percent: u8,
+        keys: &[Key],
+    ) -> Result<api::ChannelPrint> {
+        self.edit(to, appliance, keys, |appliance| {
+            let source = appliance.channels.get(from).cloned().ok_or_else(|| {
+                let all: Vec<_> = appliance.channels.keys().cloned().collect();
+                Failure::new(
+                    "not_found",
+                    format!("{} has no channel {from}", appliance.name),
+                    format!("it has {}", all.join(", ")),
+                )
+            })?;
+            let before = appliance.channels.get(channel).cloned();
+            let same = before.as_ref().is_some_and(|before| before.version == source.version);
+            let before = match before {
+                Some(before) if same => before.before,
+                other => other.map(|before| before.version),
+            };
+            let promoted = Channel { percent, before, emergency: false, ..source };
+            let version = promoted.version.clone();
+            appliance.channels.insert(channel.to_owned(), promoted);
+            Ok((channel.to_owned(), version))
+        })
+    }
+
+    /// Takes a version back: nobody gets it any more, and who has it is led on.
+    pub fn yank(
+        &self,
+        to: &str,
+        appliance: &Name,
+        version: &str,
+        reason: &str,
+        keys: &[Key],
+    ) -> Result<api::ChannelPrint> {
+        self.edit(to, appliance, keys, |appliance| {
+            let name = appliance.name.clone();
+            let listed = appliance.versions.iter_mut().find(|listed| listed.version == version);
+            let listed = listed.ok_or_else(|| {
+                let hint = "`collective catalog LOCATION` lists them";
+                Failure::new("not_found", format!("{name} has no version {version}"), hint)
+            })?;
+            listed.yanked = Some(reason.to_owned());
+            // A channel that offered it offers what it offered before, or the newest that is left.
+            let left: Vec<String> = appliance
+                .versions
+                .iter()
+                .filter(|listed| listed.yanked.is_none())
+                .map(|listed| listed.version.clone())
+                .collect();
+            appliance.channels.retain(|_, channel| {
+                if channel.before.as_deref() == Some(version) {
+                    channel.before = None;
+                }
+                if channel.version != version {
+                    return true;
+                }
+                let before = channel.before.take().filter(|before| left.contains(before));
+                match before.or_else(|| left.last().cloned()) {
+                    Some(next) => {
+                        *channel = Channel { version: next, percent: 100, ..channel.clone() };
+                        true
+                    }
+                    None => false,
+                }
+            });
+            Ok((String::new(), version.to_owned()))
+        })
+    }
+
+    /// Signs everything again, as it is, so that it stays valid.
+    pub fn sign_again(&self, to: &str, keys: &[Key]) -> Result<()> {
+        let shop = self.shop(to, None, keys)?;
+        let none = BTreeMap::new();
+        Ok(trust::change(&shop.objects, &shop.trusted, &none, keys, Validity::default())?)
+    }
+
+    /// Replaces the keys of a maker. Gives the new root's fingerprint.
+    pub fn rotate(&self, to: &str, roles: &Roles, keys: &[Key]) -> Result<String> {
+        let shop = self.shop(to, None, keys)?;
+        Ok(trust::rotate(&shop.objects, &shop.trusted, roles, keys, Validity::default())?)
+    }
+
+    fn edit(
+        &self,
+        to: &str,
+        name: &Name,
+        keys: &[Key],
+        change: impl FnOnce(&mut Appliance) -> Result<(String, String)>,
+    ) -> Result<api::ChannelPrint> {
+        let shop = self.shop(to, None, keys)?;
+        let short = short_name(name);
+        let mut appliance = Appliance::read(&shop.trusted, short)?.ok_or_else(|| {
+            Failure::new(
+                "not_found",
+                format!("{} has published no {short}", shop.maker),
+                format!("`collective catalog {to}` lists what it has"),
+            )
+        })?;
+        let (channel, version) = change(&mut appliance)?;
+        let put = Change::Put(document::encode(&appliance)?);
+        let changes = BTreeMap::from([(Appliance::document(short), put)]);
+        trust::change(&shop.objects, &shop.trusted, &changes, keys, Validity::default())?;
+        Ok(api::ChannelPrint {
+            appliance: format!("{}/{short}", shop.maker),
+            version,
+            channel: Some(channel).filter(|channel| !channel.is_empty()),
+            channels: appliance
+                .channels
+                .iter()
+                .map(|(name, channel)| (name.clone(), channel.version.clone()))
+                .collect(),
+        })
+    }
+}
+
+impl Shop {
+    /// Keeps a version's chunks: nothing else in the repository names them.
+    fn keep(&self, name: &str, version: &str, roots: Vec<Target>) -> Result<()> {
+        let refs = self.repository.refs();
+        let name = format!("{name}/{version}");
+        if let Some(value) = refs.read("release", &name)?
+            && value.roots == roots
+        {
+            return Ok(());
+        }
+        let from = refs.current("release", &name)?.unwrap_or_default();
+        let payload = repository::RefPayload { roots, body: Vec::new() };
+        refs.advance("release", &name, from, &payload)?;
+        Ok(())
+    }
+}
+
+fn version_of(store: &Store, id: VersionId) -> Result<String> {
+    Ok(store.version(id)?.version)
+}
+
+/// Without its maker's name.
+pub(super) fn short_name(name: &Name) -> &str {
+    name.as_str().rsplit('/').next().unwrap_or_default()
+}
+
+fn no_appliance(host: &Host, options: &PublishOptions) -> Failure {
+    let place = host.location.clone().or_else(|| host.dir.repository().map(str::to_owned));
+    Failure::new(
+        "not_found",
+        format!(
+            "there is no appliance {} in {}",
+            options.appliance,
+            place.unwrap_or_else(|| "this host's repository".to_owned())
+        ),
+        "`collective appliances` lists them; `collective build` or `collective import` makes one",
+    )
+}
+
+/// What a version's record names, for who copies it.
+impl Store {
+    pub(super) fn children(&self, id: VersionId) -> Result<Vec<Child>> {
+        Ok(repository::read_record(self.repository(), &id.into())?.children)
+    }
+}
