@@ -429,9 +429,12 @@ pub struct TracePrint {
 pub struct AutoPrint {
     /// Seconds between two; none: they are off.
     pub every_s: Option<u64>,
+    /// One is taken sooner when the guest has written so much since the last.
+    #[serde(default)]
+    pub dirtied_bytes: Option<u64>,
     /// Which stay, for example `last=6,hourly=24`.
     pub keep: Option<String>,
-    /// Who says so: `instance`, `host` (its default) or `nobody`.
+    /// Who says so: `instance` (its user), `maker` (its version), `host` (its default) or `nobody`.
     pub said_by: String,
     /// When the last checkpoint of any kind was taken, RFC 3339, while it runs here.
     pub last: Option<String>,

@@ -1,6 +1,7 @@
 //! The checks that turn a document into a recipe. Pure: no file is looked at.
 
 mod boot;
+mod checkpoints;
 mod content;
 mod disk;
 mod running;
@@ -50,6 +51,7 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
     let ready = check.ready(&document.ready, &nics)?;
     let vendor_data = document.vendor_data.as_ref().map(|file| check.relative(file)).transpose()?;
     let variables = check.variables(&document.boot.value)?;
+    let auto = document.checkpoints.as_ref().map(|doc| check.checkpoints(doc)).transpose()?;
     let running = check.running(&document, &ready, &mut contents)?;
     if let Some(tpm) = document.hardware.tpm.as_ref().filter(|tpm| tpm.value) {
         if boot.kind == BootKind::Kernel {
@@ -82,6 +84,7 @@ pub(crate) fn recipe(document: Document, origin: &str) -> Checked<Recipe> {
         contents,
         vendor_data,
         variables,
+        auto,
         running,
     })
 }

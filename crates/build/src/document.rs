@@ -47,6 +47,47 @@ pub(crate) struct Document {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub vendor_data: Option<Spanned<String>>,
+    /// Checkpoints that are taken by themselves while an instance runs, unless its user says
+    /// otherwise. Without it the host that runs it says.
+    #[serde(default)]
+    pub checkpoints: Option<CheckpointsDoc>,
+}
+
+/// Checkpoints that are taken by themselves.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CheckpointsDoc {
+    /// How often one is taken, for example 30s, 5m, 2h or 1d; at most 31d.
+    #[schemars(with = "String")]
+    pub every: Spanned<String>,
+    /// One is taken sooner when the guest has written so much since the last, for example 256MiB:
+    /// whole MiB.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub dirtied: Option<Spanned<String>>,
+    /// Which of them stay. Without it: the last 6, and the last of 24 hours, 7 days and 4 weeks.
+    #[serde(default)]
+    #[schemars(with = "Option<KeepDoc>")]
+    pub keep: Option<Spanned<KeepDoc>>,
+}
+
+/// Which stay: the last ones, and the last of each of so many hours, days and weeks (UTC) that have
+/// any. At most 200 in all.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeepDoc {
+    /// The newest so many; at least 1.
+    #[serde(default)]
+    pub last: u32,
+    /// Hours.
+    #[serde(default)]
+    pub hourly: u32,
+    /// Days.
+    #[serde(default)]
+    pub daily: u32,
+    /// Weeks.
+    #[serde(default)]
+    pub weekly: u32,
 }
 
 /// What an instance starts from.

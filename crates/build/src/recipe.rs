@@ -35,6 +35,7 @@ pub struct Recipe {
     pub(crate) contents: Vec<DiskContent>,
     pub(crate) vendor_data: Option<Placed<RelativePath>>,
     pub(crate) variables: Option<Placed<RelativePath>>,
+    pub(crate) auto: Option<model::Auto>,
     pub(crate) running: bool,
 }
 
@@ -156,6 +157,11 @@ impl Recipe {
     /// Whether its instances are to start from memory: `state: running`.
     pub fn is_running(&self) -> bool {
         self.running
+    }
+
+    /// What it says about checkpoints that are taken by themselves.
+    pub fn auto(&self) -> Option<model::Auto> {
+        self.auto
     }
 
     /// What the computer is made of; sizes that depend on a file are not known yet.

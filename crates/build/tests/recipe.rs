@@ -76,6 +76,41 @@ fn the_shape_is_checked() {
 }
 
 #[test]
+fn checkpoints_are_taken_as_the_maker_says() {
+    let said = |text: &str| {
+        let text = format!("{GOOD}{text}");
+        match Recipe::parse(&text, "r.yaml") {
+            Ok(recipe) => recipe.auto().map(|auto| auto.to_string()).unwrap_or_default(),
+            Err(error) => format!("{error} ({})", error.hint),
+        }
+    };
+    let check = |text: &str, expected: &str| {
+        let found = said(text);
+        assert!(found.contains(expected), "{text}: {found}");
+    };
+    assert_eq!(said(""), "");
+    let default = "5m,last=6,hourly=24,daily=7,weekly=4";
+    assert_eq!(said("checkpoints: {every: 5m}"), default);
+    assert_eq!(
+        said("checkpoints: {every: 60m, dirtied: 1024MiB, keep: {daily: 9}}"),
+        "1h,dirtied=1GiB,last=1,daily=9"
+    );
+    check(
+        "checkpoints: {every: off}",
+        "r.yaml:17:22: \"off\" is no time between checkpoints (write",
+    );
+    check("checkpoints: {every: 32d}", "r.yaml:17:22: \"32d\" is no time");
+    check("checkpoints: {dirtied: 1MiB}", "missing field `every`");
+    check(
+        "checkpoints: {every: 5m, dirtied: 1KiB}",
+        "r.yaml:17:35: \"1KiB\" does not say how much",
+    );
+    check("checkpoints: {every: 5m, keep: {last: 201}}", "r.yaml:17:32: 201 automatic checkpoints");
+    check("checkpoints: {every: 5m, keep: {last: x}}", "r.yaml:17:39: ");
+    check("checkpoints: {every: 5m, keep: {yearly: 1}}", "r.yaml:17:33: unknown field");
+}
+
+#[test]
 fn who_is_to_start_from_memory_has_to_be_known_to_be_ready() {
     let running = |ready: &str| GOOD.replacen("ready: {port: 80}", ready, 1);
     let recipe = Recipe::parse(&running("ready: {port: 80}\nstate: running"), "r.yaml").unwrap();

@@ -353,9 +353,12 @@ pub struct Checkpoint {
 #[derive(Args, Clone)]
 pub struct Auto {
     /// From now on, take a checkpoint this often while it runs: 30s, 5m, 2h, 1d; off; or default, as
-    /// `config auto` says
+    /// its maker says, else `config auto`
     #[arg(long, value_name = "TIME")]
     pub every: Option<String>,
+    /// And sooner, when it has written this much since the last: 256MiB; or off
+    #[arg(long, value_name = "SIZE")]
+    pub dirtied: Option<String>,
     /// Which of these to keep: the last so many, and the last of so many hours, days and weeks; what
     /// was not taken by itself stays for ever [default: last=6,hourly=24,daily=7,weekly=4]
     #[arg(long, value_name = "WHAT")]
@@ -465,7 +468,7 @@ pub struct Logs {
 #[derive(Args)]
 pub struct Config {
     /// `auto`: how often checkpoints are taken by themselves, and which are kept, of instances that
-    /// say nothing of their own (off, 5m, 5m,last=6,hourly=24,daily=7); `scrub`: whether what a running instance lacks is fetched in the background, so that it can
+    /// say nothing of their own, nor their makers (off, 5m, 5m,dirtied=256MiB,last=6,hourly=24,daily=7); `scrub`: whether what a running instance lacks is fetched in the background, so that it can
     /// go on without the repository (on, off); `cache-size`: what this host may keep of
     /// repositories
     #[arg(requires = "value")]

@@ -65,6 +65,53 @@ fn guest_of_a_dead_host_goes_on_from_its_last_automatic_checkpoint() {
     assert_eq!(check["ok"], true, "{check}");
 }
 
+/// The maker's word holds where its user says nothing, also against the host's.
+#[test]
+fn guest_is_checkpointed_as_its_maker_says() {
+    let world = World::empty("auto-maker");
+    world.run("A", &["repo", "init", &world.repository()]).ok();
+    let folder = world.root().join("saved");
+    fs::create_dir(&folder).unwrap();
+    let nano = std::path::PathBuf::from(support::appliance("nano"));
+    fs::copy(nano.join("nano.img"), folder.join("nano.img")).unwrap();
+    let recipe = fs::read_to_string(nano.join("appliance.yaml")).unwrap();
+    let policy = "checkpoints: {every: 1s, dirtied: 64MiB, keep: {last: 2}}\n";
+    fs::write(folder.join("appliance.yaml"), recipe + policy).unwrap();
+    world.run("A", &["build", &folder.to_string_lossy()]).ok();
+    world.run("A", &["config", "auto", "1d,last=1"]).ok();
+    world.run("A", &["run", "nano", "--name", "n1"]).ok();
+    await_another(&world, "n1");
+    let auto = |name| world.run("A", &["inspect", name]).ok()["auto"].clone();
+    let said = auto("n1");
+    assert_eq!((&said["every_s"], &said["said_by"]), (&1.into(), &"maker".into()), "{said}");
+    assert_eq!((&said["dirtied_bytes"], &said["keep"]), (&(64 << 20).into(), &"last=2".into()));
+    // What its user changes is the user's, the rest stays; and back.
+    world.run("A", &["run", "nano", "--name", "n2", "--every", "1h"]).ok();
+    let said = auto("n2");
+    assert_eq!((&said["every_s"], &said["said_by"]), (&3600.into(), &"instance".into()), "{said}");
+    assert_eq!((&said["dirtied_bytes"], &said["keep"]), (&(64 << 20).into(), &"last=2".into()));
+    let said = world.run("A", &["checkpoint", "n2", "--every", "default"]).ok();
+    assert_eq!((&said["every_s"], &said["said_by"]), (&1.into(), &"maker".into()), "{said}");
+    let said = world.run("A", &["checkpoint", "n1", "--every", "off"]).ok();
+    assert_eq!((&said["every_s"], &said["said_by"]), (&Value::Null, &"instance".into()), "{said}");
+}
+
+#[test]
+fn guest_that_writes_much_is_checkpointed_sooner() {
+    let world = World::with_tiny("auto-dirtied");
+    world.run("A", &["run", "tiny", "--name", "t1", "--every", "1d", "--dirtied", "4MiB"]).ok();
+    for round in ["one", "two"] {
+        let known = autos(&world, "t1").len();
+        world.exec("A", "t1", &format!("head -c 8000000 /dev/urandom > /data/{round}; sync"));
+        eventually(Duration::from_secs(20), "one is taken", || autos(&world, "t1").len() > known);
+    }
+    world.run("A", &["checkpoint", "t1", "--dirtied", "off"]).ok();
+    let known = autos(&world, "t1").len();
+    world.exec("A", "t1", "head -c 8000000 /dev/urandom > /data/three; sync");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(autos(&world, "t1").len(), known);
+}
+
 #[test]
 fn guest_undo_means_what_somebody_took_and_keeps_automatic_checkpoints() {
     let world = World::with_nano("auto-undo");

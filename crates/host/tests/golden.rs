@@ -90,6 +90,7 @@ fn a_version() {
         packages: vec![("nginx-light".to_owned(), "1.22.1-9".to_owned())],
         properties: Vec::new(),
         vendor_data: None,
+        auto: None,
         warm: None,
     };
     let bytes = encode_version(&version);
@@ -109,6 +110,12 @@ fn a_version() {
     assert_eq!(running.first_disks(true), warm.disks);
     assert_eq!(running.first_disks(false), version.disks);
     assert_eq!(version.first_disks(true), version.disks);
+    // Its maker says when checkpoints are taken by themselves.
+    let auto = Some(Auto::parse("5m,dirtied=256MiB,last=6,hourly=24").unwrap());
+    let saved = Version { auto, ..version.clone() };
+    let bytes = encode_version(&saved);
+    golden("version-auto.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(saved));
     let broken = Version { warm: Some(Warm { disks: Vec::new(), ..warm }), ..version };
     assert!(decode_version(&encode_version(&broken)).is_err());
 }
@@ -146,6 +153,7 @@ fn a_foreign_version() {
         packages: Vec::new(),
         properties: Vec::new(),
         vendor_data: None,
+        auto: None,
         warm: None,
     };
     let bytes = encode_version(&version);
@@ -202,6 +210,7 @@ fn a_version_that_boots_by_uefi() {
         packages: Vec::new(),
         properties: Vec::new(),
         vendor_data: None,
+        auto: None,
         warm: None,
     };
     let bytes = encode_version(&version);
@@ -305,6 +314,16 @@ fn a_head() {
     let bytes = encode_head(&auto);
     golden("head-auto.json", &bytes);
     assert_eq!(decode_head(&bytes), Ok(auto));
+    let policy = Auto::parse("1h,dirtied=64MiB,last=2").unwrap();
+    let dirtied = Head { auto: Some(policy), ..head.clone() };
+    let bytes = encode_head(&dirtied);
+    golden("head-dirtied.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(dirtied));
+    // What nobody could have said is no policy.
+    for (said, wrong) in [("3600", "9999999"), ("67108864", "67108865")] {
+        let broken = String::from_utf8(bytes.clone()).unwrap().replacen(said, wrong, 1);
+        assert!(decode_head(broken.as_bytes()).is_err(), "{broken}");
+    }
     let branch = Head { left: parent, auto: Some(Auto::Off), ..head };
     let bytes = encode_head(&branch);
     golden("head-branch.json", &bytes);

@@ -5,11 +5,13 @@
 //! Every crate speaks in these types; none of them is a wire or disk format. The formats in
 //! `docs/format/` have dull types of their own, next to their encoders.
 
+pub mod auto;
 mod hardware;
 mod id;
 mod refs;
 mod size;
 
+pub use auto::{Auto, Keep, Policy};
 pub use hardware::{
     Boot, BootKind, DiskBus, DiskRole, DiskSpec, DisplaySpec, Hardware, Media, NicModel, NicSpec,
     PortMap, Profile, Ready, ResetPolicy,

@@ -163,6 +163,7 @@ impl Run {
             packages: Vec::new(),
             properties: Vec::new(),
             vendor_data: None,
+            auto: None,
             warm,
         };
         let id = session.put_version(&version)?;
@@ -269,10 +270,7 @@ impl Run {
                 self.verb(at, "time goes by", &mut || self.tick(at, ms));
             }
             (24, Some(mine)) => {
-                let change = match Begin::drawn(chance).auto.and_then(Auto::policy) {
-                    Some(policy) => AutoChange::Both(policy.every_s, policy.keep),
-                    None => AutoChange::Off,
-                };
+                let change = Begin::drawn(chance).auto.map_or(AutoChange::Off, AutoChange::from);
                 self.verb(at, &format!("auto {mine}"), &mut || {
                     host.set_auto(&mine, change).map(drop)
                 });
@@ -393,7 +391,7 @@ impl Run {
             user_data: None,
             network_config: None,
             boot: begin.boot,
-            auto: begin.auto,
+            auto: begin.auto.map(AutoChange::from),
             start: start_options(),
         };
         self.host(at).run(&options).map(drop)

@@ -1,9 +1,9 @@
 //! What is typed and shown about checkpoints that are taken by themselves.
 
 use api::AutoPrint;
-use host::auto::policy::{Every, parse_every};
 use host::auto::{Keep, PolicyError};
 use host::{AutoChange, Failure};
+use model::auto::{Dirtied, Every, parse_dirtied, parse_every};
 
 use crate::cli::Auto;
 
@@ -11,23 +11,28 @@ use crate::cli::Auto;
 pub fn change(typed: &Auto) -> Result<Option<AutoChange>, Failure> {
     let wrong = |error: PolicyError| Failure::new("usage", error.to_string(), error.hint());
     let keep = typed.keep.as_deref().map(Keep::parse).transpose().map_err(wrong)?;
-    Ok(match (typed.every.as_deref(), keep) {
-        (None, None) => None,
-        (None, Some(keep)) => Some(AutoChange::Keep(keep)),
-        (Some("off"), None) => Some(AutoChange::Off),
-        (Some("default"), None) => Some(AutoChange::Default),
-        (Some(word @ ("off" | "default")), Some(_)) => {
+    let dirtied_bytes = match typed.dirtied.as_deref() {
+        Some("off") => Some(0),
+        Some(text) => Some(parse_dirtied(text).map_err(wrong)?),
+        None => None,
+    };
+    let alone = keep.is_none() && dirtied_bytes.is_none();
+    let every_s = match typed.every.as_deref() {
+        None if alone => return Ok(None),
+        None => None,
+        Some("off") if alone => return Ok(Some(AutoChange::Off)),
+        Some("default") if alone => return Ok(Some(AutoChange::Default)),
+        Some(word @ ("off" | "default")) => {
+            let other = if keep.is_some() { "--keep" } else { "--dirtied" };
             return Err(Failure::new(
                 "usage",
-                format!("--keep says nothing together with --every {word}"),
+                format!("{other} says nothing together with --every {word}"),
                 "write one of them",
             ));
         }
-        (Some(every), keep) => {
-            let every_s = parse_every(every).map_err(wrong)?;
-            Some(keep.map_or(AutoChange::Every(every_s), |keep| AutoChange::Both(every_s, keep)))
-        }
-    })
+        Some(every) => Some(parse_every(every).map_err(wrong)?),
+    };
+    Ok(Some(AutoChange::Set { every_s, dirtied_bytes, keep }))
 }
 
 /// One line about them.
@@ -38,16 +43,20 @@ pub fn describe(auto: &AutoPrint) -> String {
             "host" => {
                 "no checkpoint is taken by itself (as this host's `config auto` says)".to_owned()
             }
+            "maker" => "no checkpoint is taken by itself (as its maker says)".to_owned(),
             _ => "no checkpoint is taken by itself any more; those that were stay".to_owned(),
         };
     };
     let mut text = format!(
-        "a checkpoint every {}, keeping {}",
+        "a checkpoint every {}{}, keeping {}",
         Every(every_s),
+        auto.dirtied_bytes.map_or_else(String::new, |b| format!(" or {} written", Dirtied(b))),
         auto.keep.as_deref().unwrap_or("-")
     );
-    if auto.said_by == "host" {
-        text.push_str(" (as this host's `config auto` says)");
+    match auto.said_by.as_str() {
+        "host" => text.push_str(" (as this host's `config auto` says)"),
+        "maker" => text.push_str(" (as its maker says)"),
+        _ => {}
     }
     match (&auto.failing, auto.next_s) {
         (Some(why), Some(next)) => {

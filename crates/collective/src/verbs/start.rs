@@ -14,11 +14,10 @@ use crate::print::{self, duration};
 pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
     let appliance = Reference::parse(&verb.appliance)?;
     let host = open(global)?;
-    let change = super::auto::change(&verb.auto)?;
     let options = RunOptions {
         appliance,
         updates: UpdatePolicy::parse(&verb.updates).unwrap_or(UpdatePolicy::Auto),
-        auto: change.map_or(Ok(None), |change| change.for_new(&host))?,
+        auto: super::auto::change(&verb.auto)?,
         name: verb.name.as_deref().map(new_name).transpose()?,
         properties: super::foreign::answers(&verb.properties, &verb.property_files)?,
         user_data: verb.user_data.clone(),

@@ -2,7 +2,8 @@
 //!
 //! | module | says |
 //! | --- | --- |
-//! | [`policy`] | what a person says: `every`, `keep` |
+//! | [`model::auto`] | what is said: `every`, `dirtied`, `keep` |
+//! | [`Said`] | who says it: the user before the maker, the maker before the host |
 //! | [`thin`] | which of many stay |
 //! | [`mod@line`] | what taking one, and going back, does to an instance's head |
 //!
@@ -25,7 +26,34 @@
 //!   dropped; nor is what a host may hold unsaved writes on top of.
 
 pub mod line;
-pub mod policy;
 pub mod thin;
 
-pub use policy::{Auto, Keep, Policy, PolicyError};
+pub use model::auto::{Auto, Keep, Policy, PolicyError};
+
+/// Who says something about the automatic checkpoints of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Said {
+    /// Its user, about it alone; goes with it to other hosts.
+    pub instance: Option<Auto>,
+    /// Its version's maker, who knows what it writes.
+    pub maker: Option<Auto>,
+    /// The host that runs it, about all.
+    pub host: Option<Auto>,
+}
+
+impl Said {
+    /// What holds.
+    pub fn holds(self) -> Option<Auto> {
+        self.instance.or(self.maker).or(self.host)
+    }
+
+    /// Who said it.
+    pub fn by(self) -> &'static str {
+        match self {
+            Self { instance: Some(_), .. } => "instance",
+            Self { maker: Some(_), .. } => "maker",
+            Self { host: Some(_), .. } => "host",
+            _ => "nobody",
+        }
+    }
+}

@@ -53,6 +53,8 @@ pub struct Version {
     pub properties: Vec<Property>,
     /// The maker's part of what cloud-init configures.
     pub vendor_data: Option<Blob>,
+    /// What its maker says about automatic checkpoints.
+    pub auto: Option<Auto>,
     /// The same computer, as it ran when its maker built it.
     pub warm: Option<Warm>,
 }

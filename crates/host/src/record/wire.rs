@@ -33,7 +33,8 @@ impl RecordError {
 const FORMAT: u32 = 1;
 /// What a version has that needs more than format 1: foreign hardware, a form, configuration.
 const FORMAT_FOREIGN: u32 = 2;
-/// What a version has that needs more than format 2: a memory, UEFI.
+/// What a version has that needs more than format 2: a memory, UEFI, automatic
+/// checkpoints.
 const VERSION_FORMAT: u32 = 3;
 /// What a checkpoint or a head has that needs more than format 1: automatic checkpoints.
 const LINE_FORMAT: u32 = 2;
@@ -82,6 +83,9 @@ struct VersionWire {
     /// Format 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     vendor_data: Option<BlobWire>,
+    /// Format 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auto: Option<AutoWire>,
     /// Format 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     warm: Option<WarmWire>,
@@ -192,6 +196,8 @@ struct TrialWire {
 #[derive(Serialize, Deserialize)]
 struct AutoWire {
     every_s: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dirtied_bytes: Option<u64>,
     last: u32,
     hourly: u32,
     daily: u32,
@@ -288,6 +294,7 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
         packages: version.packages.clone(),
         properties: version.properties.iter().map(encode_property).collect(),
         vendor_data: version.vendor_data.as_ref().map(encode_blob),
+        auto: version.auto.map(encode_auto),
         warm: version.warm.as_ref().map(|warm| WarmWire {
             memory: encode_memory(&warm.memory),
             disks: warm.disks.iter().map(ToString::to_string).collect(),
@@ -298,7 +305,10 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
 
 /// As low as it can be, so that older programs run what they can.
 fn version_format(version: &Version) -> u32 {
-    if version.warm.is_some() || hardware::needs_format_3(&version.hardware) {
+    if version.warm.is_some()
+        || version.auto.is_some()
+        || hardware::needs_format_3(&version.hardware)
+    {
         VERSION_FORMAT
     } else if hardware::needs_format_2(&version.hardware)
         || !version.properties.is_empty()
@@ -380,6 +390,7 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
         packages: wire.packages,
         properties: wire.properties.into_iter().map(decode_property).collect(),
         vendor_data: wire.vendor_data.map(decode_blob).transpose()?,
+        auto: wire.auto.map(decode_auto).transpose()?,
         warm,
     })
 }
@@ -493,22 +504,24 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
 
 fn encode_auto(auto: Auto) -> AutoWire {
     match auto {
-        Auto::Off => AutoWire { every_s: 0, last: 0, hourly: 0, daily: 0, weekly: 0 },
-        Auto::On(Policy { every_s, keep: Keep { last, hourly, daily, weekly } }) => {
-            AutoWire { every_s, last, hourly, daily, weekly }
+        Auto::Off => {
+            AutoWire { every_s: 0, dirtied_bytes: None, last: 0, hourly: 0, daily: 0, weekly: 0 }
+        }
+        Auto::On(Policy { every_s, dirtied_bytes, keep }) => {
+            let Keep { last, hourly, daily, weekly } = keep;
+            AutoWire { every_s, dirtied_bytes, last, hourly, daily, weekly }
         }
     }
 }
 
 fn decode_auto(wire: AutoWire) -> Result<Auto, RecordError> {
-    let AutoWire { every_s, last, hourly, daily, weekly } = wire;
+    let AutoWire { every_s, dirtied_bytes, last, hourly, daily, weekly } = wire;
     if every_s == 0 {
         return Ok(Auto::Off);
     }
-    let keep = Keep { last, hourly, daily, weekly }
-        .checked()
-        .map_err(|_| RecordError::field("auto", last))?;
-    Ok(Auto::On(Policy { every_s, keep }))
+    let keep = Keep { last, hourly, daily, weekly };
+    let policy = Policy { every_s, dirtied_bytes, keep }.checked();
+    policy.map(Auto::On).map_err(|error| RecordError::field("auto", error))
 }
 
 fn decode_follow(wire: FollowWire) -> Result<Follow, RecordError> {

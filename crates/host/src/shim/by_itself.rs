@@ -44,7 +44,7 @@ impl ByItself {
     /// Takes one when it is due; says how the instance ended if it did.
     pub fn step(&mut self, running: &mut Running, shared: &Shared) -> Option<End> {
         let now = ambient::now();
-        let is_due = self.timer.due().is_some_and(|due| due <= now);
+        let is_due = self.timer.is_due(now, || running.volumes.dirtied_bytes());
         let may = shared.state() == "running" && !shared.is_stalled() && shared.has_settled();
         if !is_due || !may || running.guest().has_ended() {
             return None;
@@ -91,7 +91,7 @@ impl ByItself {
         let print = api::AutoPrint {
             last: self.last_unix_ms.map(crate::time::rfc3339),
             failing: self.failing.as_ref().map(|failure| failure.message.clone()),
-            ..auto_print(running.head.auto, running.auto_here)
+            ..auto_print(running.said())
         };
         shared.set_auto(print, self.timer.due());
     }

@@ -13,7 +13,7 @@ use super::scrubbing::Scrubbing;
 use super::seal::{self, Outcome, Plan, Stay};
 use super::tracing::Tracing;
 use super::volumes::Volumes;
-use crate::auto::{Auto, Keep, Policy};
+use crate::auto::{Auto, Keep, Policy, Said};
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
 use crate::record::{Head, Machine, Version, Why};
@@ -44,7 +44,7 @@ pub struct Running {
     pub shared: Arc<super::shared::Shared>,
     /// What the volumes may be based on: not thinned out.
     pub bases: Vec<CheckpointId>,
-    /// What this host says about automatic checkpoints, where the instance says nothing.
+    /// What this host says about automatic checkpoints.
     pub auto_here: Option<Auto>,
 }
 
@@ -248,9 +248,14 @@ impl Running {
         }
     }
 
-    /// What is said about automatic checkpoints: by the instance, else by this host.
+    /// What is said about automatic checkpoints.
+    pub fn said(&self) -> Said {
+        Said { instance: self.head.auto, maker: self.version.auto, host: self.auto_here }
+    }
+
+    /// What of it holds.
     pub fn policy(&self) -> Option<Policy> {
-        self.head.auto.or(self.auto_here).and_then(Auto::policy)
+        self.said().holds().and_then(Auto::policy)
     }
 
     /// Its new version works: it no longer goes back by itself.

@@ -153,6 +153,7 @@ mod tests {
             packages: Vec::new(),
             properties: Vec::new(),
             vendor_data: None,
+            auto: None,
             warm: None,
         }
     }

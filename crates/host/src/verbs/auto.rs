@@ -6,7 +6,7 @@ use api::{AutoPrint, Reply, Request};
 use model::{InstanceState, Name};
 
 use crate::Host;
-use crate::auto::{Auto, Keep, Policy};
+use crate::auto::{Auto, Keep, Policy, Said};
 use crate::failure::{Failure, Result};
 use crate::record::Head;
 use crate::shim::claim;
@@ -18,40 +18,53 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// What of a policy is to be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoChange {
-    /// As the host that runs it says.
+    /// As its maker says, else the host that runs it.
     Default,
     Off,
-    /// So often; what is kept stays as it was.
-    Every(u64),
-    /// What is kept; how often stays as it was.
-    Keep(Keep),
-    Both(u64, Keep),
+    /// What is none stays as it was.
+    Set {
+        every_s: Option<u64>,
+        /// 0: however much is written.
+        dirtied_bytes: Option<u64>,
+        keep: Option<Keep>,
+    },
 }
 
-impl AutoChange {
-    /// What is to be said after `now` was said (by the instance, else by this host).
-    fn apply(self, now: Option<Auto>) -> Result<Option<Auto>> {
-        let before = now.and_then(Auto::policy);
-        let on = |every_s, keep| Ok(Some(Auto::On(Policy { every_s, keep })));
-        match self {
-            Self::Default => Ok(None),
-            Self::Off => Ok(Some(Auto::Off)),
-            Self::Both(every_s, keep) => on(every_s, keep),
-            Self::Every(every_s) => on(every_s, before.map_or_else(Keep::default, |p| p.keep)),
-            Self::Keep(keep) => match before {
-                Some(policy) => on(policy.every_s, keep),
-                None => Err(Failure::new(
-                    "usage",
-                    "no checkpoints are taken by themselves: how often is not said",
-                    "add for example --every 5m",
-                )),
+impl From<Auto> for AutoChange {
+    fn from(auto: Auto) -> Self {
+        match auto {
+            Auto::Off => Self::Off,
+            Auto::On(Policy { every_s, dirtied_bytes, keep }) => Self::Set {
+                every_s: Some(every_s),
+                dirtied_bytes: Some(dirtied_bytes.unwrap_or(0)),
+                keep: Some(keep),
             },
         }
     }
+}
 
-    /// The same for an instance that is to be.
-    pub fn for_new(self, host: &Host) -> Result<Option<Auto>> {
-        self.apply(host.dir.auto())
+impl AutoChange {
+    /// What its user is to say after `now` held.
+    pub(super) fn apply(self, now: Option<Auto>) -> Result<Option<Auto>> {
+        let before = now.and_then(Auto::policy);
+        let (every_s, dirtied_bytes, keep) = match self {
+            Self::Default => return Ok(None),
+            Self::Off => return Ok(Some(Auto::Off)),
+            Self::Set { every_s, dirtied_bytes, keep } => (every_s, dirtied_bytes, keep),
+        };
+        let Some(every_s) = every_s.or(before.map(|policy| policy.every_s)) else {
+            return Err(Failure::new(
+                "usage",
+                "no checkpoints are taken by themselves: how often is not said",
+                "add for example --every 5m",
+            ));
+        };
+        let dirtied_bytes = dirtied_bytes.or(before.and_then(|policy| policy.dirtied_bytes));
+        Ok(Some(Auto::On(Policy {
+            every_s,
+            dirtied_bytes: dirtied_bytes.filter(|bytes| *bytes > 0),
+            keep: keep.or(before.map(|policy| policy.keep)).unwrap_or_default(),
+        })))
     }
 }
 
@@ -62,7 +75,7 @@ impl Host {
         let Some((generation, head)) = store.head(name)?.head else {
             return Err(claim::not_found(name));
         };
-        let auto = change.apply(head.auto.or(self.dir.auto()))?;
+        let auto = change.apply(self.said(&store, &head)?.holds())?;
         if self.runs_here(name)? {
             let request = Request::SetAuto { auto: auto.map(|auto| auto.to_string()) };
             return match self.dir.doors().ask(self.local(name).path(), &request, TIMEOUT) {
@@ -101,29 +114,76 @@ impl Host {
     fn auto_print(&self, store: &Store, name: &Name) -> Result<AutoPrint> {
         let Some((_, head)) = store.head(name)?.head else { return Err(claim::not_found(name)) };
         let status = self.status(name).and_then(|status| status.auto);
-        Ok(status.unwrap_or_else(|| self.auto_at_rest(&head)))
+        status.map_or_else(|| Ok(print(self.said(store, &head)?)), Ok)
     }
 
-    /// How it is when nothing runs that could say more.
-    pub(super) fn auto_at_rest(&self, head: &Head) -> AutoPrint {
-        print(head.auto, self.dir.auto())
+    /// What is said about an instance.
+    pub(super) fn said(&self, store: &Store, head: &Head) -> Result<Said> {
+        let maker = store.version(head.version)?.auto;
+        Ok(Said { instance: head.auto, maker, host: self.dir.auto() })
     }
 }
 
-/// What is said about automatic checkpoints, and by whom.
-pub(crate) fn print(instance: Option<Auto>, host: Option<Auto>) -> AutoPrint {
-    let policy = instance.or(host).and_then(Auto::policy);
+/// How it is when nothing runs that could say more.
+pub(crate) fn print(said: Said) -> AutoPrint {
+    let policy = said.holds().and_then(Auto::policy);
     AutoPrint {
         every_s: policy.map(|policy| policy.every_s),
+        dirtied_bytes: policy.and_then(|policy| policy.dirtied_bytes),
         keep: policy.map(|policy| policy.keep.to_string()),
-        said_by: match (instance, host) {
-            (Some(_), _) => "instance",
-            (None, Some(_)) => "host",
-            (None, None) => "nobody",
-        }
-        .to_owned(),
+        said_by: said.by().to_owned(),
         last: None,
         next_s: None,
         failing: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What its user says alone, on top of what the maker and the host say.
+    #[track_caller]
+    fn check(said: [&str; 3], change: AutoChange, expected: &str) {
+        let [instance, maker, host] =
+            said.map(|text| Some(text).filter(|text| !text.is_empty()).map(auto));
+        let said = Said { instance, maker, host };
+        let next = match change.apply(said.holds()) {
+            Ok(instance) => Said { instance, ..said },
+            Err(failure) => return assert_eq!(failure.hint, expected),
+        };
+        let holds = next.holds().map_or_else(String::new, |auto| auto.to_string());
+        assert_eq!(format!("{}: {holds}", next.by()), expected);
+    }
+
+    fn auto(text: &str) -> Auto {
+        Auto::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_user_goes_before_the_maker_and_the_maker_before_the_host() {
+        let nothing = AutoChange::Set { every_s: None, dirtied_bytes: None, keep: None };
+        let set = |every_s, dirtied_bytes| AutoChange::Set { every_s, dirtied_bytes, keep: None };
+        let keep = AutoChange::Set {
+            every_s: None,
+            dirtied_bytes: None,
+            keep: Some(Keep::parse("last=3").unwrap()),
+        };
+        let maker = "5m,dirtied=256MiB,last=2";
+        check(["", "", ""], AutoChange::Default, "nobody: ");
+        check(["", "", "1h,last=1"], AutoChange::Default, "host: 1h,last=1");
+        check(["", maker, "1h,last=1"], AutoChange::Default, &format!("maker: {maker}"));
+        check(["", maker, "off"], AutoChange::Default, &format!("maker: {maker}"));
+        check(["off", maker, ""], AutoChange::Default, &format!("maker: {maker}"));
+        check(["", maker, ""], AutoChange::Off, "instance: off");
+        // What is not changed stays, whoever said it.
+        check(["", maker, ""], keep, "instance: 5m,dirtied=256MiB,last=3");
+        check(["", maker, ""], set(Some(60), None), "instance: 1m,dirtied=256MiB,last=2");
+        check(["", maker, ""], set(None, Some(0)), "instance: 5m,last=2");
+        check(["", "", "1h,last=1"], set(None, Some(1 << 20)), "instance: 1h,dirtied=1MiB,last=1");
+        check(["2m,last=9", maker, ""], nothing, "instance: 2m,last=9");
+        check(["", "", ""], keep, "add for example --every 5m");
+        check(["off", maker, ""], set(None, Some(1 << 20)), "add for example --every 5m");
+        check([maker, "", ""], AutoChange::from(auto("1h,last=4")), "instance: 1h,last=4");
     }
 }

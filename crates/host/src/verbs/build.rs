@@ -76,6 +76,7 @@ impl Host {
             packages: built.packages.clone(),
             properties: Vec::new(),
             vendor_data,
+            auto: recipe.auto(),
             warm: None,
         };
         firmware::equip(&mut session, &mut version, built.variables.as_deref())?;

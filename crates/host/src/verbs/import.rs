@@ -113,6 +113,7 @@ impl Host {
             packages: Vec::new(),
             properties: computer.properties,
             vendor_data,
+            auto: None,
             warm: None,
         };
         firmware::equip(&mut session, &mut version, None)?;

@@ -152,7 +152,7 @@ impl Host {
             scrub: status.as_ref().and_then(|status| status.scrub.clone()),
             auto: match status.as_ref().and_then(|status| status.auto.clone()) {
                 Some(auto) => auto,
-                None => self.auto_at_rest(&head),
+                None => super::auto_print(self.said(&store, &head)?),
             },
             trace: status.and_then(|status| status.trace),
             vnc: (runs && version.hardware.display.is_some())

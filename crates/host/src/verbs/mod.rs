@@ -32,7 +32,6 @@ use api::VolumePrint;
 
 use model::{ManifestId, Name, PortMap};
 
-use crate::auto::Auto;
 use crate::failure::{Failure, Result};
 use crate::record::UpdatePolicy;
 
@@ -142,8 +141,8 @@ pub struct RunOptions {
     pub network_config: Option<PathBuf>,
     /// From its disks, also when its appliance has a memory to start from.
     pub boot: bool,
-    /// Checkpoints that are taken by themselves; None: as this host says.
-    pub auto: Option<Auto>,
+    /// Checkpoints that are taken by themselves; None: as its maker says, else this host.
+    pub auto: Option<AutoChange>,
     pub start: StartOptions,
 }
 

@@ -12,6 +12,7 @@ use import::{ovf, seed};
 use model::{DiskBus, DiskRole, DiskSpec, Media, Name, Profile, ResetPolicy, VersionId};
 
 use super::RunOptions;
+use crate::auto::Auto;
 use crate::failure::{Failure, Result};
 use crate::foreign::open;
 use crate::ingest;
@@ -33,6 +34,8 @@ struct Cd {
 /// The version that the instance is to run.
 pub struct Outfit {
     pub version: VersionId,
+    /// What its maker says about automatic checkpoints.
+    pub auto: Option<Auto>,
     /// Why it boots although its appliance has a memory to start from.
     pub cold: Option<String>,
 }
@@ -55,7 +58,7 @@ pub fn outfit(store: &Store, id: VersionId, name: &Name, options: &RunOptions) -
         cds.push(configuration(name, &version, vendor_data.as_deref(), options)?);
     }
     if cds.is_empty() {
-        return Ok(Outfit { version: id, cold: None });
+        return Ok(Outfit { version: id, auto: version.auto, cold: None });
     }
     let cold = version
         .warm
@@ -86,7 +89,7 @@ pub fn outfit(store: &Store, id: VersionId, name: &Name, options: &RunOptions) -
     }
     let id = session.put_version(&version)?;
     session.finish()?;
-    Ok(Outfit { version: id, cold })
+    Ok(Outfit { version: id, auto: version.auto, cold })
 }
 
 /// The answers to the form, where OVF's transport `iso` has them: in a CD drive.

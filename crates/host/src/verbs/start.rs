@@ -47,12 +47,16 @@ impl Host {
             return Err(shim::claim::exists(&name, &head));
         }
         let outfit = super::outfit::outfit(&store, version_id, &name, options)?;
+        let auto = match options.auto {
+            Some(change) => change.apply(outfit.auto.or(self.dir.auto()))?,
+            None => None,
+        };
         let start = Start::New {
             appliance: options.appliance.name.to_string(),
             version_id: outfit.version.to_string(),
             boot: options.boot,
             follow: follow.as_ref().map(FollowOrder::from),
-            auto: options.auto.map(|auto| auto.to_string()),
+            auto: auto.map(|auto| auto.to_string()),
         };
         let ports = ports::settle(&options.start.ports)?;
         let started = self.start_shim(&store, &name, start, &ports, &options.start, began)?;

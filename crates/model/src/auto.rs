@@ -1,11 +1,15 @@
-//! What a person says about automatic checkpoints: `5m,last=6,hourly=24,daily=7`, or `off`.
+//! What is said about automatic checkpoints: `5m,dirtied=256MiB,last=6,hourly=24`, or `off`.
 
 use std::fmt;
+
+use crate::size::parse_bytes;
 
 /// Most automatic checkpoints that can be kept: each is a root of the head.
 pub const KEPT_MAX: u32 = 200;
 /// Longest time between two: 31 days.
 const EVERY_S_MAX: u64 = 31 * 86_400;
+/// The least that can be meant by so much written, and its unit: 1 MiB.
+const DIRTIED_BYTES_MIN: u64 = 1 << 20;
 
 /// Whether there are any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,11 +18,13 @@ pub enum Auto {
     On(Policy),
 }
 
-/// How often one is taken, and which of them stay.
+/// When one is taken, and which of them stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Seconds between two; at most this much is lost with a host.
     pub every_s: u64,
+    /// One is taken sooner when the guest has written so much since the last: whole MiB.
+    pub dirtied_bytes: Option<u64>,
     pub keep: Keep,
 }
 
@@ -41,21 +47,35 @@ impl Default for Keep {
 }
 
 /// Why a text is no policy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyError {
-    #[error("{0:?} is no time between checkpoints")]
     Every(String),
-    #[error("{0:?} does not say what to keep")]
+    Dirtied(String),
     Keep(String),
-    #[error("{0} automatic checkpoints are too many to keep: at most {KEPT_MAX}")]
     TooMany(u64),
 }
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Every(text) => write!(f, "{text:?} is no time between checkpoints"),
+            Self::Dirtied(text) => write!(f, "{text:?} does not say how much is written"),
+            Self::Keep(text) => write!(f, "{text:?} does not say what to keep"),
+            Self::TooMany(sum) => {
+                write!(f, "{sum} automatic checkpoints are too many to keep: at most {KEPT_MAX}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for PolicyError {}
 
 impl PolicyError {
     /// How it is written.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Every(_) => "write for example 30s, 5m, 2h or 1d (at most 31d), or off",
+            Self::Dirtied(_) => "write for example 256MiB (whole MiB), or off",
             Self::Keep(_) | Self::TooMany(_) => {
                 "write for example last=6,hourly=24,daily=7,weekly=4"
             }
@@ -64,16 +84,27 @@ impl PolicyError {
 }
 
 impl Auto {
-    /// Reads `off`, `5m`, or `5m,last=6,hourly=24`.
+    /// Reads `off`, `5m`, `5m,last=6,hourly=24` or `5m,dirtied=256MiB,last=6`.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         if text.trim() == "off" {
             return Ok(Self::Off);
         }
-        let (every, keep) = match text.split_once(',') {
-            Some((every, keep)) => (every, Keep::parse(keep)?),
-            None => (text, Keep::default()),
+        let (every, rest) = match text.split_once(',') {
+            Some((every, rest)) => (every, Some(rest)),
+            None => (text, None),
         };
-        Ok(Self::On(Policy { every_s: parse_every(every)?, keep }))
+        let (dirtied, keep) = match rest.and_then(|rest| rest.trim().strip_prefix("dirtied=")) {
+            Some(rest) => match rest.split_once(',') {
+                Some((dirtied, keep)) => (Some(dirtied), Some(keep)),
+                None => (Some(rest), None),
+            },
+            None => (None, rest),
+        };
+        Ok(Self::On(Policy {
+            every_s: parse_every(every)?,
+            dirtied_bytes: dirtied.map(parse_dirtied).transpose()?,
+            keep: keep.map_or(Ok(Keep::default()), Keep::parse)?,
+        }))
     }
 
     /// The policy, unless it is off.
@@ -134,11 +165,38 @@ pub fn parse_every(text: &str) -> Result<u64, PolicyError> {
     }
 }
 
+/// Reads `256MiB`, as bytes.
+pub fn parse_dirtied(text: &str) -> Result<u64, PolicyError> {
+    match parse_bytes(text) {
+        Ok(bytes) if bytes > 0 && bytes.is_multiple_of(DIRTIED_BYTES_MIN) => Ok(bytes),
+        _ => Err(PolicyError::Dirtied(text.to_owned())),
+    }
+}
+
+impl Policy {
+    /// As it should be, however it was made.
+    pub fn checked(self) -> Result<Self, PolicyError> {
+        if !(1..=EVERY_S_MAX).contains(&self.every_s) {
+            return Err(PolicyError::Every(format!("{}s", self.every_s)));
+        }
+        if let Some(bytes) = self.dirtied_bytes {
+            parse_dirtied(&bytes.to_string())?;
+        }
+        Ok(Self { keep: self.keep.checked()?, ..self })
+    }
+}
+
 impl fmt::Display for Auto {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Off => f.write_str("off"),
-            Self::On(policy) => write!(f, "{},{}", Every(policy.every_s), policy.keep),
+            Self::On(Policy { every_s, dirtied_bytes, keep }) => {
+                write!(f, "{},", Every(*every_s))?;
+                if let Some(bytes) = dirtied_bytes {
+                    write!(f, "dirtied={},", Dirtied(*bytes))?;
+                }
+                write!(f, "{keep}")
+            }
         }
     }
 }
@@ -170,6 +228,18 @@ impl fmt::Display for Every {
     }
 }
 
+/// Bytes as they are written: in the largest unit that leaves no rest.
+pub struct Dirtied(pub u64);
+
+impl fmt::Display for Dirtied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0 >> 20, self.0 >> 30) {
+            (_, gib) if gib << 30 == self.0 => write!(f, "{gib}GiB"),
+            (mib, _) => write!(f, "{mib}MiB"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +252,8 @@ mod tests {
             ("120s,hourly=3", "2m,last=1,hourly=3"),
             ("36h,last=2,daily=7", "36h,last=2,daily=7"),
             ("31d,last=200", "31d,last=200"),
+            ("5m,dirtied=1024MiB", "5m,dirtied=1GiB,last=6,hourly=24,daily=7,weekly=4"),
+            ("1h, dirtied=1536M,last=2", "1h,dirtied=1536MiB,last=2"),
         ] {
             let read = Auto::parse(text).unwrap();
             assert_eq!(read.to_string(), written, "{text}");
@@ -202,6 +274,12 @@ mod tests {
             "99999999999999999999d",
             "5m,",
             "5m,last",
+            "5m,dirtied=",
+            "5m,dirtied=0",
+            "5m,dirtied=1KiB",
+            "5m,dirtied=1MiB,",
+            "5m,last=1,dirtied=1MiB",
+            "dirtied=1MiB",
             "5m,last=x",
             "5m,yearly=1",
             "5m,last=201",
