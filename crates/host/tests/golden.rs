@@ -8,8 +8,9 @@ use std::path::Path;
 
 use host::auto::Auto;
 use host::record::{
-    AutoPoint, Blob, Checkpoint, Head, Hold, How, Machine, Memory, Traces, Version, Warm, Why,
-    decode_checkpoint, decode_head, decode_version, encode_checkpoint, encode_head, encode_version,
+    AutoPoint, Blob, Checkpoint, Follow, Head, Hold, How, Machine, Memory, Traces, Trial,
+    UpdatePolicy, Version, Warm, Why, decode_checkpoint, decode_head, decode_version,
+    encode_checkpoint, encode_head, encode_version,
 };
 use import::ovf::Property;
 use model::{
@@ -265,7 +266,11 @@ fn a_checkpoint() {
     let auto = Checkpoint { why: Why::Auto, pause_us: Some(8125), ..traced };
     let bytes = encode_checkpoint(&auto);
     golden("checkpoint-auto.json", &bytes);
-    assert_eq!(decode_checkpoint(&bytes), Ok(auto));
+    assert_eq!(decode_checkpoint(&bytes), Ok(auto.clone()));
+    let update = Checkpoint { why: Why::Update, pause_us: None, ..auto };
+    let bytes = encode_checkpoint(&update);
+    golden("checkpoint-update.json", &bytes);
+    assert_eq!(decode_checkpoint(&bytes), Ok(update));
 }
 
 #[test]
@@ -324,6 +329,26 @@ fn a_head() {
         let broken = String::from_utf8(bytes.clone()).unwrap().replacen(said, wrong, 1);
         assert!(decode_head(broken.as_bytes()).is_err(), "{broken}");
     }
+    // Whose versions it gets is what format 2 does not know.
+    let release = VersionId::from_bytes([9; 32]);
+    let follow = Follow {
+        location: "https://acme.example/appliances".to_owned(),
+        channel: Some("stable".to_owned()),
+        policy: UpdatePolicy::Auto,
+        release: VersionId::from_bytes([8; 32]),
+    };
+    let trial = Some(Trial { back: checkpoint, release });
+    let follows = Head { follow: Some(follow.clone()), trial, ..head.clone() };
+    let bytes = encode_head(&follows);
+    golden("head-follows.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(follows));
+    let stays = Follow { channel: None, policy: UpdatePolicy::Ask, ..follow };
+    let stays = Head { follow: Some(stays), ..head.clone() };
+    let bytes = encode_head(&stays);
+    golden("head-stays.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(stays));
+    let broken = String::from_utf8(bytes).unwrap().replace("\"ask\"", "\"perhaps\"");
+    assert!(decode_head(broken.as_bytes()).is_err(), "{broken}");
     let branch = Head { left: parent, auto: Some(Auto::Off), ..head };
     let bytes = encode_head(&branch);
     golden("head-branch.json", &bytes);

@@ -644,7 +644,7 @@ mod tests {
     #[test]
     fn other_kinds_newer_formats_and_noise_are_told_apart() {
         let body = String::from_utf8(encode_head(&head())).unwrap();
-        let newer = body.replacen("\"format\":1", "\"format\":3", 1);
+        let newer = body.replacen("\"format\":1", "\"format\":4", 1);
         assert!(matches!(decode_head(newer.as_bytes()), Err(RecordError::Newer { .. })));
         assert!(matches!(decode_version(body.as_bytes()), Err(RecordError::Malformed { .. })));
         assert!(matches!(decode_head(b"\xff"), Err(RecordError::Malformed { .. })));
