@@ -1,7 +1,7 @@
 # The commands that a newcomer needs. Each says what it installs before it installs it.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-desktop demo-cloud-init test lint bench
+.PHONY: help build demo demo-desktop demo-update demo-cloud-init test lint bench
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -18,6 +18,9 @@ demo-desktop: build ## a desktop: built, typed into by VNC, suspended, gone on w
 
 demo-cloud-init: build ## a Debian that its user configures by cloud-init, gone on with on another host
 	scripts/demo-cloud-init
+
+demo-update: build ## two makers, a web server, an update that keeps data and one that undoes itself
+	scripts/demo-update
 
 test: ## everything CI runs, real guests included
 	scripts/install-deps --test

@@ -160,6 +160,16 @@ fn guest_gets_its_makers_version_keeps_its_data_and_goes_back_when_it_does_not_w
     let again = world.run("A", &["update", "n1"]).ok();
     assert!(again["reason"].as_str().unwrap().contains("did not work on this host"), "{again}");
 
+    // A host that does not trust the maker goes on with it all the same, and updates nothing.
+    world.run("A", &["suspend", "n1"]).ok();
+    world.run("B", &["resume", "n1"]).ok();
+    world.type_in("B", "n1", "w\r");
+    world.await_console("B", "n1", "keys=4");
+    let strange = world.run("B", &["update", "n1"]).error();
+    assert!(strange.0 == "trust" && strange.2.contains("trust add http"), "{strange:?}");
+    world.run("B", &["suspend", "n1"]).ok();
+    world.run("A", &["resume", "n1"]).ok();
+
     // Back to the version before, with the data of now.
     let rolled = world.run("A", &["rollback", "n1", "--force"]).ok();
     assert_eq!((&rolled["to"], &rolled["rolled_back"]), (&"1.0".into(), &true.into()), "{rolled}");

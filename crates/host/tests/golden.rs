@@ -367,3 +367,47 @@ fn noise_never_panics() {
         let _ = decode_version(&damaged);
     }
 }
+
+#[test]
+fn what_makers_sign() {
+    use host::makers::document::{Built, encode};
+    use host::makers::{Appliance, Channel, Listed, Release};
+    let id = VersionId::from_bytes([2; 32]);
+    let mut appliance = Appliance::new("web");
+    appliance.description = "a page of notes".to_owned();
+    appliance.licence = "MIT".to_owned();
+    for (version, yanked) in [("1.0", Some("it hums".to_owned())), ("1.1", None)] {
+        let (version, id) = (version.to_owned(), id.to_string());
+        let published_unix_ms = 1_763_836_304_000;
+        appliance.versions.push(Listed { version, id, published_unix_ms, yanked });
+    }
+    let stable = Channel {
+        version: "1.1".to_owned(),
+        percent: 10,
+        before: Some("1.0".to_owned()),
+        emergency: false,
+        from_unix_ms: 0,
+    };
+    appliance.channels.insert("stable".to_owned(), stable);
+    let bytes = encode(&appliance).unwrap();
+    golden("signed-appliance.json", &bytes);
+    assert_eq!(Appliance::parse(&bytes, "web").unwrap(), appliance);
+    assert!(Appliance::parse(&bytes, "other").is_err());
+    let newer = String::from_utf8(bytes).unwrap().replace("\"format\": 1", "\"format\": 2");
+    assert_eq!(Appliance::parse(newer.as_bytes(), "web").unwrap_err().kind, "format");
+    let built = Built {
+        by: "collective 0.1.0".to_owned(),
+        from: id.to_string(),
+        from_version: "1".to_owned(),
+    };
+    let mut release = Release::new("web", "1.1", id, built);
+    release.published_unix_ms = 1_763_836_304_000;
+    release.sbom = Some(Release::sbom_document(&id.to_string()));
+    release.trace_booted = Some(id.to_string());
+    release.update.health = vec!["/usr/bin/healthy".to_owned(), "--quiet".to_owned()];
+    release.update.least = Some("1.0".to_owned());
+    let bytes = encode(&release).unwrap();
+    golden("signed-release.json", &bytes);
+    let again = host::makers::document::parse::<Release>(&bytes, "it", "release");
+    assert_eq!(again.unwrap(), release);
+}

@@ -40,7 +40,10 @@ pub fn trust(global: &Global, verb: Trust) -> Result<(), Failure> {
                             maker.name.clone(),
                             maker.root_fingerprint[..12].to_owned(),
                             maker.asked.clone(),
-                            maker.expires.clone(),
+                            maker
+                                .why
+                                .as_ref()
+                                .map_or(maker.expires.clone(), |_| "ended".to_owned()),
                             maker.location.clone(),
                         ]
                     }),

@@ -45,7 +45,27 @@ pub fn head(bytes: &[u8]) {
 }
 
 pub fn heads() -> Vec<Vec<u8>> {
-    goldens(&["head", "head-auto", "head-branch", "head-warm"])
+    goldens(&["head", "head-auto", "head-branch", "head-follows", "head-warm"])
+}
+
+/// What makers sign: whoever has their keys may write anything into it.
+pub fn signed(bytes: &[u8]) {
+    use ::host::makers::{Appliance, Release, Wanted, document, offer};
+    let id = model::InstanceId::from_bytes([1; 16]);
+    if let Ok(appliance) = Appliance::parse(bytes, "web") {
+        for wanted in [Wanted::Channel("stable"), Wanted::Version("1"), Wanted::Version("020202")] {
+            if let Ok(offer) = offer(&appliance, wanted, id, None, 0) {
+                assert!(appliance.find(&offer.listed.version).is_some());
+            }
+        }
+        let again = document::encode(&appliance).expect("it was short enough");
+        assert_eq!(Appliance::parse(&again, "web").ok(), Some(appliance));
+    }
+    let _ = document::parse::<Release>(bytes, "a release", "release");
+}
+
+pub fn documents() -> Vec<Vec<u8>> {
+    goldens(&["signed-appliance", "signed-release"])
 }
 
 pub fn lines() -> Vec<Vec<u8>> {

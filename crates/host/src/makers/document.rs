@@ -152,7 +152,13 @@ impl Appliance {
         if !trusted.names().contains(&document) {
             return Ok(None);
         }
-        let appliance: Self = decode(trusted, &document, "appliance")?;
+        Self::parse(&trusted.read(&document, DOCUMENT_BYTES_MAX)?, name).map(Some)
+    }
+
+    /// Reads the bytes of such a document.
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
+        let document = Self::document(name);
+        let appliance: Self = parse(bytes, &document, "appliance")?;
         let known = |version: &str| appliance.find(version).is_some();
         let fits = appliance.name == name
             && Name::new(name).is_ok()
@@ -164,7 +170,7 @@ impl Appliance {
                     && known(&channel.version)
                     && channel.before.as_deref().is_none_or(known)
             });
-        if fits { Ok(Some(appliance)) } else { Err(wrong(&document, "it contradicts itself")) }
+        if fits { Ok(appliance) } else { Err(wrong(&document, "it contradicts itself")) }
     }
 
     /// A version by its number.

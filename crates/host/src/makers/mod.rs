@@ -71,6 +71,13 @@ pub fn all(host: &HostDir) -> Result<Vec<Maker>> {
     Ok(makers)
 }
 
+/// Where the makers are that are trusted. What cannot be read is left out: it is in nobody's way.
+pub fn locations(host: &HostDir) -> Vec<String> {
+    let entries = fs::read_dir(host.root().join("makers")).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path().join("maker.json"));
+    files.filter_map(|file| read(&file).ok()).map(|maker| maker.location).collect()
+}
+
 /// The maker of an appliance with this name, if it has one that is trusted.
 pub fn of(host: &HostDir, appliance: &Name) -> Result<Option<Maker>> {
     match appliance.as_str().split_once('/') {

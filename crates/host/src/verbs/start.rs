@@ -120,10 +120,8 @@ impl Host {
         let Some((_, head)) = store.head(name)?.head else {
             return Err(shim::claim::not_found(name));
         };
-        if let Some(follow) = &head.follow {
-            store.know(&follow.location);
-        }
-        let updated = self.update_before_start(&store, &head)?;
+        let abandoned = self.abandon_migration(&head)?;
+        let updated = !abandoned && self.update_before_start(&store, &head)?;
         let wanted = if options.start.ports.is_empty() {
             self.remembered_ports(name)?
         } else {
@@ -131,7 +129,7 @@ impl Host {
         };
         let ports = ports::settle(&wanted)?;
         let start = Start::Existing { take_over: options.take_over };
-        if updated || head.trial.is_some() {
+        if updated || (head.trial.is_some() && !abandoned) {
             return self.start_on_trial(&store, name, start, &ports, &options.start, began);
         }
         self.start_shim(&store, name, start, &ports, &options.start, began)

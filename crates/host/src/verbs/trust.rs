@@ -34,7 +34,22 @@ impl Host {
     /// The makers that are trusted.
     pub fn trust_list(&self) -> Result<Vec<MakerPrint>> {
         let makers = makers::all(&self.dir)?;
-        makers.iter().map(|maker| print(maker, &maker.kept(&self.dir, None)?)).collect()
+        let row = |maker: &Maker| match maker.kept(&self.dir, None) {
+            Ok(trusted) => print(maker, &trusted),
+            // One whose signatures have ended is shown too.
+            Err(failure) => Ok(MakerPrint {
+                name: maker.name.clone(),
+                location: maker.location.clone(),
+                root_fingerprint: maker.fingerprint.clone(),
+                root_version: 0,
+                asked: String::new(),
+                fresh: false,
+                why: Some(failure.message),
+                expires: String::new(),
+                appliances: 0,
+            }),
+        };
+        makers.iter().map(row).collect()
     }
 
     /// Asks a maker for news.

@@ -29,6 +29,7 @@ use crate::{Host, ports};
 
 mod dress;
 mod fetch;
+mod rollback;
 
 use dress::{dressed, fits};
 use fetch::{PAGE, missing, wire_bytes};
@@ -66,6 +67,9 @@ const POWER_OFF: Duration = Duration::from_secs(60);
 const PROGRAM: Duration = Duration::from_secs(600);
 /// Most of a console that goes into a report, bytes.
 const CONSOLE_BYTES_MAX: usize = 16 << 10;
+
+/// Failures of a start that say something about the version that is started.
+const SAYS_SO: [&str; 4] = ["not_ready", "hypervisor", "agent", "timeout"];
 
 /// What its maker offers an instance.
 enum Found {
@@ -281,18 +285,19 @@ impl Host {
         print.checkpoint = back.map(|id| id.to_string());
         let follow = head.follow.as_ref().ok_or_else(|| no_maker(head))?;
         let trial = back.map(|back| Trial { back, release: follow.release });
-        self.swap(store, name, id, &release.version, trial)?;
+        if let Err(failure) = self.swap(store, name, id, &release.version, trial) {
+            // Nothing was changed but that it has stopped: it goes on where it was.
+            if let Some(back) = back.filter(|_| runs) {
+                self.go_back(store, name, back, &ports, &options.start, began)?;
+            }
+            return Err(failure.during(format!("{name} was not updated, and is as it was")));
+        }
         print.applied = true;
         if !runs {
             print.reason = Some("it is looked at when it next starts".to_owned());
             return Ok(print);
         }
-        for port in &mut ports {
-            if ports::settle(std::slice::from_ref(port)).is_err() {
-                port.host_port = 0;
-            }
-        }
-        let ports = ports::settle(&ports)?;
+        let ports = ports::settle(&free(&ports))?;
         let start = Start::Existing { take_over: false };
         let started = self.start_on_trial(store, name, start, &ports, &options.start, began)?;
         if let Some(outcome) = started.update {
@@ -368,6 +373,24 @@ impl Host {
         Ok(id)
     }
 
+    /// An update that was cut off while it changed the form of the data is not gone on with: nobody
+    /// knows how far that is. Says whether the instance is back at its old version.
+    pub(super) fn abandon_migration(&self, head: &Head) -> Result<bool> {
+        let Some(trial) = head.trial else { return Ok(false) };
+        let migrates =
+            self.release_on_trial(head).is_some_and(|release| !release.update.migrate.is_empty());
+        if migrates {
+            let options = StartOptions {
+                ports: Vec::new(),
+                accel: super::Accelerator::Auto,
+                wait: true,
+                timeout: PROGRAM,
+            };
+            self.undo(&head.name, Some(&trial.back.to_string()), &options)?;
+        }
+        Ok(migrates)
+    }
+
     /// Starts an instance that is on trial, and looks whether it works: else it goes back.
     pub(super) fn start_on_trial(
         &self,
@@ -402,7 +425,8 @@ impl Host {
                 print.reason = None;
                 Ok(StartPrint { update: Some(print), ..started })
             }
-            Err(failure) if failure.kind == "lease" || failure.kind == "fenced" => Err(failure),
+            // That says nothing about the version: it stays on trial.
+            Err(failure) if !SAYS_SO.contains(&failure.kind) => Err(failure),
             Err(failure) => {
                 print.rolled_back = true;
                 print.report = self.report(&head, &print, &failure);
@@ -412,20 +436,31 @@ impl Host {
                 {
                     maker.mark_bad(&self.dir, follow.release)?;
                 }
-                let back = trial.back.to_string();
-                let undo = StartOptions { ports: ports.to_vec(), ..options.clone() };
-                let undone = self.undo(name, Some(&back), &undo)?;
-                ambient::step("update: gone back");
-                let started = if undone.state == InstanceState::Running.as_str() {
-                    self.report_of_running(name, began)?
-                } else {
-                    let ports = ports::settle(ports)?;
-                    let start = Start::Existing { take_over: false };
-                    self.start_shim(store, name, start, &ports, options, began)?
-                };
+                let started = self.go_back(store, name, trial.back, ports, options, began)?;
                 Ok(StartPrint { update: Some(print), ..started })
             }
         }
+    }
+
+    /// Back to the checkpoint before the update, and on from there.
+    fn go_back(
+        &self,
+        store: &Store,
+        name: &Name,
+        back: CheckpointId,
+        wanted: &[PortMap],
+        options: &StartOptions,
+        began: ambient::Instant,
+    ) -> Result<StartPrint> {
+        let undo = StartOptions { ports: wanted.to_vec(), ..options.clone() };
+        let undone = self.undo(name, Some(&back.to_string()), &undo)?;
+        ambient::step("update: gone back");
+        if undone.state == InstanceState::Running.as_str() {
+            return self.report_of_running(name, began);
+        }
+        let ports = ports::settle(&free(wanted))?;
+        let start = Start::Existing { take_over: false };
+        self.start_shim(store, name, start, &ports, options, began)
     }
 
     /// What the maker's programs in the guest say.
@@ -541,86 +576,6 @@ impl Host {
         look().unwrap_or(false)
     }
 
-    /// Goes back to the version before, with the data as it is now.
-    pub fn rollback(
-        &self,
-        name: &Name,
-        force: bool,
-        options: &StartOptions,
-    ) -> Result<UpdatePrint> {
-        let began = ambient::now();
-        let store = self.writable_store()?;
-        let Some((_, head)) = store.head(name)?.head else { return Err(claim::not_found(name)) };
-        if let Some(follow) = &head.follow {
-            store.know(&follow.location);
-        }
-        let update = store.taken_on(&head)?.into_iter().find_map(|id| {
-            let checkpoint = store.checkpoint(id).ok()?;
-            (checkpoint.why == Why::Update).then_some(checkpoint)
-        });
-        let Some(update) = update.filter(|update| update.version == head.version) else {
-            return Err(Failure::new(
-                "not_found",
-                format!("{name} has had no update to go back from"),
-                format!("`collective history {name}` lists the points that it can go back to"),
-            ));
-        };
-        let back = update.parent.ok_or_else(|| {
-            Failure::new("not_found", format!("{name} has nothing before its update"), "")
-        })?;
-        if self.release_on_trial(&head).is_some_and(|release| !release.update.migrate.is_empty()) {
-            return Err(Failure::new(
-                "state",
-                format!(
-                    "the update changed the form of {name}'s data: the version before cannot read it"
-                ),
-                format!(
-                    "`collective undo {name} --to {}` goes back with the data as it was then",
-                    back.short()
-                ),
-            ));
-        }
-        let before = store.checkpoint(back)?;
-        let (from, old) = (store.version(head.version)?, store.version(before.version)?);
-        let mut print = nothing(name, &from.version, String::new());
-        print.to.clone_from(&old.version);
-        print.reason = None;
-        let runs = self.runs_here(name)?;
-        let mut ports = options.ports.clone();
-        if runs {
-            if ports.is_empty() {
-                ports = self.local(name).read()?.map_or_else(Vec::new, |l| ports::read(&l.ports));
-            }
-            let label = format!("before rollback to {}", old.version);
-            let taken = self.checkpoint_for(name, Some(&label), Why::Checkpoint)?;
-            print.checkpoint = Some(taken.checkpoint);
-            self.stop(name, force, POWER_OFF)?;
-        } else if self.state_of(&store, name)? != InstanceState::Stopped {
-            return Err(Failure::new(
-                "state",
-                format!("{name} is not stopped: its memory belongs to version {}", from.version),
-                format!("`collective resume {name}` first"),
-            ));
-        }
-        self.swap(&store, name, before.version, &old.version, None)?;
-        // Or the next start would bring it again.
-        if let (Ok(maker), Some(follow)) = (self.maker_of(&head), &head.follow) {
-            maker.mark_bad(&self.dir, follow.release)?;
-        }
-        print.rolled_back = true;
-        if runs {
-            for port in &mut ports {
-                if ports::settle(std::slice::from_ref(port)).is_err() {
-                    port.host_port = 0;
-                }
-            }
-            let ports = ports::settle(&ports)?;
-            let start = Start::Existing { take_over: false };
-            self.start_shim(&store, name, start, &ports, options, began)?;
-        }
-        Ok(print)
-    }
-
     fn number_of(&self, store: &Store, checkpoint: CheckpointId) -> String {
         let version = store.checkpoint(checkpoint).and_then(|c| store.version(c.version));
         version.map(|version| version.version).unwrap_or_default()
@@ -644,6 +599,17 @@ impl Host {
         let path = maker.report(&self.dir, head.name.as_str(), &report).ok()?;
         Some(path.to_string_lossy().into_owned())
     }
+}
+
+/// The same ports, but free ones for those that somebody else has taken meanwhile.
+fn free(ports: &[PortMap]) -> Vec<PortMap> {
+    let mut ports = ports.to_vec();
+    for port in &mut ports {
+        if ports::settle(std::slice::from_ref(port)).is_err() {
+            port.host_port = 0;
+        }
+    }
+    ports
 }
 
 fn nothing(name: &Name, from: &str, reason: String) -> UpdatePrint {
