@@ -262,6 +262,48 @@ fn guest_cannot_get_a_version_that_has_no_place_for_its_data() {
     assert!(kind == "exists" && message.contains("is another"), "{kind}: {message}");
 }
 
+/// A maker's programs in the guest: one brings the data to the new form, one says whether all is well.
+#[test]
+fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
+    let market = Market::new("update-form");
+    let world = &market.world;
+    world.share_tools("maker");
+    let (to, key) = (market.path("www"), market.path("acme.key"));
+    let publish = |version: &str, more: &[&str]| {
+        let words = ["publish", "tiny", "--version", version, "--to", &to, "--key", &key];
+        market.make(&[&words[..], &["--maker", "acme"], more].concat()).ok();
+    };
+    market.make(&["build", &appliance("tiny")]).ok();
+    publish("1", &[]);
+    market.trusts("A");
+    world.run("A", &["run", "acme/tiny", "--name", "t1"]).ok();
+    world.exec("A", "t1", "echo mine > /data/mine; echo here > /tmp/session; sync");
+    let folder = world.root().join("larger");
+    copy_tree(Path::new(&appliance("tiny")), &folder);
+    let file = folder.join("appliance.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("memory: 128MiB", "memory: 136MiB")).unwrap();
+    market.make(&["build", folder.to_str().unwrap()]).ok();
+    publish("2", &["--migrate", "/bin/touch /nowhere/migrated"]);
+    publish("3", &["--health", "/bin/false"]);
+    let well = ["--migrate", "/bin/touch /data/form", "--health", "/bin/ls /data/form /data/mine"];
+    publish("4", &well);
+    for (version, why) in [("2", "bringing its data to the new form"), ("3", "its own check")] {
+        let undone = world.run("A", &["update", "t1", "--to", version]);
+        assert_eq!(undone.code, 1, "{undone:?}");
+        assert!(undone.json()["reason"].as_str().unwrap().starts_with(why), "{undone:?}");
+        let kept = world.exec("A", "t1", "cat /data/mine /tmp/session; test ! -e /data/form");
+        assert_eq!(kept.trim(), "mine\nhere", "with its session, and nothing of what was tried");
+    }
+    let updated = world.run("A", &["update", "t1", "--to", "4"]).ok();
+    assert_eq!(updated["applied"], true, "{updated}");
+    assert_eq!(world.exec("A", "t1", "cat /data/mine; ls /data/form"), "mine\n/data/form");
+    // The version before cannot read that any more.
+    let (kind, message, hint) = world.run("A", &["rollback", "t1"]).error();
+    assert!(kind == "state" && message.contains("the form of"), "{kind}: {message}");
+    assert!(hint.contains("collective undo t1 --to"), "{hint}");
+}
+
 /// Whoever is killed at any step of an update leaves the old version or the new one, with the data.
 #[test]
 fn guest_killed_while_it_is_updated_has_the_old_version_or_the_new() {
