@@ -295,6 +295,16 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
         let kept = world.exec("A", "t1", "cat /data/mine /tmp/session; test ! -e /data/form");
         assert_eq!(kept.trim(), "mine\nhere", "with its session, and nothing of what was tried");
     }
+    // Who is killed before all was asked, and stops it: it goes back, however far the change was.
+    let mut update = world.command("A", &["update", "t1", "--to", "4"]);
+    let died =
+        support::said(update.env("COLLECTIVE_DIE_AT", "update: looked at").output().unwrap());
+    assert!(died.code != 0 && market.version("A", "t1") == "4", "{died:?}");
+    world.run("A", &["stop", "t1"]).ok();
+    world.run("A", &["resume", "t1"]).ok();
+    assert_eq!(market.version("A", "t1"), "1");
+    let kept = world.exec("A", "t1", "cat /data/mine /tmp/session; test ! -e /data/form");
+    assert_eq!(kept.trim(), "mine\nhere");
     let updated = world.run("A", &["update", "t1", "--to", "4"]).ok();
     assert_eq!(updated["applied"], true, "{updated}");
     assert_eq!(world.exec("A", "t1", "cat /data/mine; ls /data/form"), "mine\n/data/form");

@@ -37,6 +37,8 @@ pub struct Running {
     pub machine: Machine,
     /// It runs for a build.
     pub maker: bool,
+    /// As in its order: being ready ends a trial.
+    pub settles: bool,
     pub volumes: Volumes,
     pub guest: Arc<Guest>,
     pub tracing: Arc<Tracing>,
@@ -296,7 +298,7 @@ impl Running {
         let stay = Stay { keep, bases: &self.bases };
         let mut head = self.head.clone();
         // Whoever asked may have died before it could say so.
-        head.trial = head.trial.filter(|_| !self.shared.is_ready());
+        head.trial = head.trial.filter(|_| !(self.settles && self.shared.is_ready()));
         seal::publish(&self.store, &head, self.generation, written, state, &stay)
     }
 

@@ -158,15 +158,7 @@ impl Host {
         options: &StartOptions,
         began: ambient::Instant,
     ) -> Result<StartPrint> {
-        let order = Order {
-            repository: store.location().to_owned(),
-            name: name.to_string(),
-            start,
-            ports: ports::print(ports),
-            accel: options.accel.as_str().to_owned(),
-            ready_timeout_ms: options.timeout.as_millis() as u64,
-            maker: false,
-        };
+        let order = order_of(store, name, start, ports, options);
         self.start_order(name, &order, options, began)
     }
 
@@ -230,6 +222,26 @@ impl Host {
         } else {
             head.state
         })
+    }
+}
+
+/// What a shim is told.
+pub(super) fn order_of(
+    store: &Store,
+    name: &Name,
+    start: Start,
+    ports: &[PortMap],
+    options: &StartOptions,
+) -> Order {
+    Order {
+        repository: store.location().to_owned(),
+        name: name.to_string(),
+        start,
+        ports: ports::print(ports),
+        accel: options.accel.as_str().to_owned(),
+        ready_timeout_ms: options.timeout.as_millis() as u64,
+        maker: false,
+        settles: false,
     }
 }
 

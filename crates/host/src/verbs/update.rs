@@ -23,7 +23,7 @@ use crate::failure::{Failure, Result};
 use crate::makers::{self, Appliance, Maker, Release, Wanted};
 use crate::record::{Checkpoint, Follow, Head, Traces, Trial, UpdatePolicy, Why};
 use crate::shim::claim;
-use crate::shim::order::Start;
+use crate::shim::order::{Order, Start};
 use crate::store::{Advance, Store};
 use crate::{Host, ports};
 
@@ -412,8 +412,14 @@ impl Host {
         let patient =
             StartOptions { wait: true, timeout: Duration::from_secs(within), ..options.clone() };
         let (from, to) = (self.number_of(store, trial.back), store.version(head.version)?.version);
+        let asked = |release: &Release| {
+            !release.update.health.is_empty() || !release.update.migrate.is_empty()
+        };
+        let settles = !release.as_ref().is_some_and(asked);
+        let order =
+            Order { settles, ..super::start::order_of(store, name, start, ports, &patient) };
         let started = self
-            .start_shim(store, name, start, ports, &patient, began)
+            .start_order(name, &order, &patient, began)
             .and_then(|started| self.examine(name, release.as_ref()).map(|()| started));
         let mut print = nothing(name, &from, String::new());
         print.to = to;
