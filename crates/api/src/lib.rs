@@ -12,7 +12,7 @@ pub use output::{
     CheckpointPrint, ConfigPrint, CopyPrint, DoctorPrint, ErrorBody, ErrorPrint, ExecPrint,
     ExportDiskPrint, ExportPrint, ForkPrint, GcPrint, HistoryPrint, ImportPrint, InspectPrint,
     InstancePrint, MakerPrint, MountPrint, PortPrint, PropertyPrint, PublishPrint, RepairPrint,
-    RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint, StatePrint, TracePrint, UndoPrint,
-    UpdatePrint, VolumePrint, WarmPrint,
+    RepoInitPrint, RepoStatsPrint, ScrubPrint, SignedPrint, StartPrint, StatePrint, TracePrint,
+    UndoPrint, UpdatePrint, UpdatesPrint, VolumePrint, WarmPrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

@@ -456,6 +456,9 @@ pub struct ConfigPrint {
     /// Automatic checkpoints of instances that say nothing of their own: `off`, or for example
     /// `5m,last=6,hourly=24`.
     pub auto: String,
+    /// What is done about makers' new versions by itself: `off`, or for example
+    /// `6h,rate=1MiB,window=02:00-05:00`.
+    pub updates: String,
 }
 
 /// `inspect`.
@@ -478,8 +481,60 @@ pub struct InspectPrint {
     /// While it runs here.
     pub trace: Option<TracePrint>,
     pub auto: AutoPrint,
+    /// What its maker signed of it; none: it was built or imported here.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signed: Option<SignedPrint>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub updates: Option<UpdatesPrint>,
     pub vnc: Option<String>,
     pub directory: Option<String>,
+}
+
+/// Who signed an instance's version, by what this host believed last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedPrint {
+    pub maker: String,
+    pub location: String,
+    /// The maker's version, which may lack a CD that the instance was given.
+    pub version_id: String,
+    /// Whether the signatures down to this version were checked and hold.
+    pub signed: bool,
+    /// Why they do not, or could not be.
+    pub why: Option<String>,
+    pub root_fingerprint: Option<String>,
+    /// When this host asked the maker last, RFC 3339, UTC.
+    pub asked: Option<String>,
+    /// When the first of its signatures ends, RFC 3339, UTC.
+    pub expires: Option<String>,
+    pub published: Option<String>,
+    /// Why its maker took it back, if it did.
+    pub taken_back: Option<String>,
+    pub built_by: Option<String>,
+    pub packages: Option<u64>,
+}
+
+/// Where the updates of an instance stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdatesPrint {
+    pub channel: Option<String>,
+    /// `auto`, `ask` or `pinned`.
+    pub policy: String,
+    /// What this host does by itself (`config updates`).
+    pub by_itself: String,
+    /// When its maker was asked for it last, RFC 3339, UTC.
+    pub asked: Option<String>,
+    /// A version that it does not have yet.
+    pub offered: Option<String>,
+    /// All of that is on this host.
+    pub here: bool,
+    /// When it will have it, in words.
+    pub when: Option<String>,
+    /// It has a new version and goes back by itself if that does not work.
+    pub on_trial: bool,
+    /// How the last one ended that did not work.
+    pub undone: Option<String>,
+    /// Why nothing was learned when that was tried last.
+    pub failing: Option<String>,
 }
 
 /// One appliance of the repository.

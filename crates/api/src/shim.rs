@@ -44,6 +44,11 @@ pub enum Request {
     SetAuto {
         auto: Option<String>,
     },
+    /// Which channel it follows from now on (none: it stays at its version), and by which policy.
+    SetFollow {
+        channel: Option<String>,
+        policy: String,
+    },
     /// The new version that it has works.
     Settle,
     Exec {

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let entry = arguments.get(1).and_then(|word| word.to_str());
     // What outlives a command keeps nothing open that whoever ran it had open: a lock, a pipe.
-    if matches!(entry, Some("__shim" | "__mount"))
+    if matches!(entry, Some("__shim" | "__mount" | "__updates"))
         && let Err(error) = vmm::close_inherited()
     {
         eprintln!("cannot close what was inherited: {error}");
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     match entry {
         Some("__shim") => return host::shim::main(&arguments[2..]),
         Some("__mount") => return host::mount_main(&arguments[2..]),
+        Some("__updates") => return host::updates_main(&arguments[2..]),
         Some("__jail") => vmm::jail_main(arguments.into_iter().skip(2)),
         _ => {}
     }

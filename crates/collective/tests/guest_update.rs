@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use s3_server::WebServer;
 use serde_json::Value;
@@ -278,12 +279,19 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
     market.trusts("A");
     world.run("A", &["run", "acme/tiny", "--name", "t1"]).ok();
     world.exec("A", "t1", "echo mine > /data/mine; echo here > /tmp/session; sync");
-    let folder = world.root().join("larger");
-    copy_tree(Path::new(&appliance("tiny")), &folder);
-    let file = folder.join("appliance.yaml");
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("memory: 128MiB", "memory: 136MiB")).unwrap();
-    market.make(&["build", folder.to_str().unwrap()]).ok();
+    let build_larger = |memory: &str| {
+        let folder = world.root().join(memory);
+        copy_tree(Path::new(&appliance("tiny")), &folder);
+        let file = folder.join("appliance.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("memory: 128MiB", &format!("memory: {memory}"))).unwrap();
+        market.make(&["build", folder.to_str().unwrap()]).ok();
+    };
+    let publish_larger = |version: &str, memory: &str| {
+        build_larger(memory);
+        publish(version, &["--health", "/bin/ls /data/form /data/mine"]);
+    };
+    build_larger("136MiB");
     publish("2", &["--migrate", "/bin/touch /nowhere/migrated"]);
     publish("3", &["--health", "/bin/false"]);
     let well = ["--migrate", "/bin/touch /data/form", "--health", "/bin/ls /data/form /data/mine"];
@@ -308,6 +316,36 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
     let updated = world.run("A", &["update", "t1", "--to", "4"]).ok();
     assert_eq!(updated["applied"], true, "{updated}");
     assert_eq!(world.exec("A", "t1", "cat /data/mine; ls /data/form"), "mine\n/data/form");
+
+    // News come by themselves, and in the window they are applied.
+    let minute = Duration::from_secs(60);
+    let shown = |what: &str| world.run("A", &["inspect", "t1"]).ok()["updates"][what].clone();
+    world.run("A", &["update", "t1", "--updates", "ask"]).ok();
+    world.run("A", &["suspend", "t1"]).ok();
+    world.run("A", &["config", "updates", "1s,window=00:00-24:00"]).ok();
+    world.run("A", &["resume", "t1"]).ok();
+    publish_larger("5", "144MiB");
+    eventually(minute, "version 5 is here", || shown("here") == true);
+    assert_eq!((shown("offered"), shown("policy")), ("5".into(), "ask".into()));
+    assert_eq!(market.version("A", "t1"), "4", "somebody has to say so");
+    let row = world.row("A", "t1");
+    assert!(row["note"].as_str().unwrap().contains("collective update t1 --now"), "{row}");
+    world.run("A", &["update", "t1", "--updates", "auto", "--check"]).ok();
+    eventually(minute, "version 5 runs", || {
+        market.version("A", "t1") == "5" && world.state("A", "t1") == "running"
+    });
+    eventually(minute, "nothing is offered", || {
+        shown("offered").is_null() && shown("on_trial") == false
+    });
+    assert_eq!(world.exec("A", "t1", "cat /data/mine; ls /data/form"), "mine\n/data/form");
+    let signed = world.run("A", &["inspect", "t1"]).ok()["signed"].clone();
+    assert_eq!((&signed["maker"], &signed["signed"]), (&"acme".into(), &true.into()), "{signed}");
+    // Pinned, it stays.
+    world.run("A", &["update", "t1", "--updates", "pinned"]).ok();
+    let pinned = world.run("A", &["update", "t1", "--updates", "auto"]).error();
+    assert!(pinned.2.contains("--channel"), "{pinned:?}");
+    assert_eq!(shown("policy"), "pinned");
+    assert_eq!(world.run("A", &["update", "t1", "--to", "4"]).ok()["applied"], true);
     // The version before cannot read that any more.
     let (kind, message, hint) = world.run("A", &["rollback", "t1"]).error();
     assert!(kind == "state" && message.contains("the form of"), "{kind}: {message}");

@@ -20,7 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::{HostId, Name};
+use model::{HostId, Name, Updates};
 use serde::{Deserialize, Serialize};
 
 use crate::auto::Auto;
@@ -51,6 +51,9 @@ pub(crate) struct HostFile {
     /// As [`Auto`] is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     auto: Option<String>,
+    /// As [`Updates`] are written, or `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    updates: Option<String>,
 }
 
 /// Unless somebody chose otherwise, a host fetches ahead what it would need to go offline.
@@ -107,6 +110,7 @@ impl HostDir {
                 cache_bytes_max: cache_bytes_default(),
                 scrub: scrub_default(),
                 auto: None,
+                updates: None,
             };
             // Two first commands at once: the one that links first decides.
             let mine = root.join(format!("host.json.{}", id.short()));
@@ -181,6 +185,14 @@ impl HostDir {
         self.identity.auto.as_deref().and_then(|text| Auto::parse(text).ok())
     }
 
+    /// What is done about makers' new versions by itself; none: nothing. What cannot be read was written
+    /// by a newer program, and means the default.
+    pub fn updates(&self) -> Option<Updates> {
+        let said = self.identity.updates.as_deref();
+        said.map_or(Ok(Some(Updates::default())), Updates::parse)
+            .unwrap_or(Some(Updates::default()))
+    }
+
     /// Whether a repository lies inside this directory.
     pub fn holds(&self, location: &str) -> bool {
         Path::new(location).starts_with(&self.root)
@@ -216,6 +228,12 @@ impl HostDir {
     /// Sets what instances do that say nothing about automatic checkpoints.
     pub fn configure_auto(&mut self, auto: Auto) -> Result<()> {
         self.identity.auto = Some(auto.to_string());
+        replace_file(&self.root.join("host.json"), &encode(&self.identity)?)
+    }
+
+    /// Sets what is done about makers' new versions by itself.
+    pub fn configure_updates(&mut self, updates: Option<Updates>) -> Result<()> {
+        self.identity.updates = Some(updates.map_or_else(|| "off".to_owned(), |u| u.to_string()));
         replace_file(&self.root.join("host.json"), &encode(&self.identity)?)
     }
 

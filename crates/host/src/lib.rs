@@ -53,9 +53,9 @@ pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use trust;
 pub use verbs::{
-    Accelerator, Answer, AutoChange, BuildOptions, ExportFormat, ExportOptions, ForkOptions,
-    ImportOptions, PublishOptions, Reference, ResumeOptions, RunOptions, StartOptions, UpdateMode,
-    UpdateOptions, View, mount_main, validate_recipe,
+    Accelerator, Answer, AutoChange, BuildOptions, ExportFormat, ExportOptions, Following,
+    ForkOptions, ImportOptions, PublishOptions, Reference, ResumeOptions, RunOptions, StartOptions,
+    UpdateMode, UpdateOptions, View, mount_main, updates_main, validate_recipe,
 };
 
 use model::Name;

@@ -44,6 +44,17 @@ pub fn settle(ports: &[PortMap]) -> Result<Vec<PortMap>> {
     Ok(settled)
 }
 
+/// The same ports, but any free ones in the place of those that somebody else has taken meanwhile.
+pub fn free(ports: &[PortMap]) -> Vec<PortMap> {
+    let mut ports = ports.to_vec();
+    for port in &mut ports {
+        if settle(std::slice::from_ref(port)).is_err() {
+            port.host_port = 0;
+        }
+    }
+    ports
+}
+
 /// Why a port cannot be had: the network knows more than the operating system's error.
 fn not_published(port: &PortMap, error: &std::io::Error) -> Failure {
     let guest = port.guest_port;

@@ -24,6 +24,14 @@ pub fn rfc3339(unix_ms: u64) -> String {
     )
 }
 
+/// Minutes since midnight, now, where this host is.
+pub fn minute_of_day() -> u16 {
+    let now = i64::try_from(ambient::unix_ms()).unwrap_or(i64::MAX);
+    let now = jiff::Timestamp::from_millisecond(now).unwrap_or(jiff::Timestamp::MAX);
+    let here = now.to_zoned(jiff::tz::TimeZone::system());
+    here.hour().unsigned_abs() as u16 * 60 + here.minute().unsigned_abs() as u16
+}
+
 /// Reads `10 minutes ago`, `1 hour ago` or `5m ago`, as milliseconds.
 pub fn parse_ago(text: &str) -> Option<u64> {
     let amount = text.trim().strip_suffix("ago")?.trim_end();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::size::parse_bytes;
+use crate::size::{Exactly, parse_bytes};
 
 /// Most automatic checkpoints that can be kept: each is a root of the head.
 pub const KEPT_MAX: u32 = 200;
@@ -193,7 +193,7 @@ impl fmt::Display for Auto {
             Self::On(Policy { every_s, dirtied_bytes, keep }) => {
                 write!(f, "{},", Every(*every_s))?;
                 if let Some(bytes) = dirtied_bytes {
-                    write!(f, "dirtied={},", Dirtied(*bytes))?;
+                    write!(f, "dirtied={},", Exactly(*bytes))?;
                 }
                 write!(f, "{keep}")
             }
@@ -225,18 +225,6 @@ impl fmt::Display for Every {
             .find(|(unit, _)| self.0.is_multiple_of(*unit))
             .unwrap_or((1, 's'));
         write!(f, "{}{name}", self.0 / unit)
-    }
-}
-
-/// Bytes as they are written: in the largest unit that leaves no rest.
-pub struct Dirtied(pub u64);
-
-impl fmt::Display for Dirtied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0 >> 20, self.0 >> 30) {
-            (_, gib) if gib << 30 == self.0 => write!(f, "{gib}GiB"),
-            (mib, _) => write!(f, "{mib}MiB"),
-        }
     }
 }
 

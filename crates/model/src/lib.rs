@@ -10,6 +10,7 @@ mod hardware;
 mod id;
 mod refs;
 mod size;
+pub mod updates;
 
 pub use auto::{Auto, Keep, Policy};
 pub use hardware::{
@@ -18,7 +19,8 @@ pub use hardware::{
 };
 pub use id::{CheckpointId, ChunkId, HostId, IdError, InstanceId, ManifestId, VersionId};
 pub use refs::{Generation, InstanceState, Lease, Name, NameError};
-pub use size::{SizeError, format_bytes, parse_bytes};
+pub use size::{Exactly, SizeError, format_bytes, parse_bytes};
+pub use updates::{Updates, Window};
 
 /// Bytes in a page: the unit in which volumes are read, written, addressed and shared.
 pub const PAGE_BYTES: usize = 4096;

@@ -50,6 +50,19 @@ pub fn format_bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Bytes as [`parse_bytes`] reads them: in the largest unit that leaves no rest.
+#[derive(Debug, Clone, Copy)]
+pub struct Exactly(pub u64);
+
+impl fmt::Display for Exactly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |shift: &u32| self.0 > 0 && self.0.trailing_zeros() >= *shift;
+        let shift = [40, 30, 20, 10].into_iter().find(fits).unwrap_or(0);
+        let unit = ["B", "KiB", "MiB", "GiB", "TiB"][shift as usize / 10];
+        write!(f, "{}{unit}", self.0 >> shift)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +76,13 @@ mod tests {
         }
         for text in ["", "MiB", "-1", "1.5G", "1MB", "99999999999TiB"] {
             assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_exactly_is_read_again() {
+        for text in ["0B", "1B", "1023B", "1KiB", "1025KiB", "256MiB", "1025GiB", "3TiB"] {
+            assert_eq!(Exactly(parse_bytes(text).unwrap()).to_string(), text);
         }
     }
 

@@ -105,9 +105,14 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["aes-gcm"], &["chunk"], "sealing is `chunk`'s"),
     (&["zeroize"], &["chunk", "repository", "trust", "collective"], "nobody else holds keys"),
     (
-        &["tough", "aws-lc-rs", "pkcs8", "jiff", "url"],
+        &["tough", "aws-lc-rs", "pkcs8", "url"],
         &["trust"],
         "makers' signatures are made and believed in one place, by the library that is kept for it",
+    ),
+    (
+        &["jiff"],
+        &["trust", "host"],
+        "dates of signatures, and the time of day where the host is: nobody else knows a time zone",
     ),
     (
         &["blake3"],

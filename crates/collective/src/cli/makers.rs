@@ -68,6 +68,9 @@ pub struct Update {
     /// Follow this channel from now on
     #[arg(long, value_name = "CHANNEL")]
     pub channel: Option<String>,
+    /// What becomes of new versions from now on: auto, ask, or pinned (it stays at its version)
+    #[arg(long, value_parser = ["auto", "ask", "pinned"], hide_possible_values = true)]
+    pub updates: Option<String>,
     /// Fetch at most so much a second: 500KiB
     #[arg(long, value_name = "SIZE")]
     pub rate: Option<String>,

@@ -3,7 +3,8 @@
 use api::AutoPrint;
 use host::auto::{Keep, PolicyError};
 use host::{AutoChange, Failure};
-use model::auto::{Dirtied, Every, parse_dirtied, parse_every};
+use model::Exactly;
+use model::auto::{Every, parse_dirtied, parse_every};
 
 use crate::cli::Auto;
 
@@ -50,7 +51,7 @@ pub fn describe(auto: &AutoPrint) -> String {
     let mut text = format!(
         "a checkpoint every {}{}, keeping {}",
         Every(every_s),
-        auto.dirtied_bytes.map_or_else(String::new, |b| format!(" or {} written", Dirtied(b))),
+        auto.dirtied_bytes.map_or_else(String::new, |b| format!(" or {} written", Exactly(b))),
         auto.keep.as_deref().unwrap_or("-")
     );
     match auto.said_by.as_str() {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use api::{InspectPrint, InstancePrint, ScrubPrint};
+use api::{InspectPrint, InstancePrint, ScrubPrint, SignedPrint, UpdatesPrint};
 use host::Failure;
 use model::format_bytes;
 
@@ -98,6 +98,12 @@ fn describe(shown: &InspectPrint) -> String {
     if let Some(note) = &shown.instance.note {
         lines.push(format!("note        {note}"));
     }
+    if let Some(signed) = &shown.signed {
+        lines.push(format!("maker       {}", describe_signed(signed)));
+    }
+    if let Some(updates) = &shown.updates {
+        lines.push(format!("updates     {}", describe_updates(updates)));
+    }
     lines.push(format!("checkpoints {}", super::auto::describe(&shown.auto)));
     let bytes = |value: Option<u64>| value.map_or_else(none, format_bytes);
     if let Some(trace) = &shown.trace {
@@ -124,6 +130,48 @@ fn describe(shown: &InspectPrint) -> String {
         }),
     ));
     lines.join("\n")
+}
+
+fn describe_signed(signed: &SignedPrint) -> String {
+    let day = |time: &Option<String>| time.as_ref().map_or("-", |time| &time[..10]).to_owned();
+    let mut text = match (&signed.why, signed.signed) {
+        (None, true) => format!(
+            "{}: signed, published {}, asked {}, signatures hold until {}",
+            signed.maker,
+            day(&signed.published),
+            day(&signed.asked),
+            day(&signed.expires)
+        ),
+        (why, _) => {
+            format!("{}: NOT CHECKED: {}", signed.maker, why.as_deref().unwrap_or_default())
+        }
+    };
+    if let Some(why) = &signed.taken_back {
+        text.push_str(&format!("; TAKEN BACK by its maker: {why}"));
+    }
+    text
+}
+
+fn describe_updates(updates: &UpdatesPrint) -> String {
+    let mut text = match &updates.channel {
+        Some(channel) => format!("follows {channel} ({})", updates.policy),
+        None => "stays at its version".to_owned(),
+    };
+    let mut say = |part: String| text.push_str(&format!("; {part}"));
+    if let (Some(offered), Some(when)) = (&updates.offered, &updates.when) {
+        let here = if updates.here { "is here" } else { "can be had" };
+        say(format!("version {offered} {here}: {when}"));
+    }
+    if updates.on_trial {
+        say("on trial: it goes back by itself if this version does not work".to_owned());
+    }
+    if let Some(undone) = &updates.undone {
+        say(undone.clone());
+    }
+    if let Some(failing) = &updates.failing {
+        say(format!("asking failed: {failing}"));
+    }
+    text
 }
 
 fn describe_scrub(scrub: &ScrubPrint) -> String {
@@ -153,6 +201,7 @@ pub fn config(global: &Global, verb: &Config) -> Result<(), Failure> {
             format!("cache-size  {}", format_bytes(config.cache_bytes_max)),
             format!("scrub       {}", config.scrub),
             format!("auto        {}", config.auto),
+            format!("updates     {}", config.updates),
         ]
         .join("\n")
     });

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use api::UpdatePrint;
-use host::{Failure, UpdateMode, UpdateOptions};
+use host::{Failure, Following, UpdateMode, UpdateOptions};
 use model::{format_bytes, parse_bytes};
 
 use super::{name, open};
@@ -158,6 +158,7 @@ pub fn update(global: &Global, verb: &Update) -> Result<ExitCode, Failure> {
         mode,
         to: verb.to.clone(),
         channel: verb.channel.clone(),
+        updates: verb.updates.as_deref().and_then(Following::parse),
         rate: rate.transpose()?,
         force: verb.force,
         start: super::start::start_options(&verb.start)?,

@@ -28,7 +28,7 @@ use super::server::Message;
 use super::shared::Shared;
 use crate::auto::Auto;
 use crate::failure::{Failure, Result};
-use crate::record::Why;
+use crate::record::{UpdatePolicy, Why};
 
 /// How an instance's time on this host ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +141,7 @@ pub fn request_step(
             by_itself.changed(running, shared);
             (set, None)
         }
+        Request::SetFollow { channel, policy } => (set_follow(running, channel, &policy), None),
         Request::Settle => {
             let settled = running.settle().map(|()| Reply::Done { checkpoint: None });
             (settled, None)
@@ -190,6 +191,13 @@ fn set_auto(running: &mut Running, auto: Option<&str>) -> Result<Reply> {
         .transpose()
         .map_err(|error| Failure::new("usage", error.to_string(), error.hint()))?;
     running.set_auto(auto)?;
+    Ok(Reply::Done { checkpoint: None })
+}
+
+fn set_follow(running: &mut Running, channel: Option<String>, policy: &str) -> Result<Reply> {
+    let policy = UpdatePolicy::parse(policy)
+        .ok_or_else(|| Failure::new("internal", format!("no policy: {policy}"), ""))?;
+    running.set_follow(channel, policy)?;
     Ok(Reply::Done { checkpoint: None })
 }
 

@@ -124,6 +124,9 @@ pub fn attend(powering: &Powering<'_>, powered: Powered, report: StartReport) ->
         report,
         began,
     });
+    if !order.maker && claim.head.follow.is_some() {
+        super::updating::start(host, local, &order.repository, &order.name, claim.head.instance);
+    }
     let all = volumes.all().cloned().collect();
     Scrubbing::start(host, store, all, powered.settled, &door.shared)
 }

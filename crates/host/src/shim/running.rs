@@ -16,7 +16,7 @@ use super::volumes::Volumes;
 use crate::auto::{Auto, Keep, Policy, Said};
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
-use crate::record::{Head, Machine, Version, Why};
+use crate::record::{Follow, Head, Machine, UpdatePolicy, Version, Why};
 use crate::store::Store;
 
 /// The device state's file in the run directory.
@@ -278,7 +278,17 @@ impl Running {
 
     /// Changes what the instance says about them.
     pub fn set_auto(&mut self, auto: Option<Auto>) -> Result<()> {
-        let next = Head { auto, ..self.head.clone() };
+        self.say(Head { auto, ..self.head.clone() })
+    }
+
+    /// Lets it follow a channel by a policy.
+    pub fn set_follow(&mut self, channel: Option<String>, policy: UpdatePolicy) -> Result<()> {
+        let follow = self.head.follow.clone().map(|follow| Follow { channel, policy, ..follow });
+        self.say(Head { follow, ..self.head.clone() })
+    }
+
+    /// Makes what somebody said about it visible.
+    fn say(&mut self, next: Head) -> Result<()> {
         match self.store.advance(self.generation, &next)? {
             crate::store::Advance::Done(generation) => self.advanced(generation, next),
             crate::store::Advance::Fenced => Err(Failure::new(

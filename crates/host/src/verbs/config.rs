@@ -1,6 +1,7 @@
 //! `config`: what this host is told for all its instances.
 
 use api::ConfigPrint;
+use model::Updates;
 
 use crate::Host;
 use crate::auto::Auto;
@@ -15,6 +16,7 @@ impl Host {
             cache_bytes_max: self.dir.cache_bytes_max(),
             scrub: if self.dir.scrubs() { "on" } else { "off" }.to_owned(),
             auto: self.dir.auto().unwrap_or(Auto::Off).to_string(),
+            updates: self.dir.updates().map_or_else(|| "off".to_owned(), |u| u.to_string()),
         }
     }
 
@@ -39,11 +41,19 @@ impl Host {
                     ));
                 }
             },
+            ("updates", _) => match Updates::parse(value) {
+                Ok(updates) => self.dir.configure_updates(updates)?,
+                Err(error) => {
+                    return wrong(&format!(
+                        "`off`, or like 6h or 6h,rate=1MiB,window=02:00-05:00 ({error})"
+                    ));
+                }
+            },
             _ => {
                 return Err(Failure::new(
                     "usage",
                     format!("there is nothing called {key} to set"),
-                    "it is `auto`, `scrub` or `cache-size`; for the rest see `collective repo use` and `repo source`",
+                    "it is `auto`, `updates`, `scrub` or `cache-size`; for the rest see `collective repo use` and `repo source`",
                 ));
             }
         }

@@ -88,6 +88,7 @@ impl Host {
             }
             None => None,
         };
+        let note = note.or_else(|| self.update_note(head?));
         InstancePrint {
             name: name.to_string(),
             id: head
@@ -154,6 +155,8 @@ impl Host {
                 Some(auto) => auto,
                 None => super::auto_print(self.said(&store, &head)?),
             },
+            signed: self.signed(&head),
+            updates: self.updates_print(&head),
             trace: status.and_then(|status| status.trace),
             vnc: (runs && version.hardware.display.is_some())
                 .then(|| format!("unix:{}", local_dir.run().join(vmm::VNC_SOCKET).display())),

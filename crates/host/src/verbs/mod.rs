@@ -15,6 +15,7 @@ mod history;
 mod import;
 mod look;
 mod outfit;
+mod provenance;
 mod publish;
 mod repo;
 mod sbom;
@@ -44,7 +45,8 @@ pub use files::mount_main;
 pub use import::ImportOptions;
 pub use publish::PublishOptions;
 pub(crate) use start::bear;
-pub use update::{UpdateMode, UpdateOptions};
+pub(crate) use update::look_for_updates;
+pub use update::{Following, UpdateMode, UpdateOptions, updates_main};
 pub use view::View;
 
 /// What runs the CPUs.

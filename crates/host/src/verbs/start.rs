@@ -139,13 +139,7 @@ impl Host {
     /// taken meanwhile gives way to a free one.
     pub(super) fn remembered_ports(&self, name: &Name) -> Result<Vec<PortMap>> {
         let remembered = self.local(name).read()?.map(|local| ports::read(&local.ports));
-        let mut wanted = remembered.unwrap_or_default();
-        for port in &mut wanted {
-            if ports::settle(std::slice::from_ref(port)).is_err() {
-                port.host_port = 0;
-            }
-        }
-        Ok(wanted)
+        Ok(ports::free(&remembered.unwrap_or_default()))
     }
 
     /// Starts a shim and waits for it.

@@ -107,12 +107,7 @@ impl Host {
         ambient::step("undo: moved");
         let mut state = moved.state;
         if runs_here {
-            for port in &mut ports {
-                if ports::settle(std::slice::from_ref(port)).is_err() {
-                    port.host_port = 0;
-                }
-            }
-            let ports = ports::settle(&ports)?;
+            let ports = ports::settle(&ports::free(&ports))?;
             let start = Start::Existing { take_over: false };
             self.start_shim(&store, name, start, &ports, options, began)?;
             state = InstanceState::Running;

@@ -27,12 +27,19 @@ use crate::shim::order::{Order, Start};
 use crate::store::{Advance, Store};
 use crate::{Host, ports};
 
+mod background;
 mod dress;
 mod fetch;
+mod find;
+mod noted;
 mod rollback;
 
 use dress::{dressed, fits};
 use fetch::{PAGE, missing, wire_bytes};
+use find::Found;
+
+pub(crate) use background::begin as look_for_updates;
+pub use background::updates_main;
 
 /// How far `update` goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +61,31 @@ pub struct UpdateOptions {
     pub to: Option<String>,
     /// Follow this channel from now on.
     pub channel: Option<String>,
+    /// What becomes of new versions from now on.
+    pub updates: Option<Following>,
     /// Bytes a second at which the new version is fetched, at most.
     pub rate: Option<u64>,
     /// Without asking the guest to power off.
     pub force: bool,
     pub start: StartOptions,
+}
+
+/// What is to become of new versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Following {
+    By(UpdatePolicy),
+    /// Nothing: it stays at its version.
+    Pinned,
+}
+
+impl Following {
+    /// Reads `auto`, `ask` or `pinned`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "pinned" => Some(Self::Pinned),
+            other => UpdatePolicy::parse(other).map(Self::By),
+        }
+    }
 }
 
 /// A guest may take so long to power itself off before an update.
@@ -71,13 +98,6 @@ const CONSOLE_BYTES_MAX: usize = 16 << 10;
 /// Failures of a start that say something about the version that is started.
 const SAYS_SO: [&str; 4] = ["not_ready", "hypervisor", "agent", "timeout"];
 
-/// What its maker offers an instance.
-enum Found {
-    /// Nothing: why.
-    Nothing(String),
-    New(Box<Release>),
-}
-
 impl Host {
     /// Brings an instance to its maker's new version.
     pub fn update(
@@ -88,16 +108,28 @@ impl Host {
         let name = &options.name;
         let store = self.writable_store()?;
         let Some((_, head)) = store.head(name)?.head else { return Err(claim::not_found(name)) };
-        let Some(follow) = head.follow.clone() else { return Err(no_maker(&head)) };
+        let Some(now) = head.follow.clone() else { return Err(no_maker(&head)) };
         let maker = self.maker_of(&head)?;
         let trusted = maker.ask_or_kept(&self.dir)?;
         let short = super::publish::short_name(&head.appliance);
         let appliance = self.published(&maker, &trusted, short)?;
         let version = store.version(head.version)?;
-        let wanted = match (&options.to, options.channel.as_deref().or(follow.channel.as_deref())) {
+        let follow = options.follow(name, &now)?;
+        if let Some(channel) = follow.channel.as_deref().filter(|_| options.channel.is_some())
+            && !appliance.channels.contains_key(channel)
+        {
+            let all: Vec<&str> = appliance.channels.keys().map(String::as_str).collect();
+            let why = format!("{short} has no channel {channel}: there is {}", all.join(", "));
+            return Err(super::trust::not_offered(&maker, &why));
+        }
+        if follow != now {
+            self.set_follow(&store, name, &follow)?;
+        }
+        let wanted = match (&options.to, follow.channel.as_deref()) {
             (Some(version), _) => Wanted::Version(version),
             (None, Some(channel)) => Wanted::Channel(channel),
             (None, None) => {
+                self.note(name, |noted| noted.asked(None));
                 return Ok(nothing(
                     name,
                     &version.version,
@@ -107,10 +139,15 @@ impl Host {
                 ));
             }
         };
-        if let Some(channel) = &options.channel {
-            self.follow(&store, name, channel)?;
-        }
         let found = self.find_update(&maker, &trusted, &appliance, &head, &follow, wanted)?;
+        let fresh = trusted.freshness().asked;
+        self.note(name, |noted| match &found {
+            Found::New(release) if fresh => {
+                noted.asked(release.version_id().ok().map(|id| (release.version.as_str(), id)));
+            }
+            Found::Nothing(_) if fresh => noted.asked(None),
+            _ => noted.failing.clone_from(&trusted.freshness().why),
+        });
         let release = match found {
             Found::Nothing(why) => return Ok(nothing(name, &version.version, why)),
             Found::New(release) => release,
@@ -134,95 +171,16 @@ impl Host {
         let here = self.fetch_ahead(&store, &maker, &version, &new, options.rate, progress)?;
         print.fetched_bytes = store.fetched_bytes() - before;
         print.reused_bytes = release.content_bytes.saturating_sub(here);
+        self.note(name, |noted| {
+            if let Some(offered) = &mut noted.offered {
+                offered.here = true;
+            }
+        });
         if options.mode == UpdateMode::Fetch {
-            let when = match follow.policy {
-                UpdatePolicy::Auto => "it is applied when it next starts after a stop",
-                UpdatePolicy::Ask => "`collective update NAME --now` applies it",
-            };
-            print.reason = Some(when.replace("NAME", name.as_str()));
+            print.reason = Some(self.when(name, follow.policy));
             return Ok(print);
         }
         self.apply(&store, &head, id, &release, options, print)
-    }
-
-    /// Lets it follow another channel.
-    fn follow(&self, store: &Store, name: &Name, channel: &str) -> Result<()> {
-        Name::new(channel)
-            .map_err(|e| Failure::new("usage", e.to_string(), "for example --channel stable"))?;
-        if self.runs_here(name)? {
-            return Err(Failure::new(
-                "state",
-                format!("{name} runs: what it follows is changed when it is at rest"),
-                format!("`collective suspend {name}` or `collective stop {name}` first"),
-            ));
-        }
-        let Some((generation, head)) = store.head(name)?.head else {
-            return Err(claim::not_found(name));
-        };
-        let follow = head.follow.clone().map(|f| Follow { channel: Some(channel.to_owned()), ..f });
-        match store.advance(generation, &Head { follow, ..head })? {
-            Advance::Done(_) => Ok(()),
-            Advance::Fenced => Err(fenced(name)),
-        }
-    }
-
-    fn maker_of(&self, head: &Head) -> Result<Maker> {
-        makers::of(&self.dir, &head.appliance)?.ok_or_else(|| {
-            let maker = head.appliance.as_str().split('/').next().unwrap_or_default();
-            let place = head.follow.as_ref().map_or("LOCATION", |follow| &follow.location);
-            Failure::new(
-                "trust",
-                format!("this host does not trust {maker}, whose appliance {} is", head.name),
-                format!("`collective trust add {place}` begins to"),
-            )
-        })
-    }
-
-    fn find_update(
-        &self,
-        maker: &Maker,
-        trusted: &::trust::Trusted,
-        appliance: &Appliance,
-        head: &Head,
-        follow: &Follow,
-        wanted: Wanted<'_>,
-    ) -> Result<Found> {
-        let has = follow.release;
-        let find = |wanted: Wanted<'_>| {
-            makers::offer(appliance, wanted, head.instance, Some(has), ambient::unix_ms())
-        };
-        let offer = match find(wanted) {
-            Ok(offer) => offer,
-            Err(why) if matches!(wanted, Wanted::Channel(_)) => return Ok(Found::Nothing(why)),
-            Err(why) => return Err(super::trust::not_offered(maker, &why)),
-        };
-        if offer.listed.id == has.to_string() {
-            return Ok(Found::Nothing(match (&trusted.freshness().why, &offer.listed.yanked) {
-                (_, Some(why)) => format!("its version was taken back by its maker: {why}"),
-                (Some(why), None) => format!("nothing newer is known here: {why}"),
-                (None, None) => "it has the newest version".to_owned(),
-            }));
-        }
-        let mut release = Release::read(trusted, &appliance.name, &offer.listed)?;
-        // Over the versions that may not be left out.
-        for _ in 0..appliance.versions.len() {
-            let Some(least) = release.update.least.as_deref().and_then(|v| appliance.find(v))
-            else {
-                break;
-            };
-            let place = |id: &str| id.parse().ok().and_then(|id| appliance.place(id));
-            if place(&least.id) <= appliance.place(has) || least.id == release.id {
-                break;
-            }
-            release = Release::read(trusted, &appliance.name, least)?;
-        }
-        if matches!(wanted, Wanted::Channel(_)) && maker.is_bad(&self.dir, release.version_id()?) {
-            return Ok(Found::Nothing(format!(
-                "version {} did not work on this host and was undone; --to {} tries it again",
-                release.version, release.version
-            )));
-        }
-        Ok(Found::New(Box::new(release)))
     }
 
     /// Applies a version that is here.
@@ -297,7 +255,7 @@ impl Host {
             print.reason = Some("it is looked at when it next starts".to_owned());
             return Ok(print);
         }
-        let ports = ports::settle(&free(&ports))?;
+        let ports = ports::settle(&ports::free(&ports))?;
         let start = Start::Existing { take_over: false };
         let started = self.start_on_trial(store, name, start, &ports, &options.start, began)?;
         if let Some(outcome) = started.update {
@@ -429,6 +387,7 @@ impl Host {
                 self.settle(name)?;
                 print.applied = true;
                 print.reason = None;
+                self.note(name, |noted| (noted.offered, noted.undone) = (None, None));
                 Ok(StartPrint { update: Some(print), ..started })
             }
             // That says nothing about the version: it stays on trial.
@@ -442,6 +401,8 @@ impl Host {
                 {
                     maker.mark_bad(&self.dir, follow.release)?;
                 }
+                let undone = format!("version {} did not work ({})", print.to, failure.message);
+                self.note(name, |noted| (noted.offered, noted.undone) = (None, Some(undone)));
                 let started = self.go_back(store, name, trial.back, ports, options, began)?;
                 Ok(StartPrint { update: Some(print), ..started })
             }
@@ -464,7 +425,7 @@ impl Host {
         if undone.state == InstanceState::Running.as_str() {
             return self.report_of_running(name, began);
         }
-        let ports = ports::settle(&free(wanted))?;
+        let ports = ports::settle(&ports::free(wanted))?;
         let start = Start::Existing { take_over: false };
         self.start_shim(store, name, start, &ports, options, began)
     }
@@ -605,17 +566,6 @@ impl Host {
         let path = maker.report(&self.dir, head.name.as_str(), &report).ok()?;
         Some(path.to_string_lossy().into_owned())
     }
-}
-
-/// The same ports, but free ones for those that somebody else has taken meanwhile.
-fn free(ports: &[PortMap]) -> Vec<PortMap> {
-    let mut ports = ports.to_vec();
-    for port in &mut ports {
-        if ports::settle(std::slice::from_ref(port)).is_err() {
-            port.host_port = 0;
-        }
-    }
-    ports
 }
 
 fn nothing(name: &Name, from: &str, reason: String) -> UpdatePrint {

@@ -3,7 +3,7 @@
 use api::UpdatePrint;
 use model::{InstanceState, Name};
 
-use super::{POWER_OFF, free, nothing};
+use super::{POWER_OFF, nothing};
 use crate::failure::{Failure, Result};
 use crate::record::Why;
 use crate::shim::claim;
@@ -80,7 +80,7 @@ impl Host {
         }
         print.rolled_back = true;
         if runs {
-            let ports = ports::settle(&free(&ports))?;
+            let ports = ports::settle(&ports::free(&ports))?;
             let start = Start::Existing { take_over: false };
             self.start_shim(&store, name, start, &ports, options, began)?;
         }

@@ -1,0 +1,139 @@
+//! New versions come by themselves while an instance runs.
+//!
+//! ```text
+//! its shim, now and then ──▶ a process of its own: ask, fetch ──┬─▶ stays here until it next starts
+//!                                                               └─▶ in the window: apply
+//! ```
+//!
+//! A process, so that an update outlives the shim that it stops, and that what it needs is needed only
+//! while it works.
+//!
+//! *Invariants.* One at a time of an instance. Outside of the host's window nothing that runs is
+//! touched. Trouble is noted ([`super::noted`]) and is nobody's.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use model::{InstanceState, Name, Updates};
+
+use super::{UpdateMode, UpdateOptions};
+use crate::failure::{Failure, Result};
+use crate::local::LocalDir;
+use crate::record::{Head, UpdatePolicy};
+use crate::verbs::{Accelerator, StartOptions, start};
+use crate::{Host, HostDir};
+
+/// Held by who works on an instance's update in the background.
+const LOCK: &str = "updates.lock";
+/// A guest may take so long to be ready, where its version does not say.
+const READY: Duration = Duration::from_secs(300);
+/// How much less urgent it is than the guests, as `nice` counts.
+const NICE: i32 = 15;
+
+/// Starts the process for an instance that runs here.
+pub(crate) fn begin(
+    host: &HostDir,
+    local: &LocalDir,
+    repository: &str,
+    name: &str,
+) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(local.shim_log())?;
+    Command::new(start::program()?)
+        .arg("__updates")
+        .arg(host.root())
+        .arg(repository)
+        .arg(name)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        // It outlives the shim that it stops.
+        .process_group(0)
+        .spawn()
+        .map_err(|e| Failure::from(e).during("cannot look for a new version"))
+}
+
+/// That process: `__updates HOST-DIR REPOSITORY NAME`.
+pub fn updates_main(arguments: &[std::ffi::OsString]) -> ExitCode {
+    let _ = rustix::process::setsid();
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let _ = rustix::process::nice(NICE);
+    let run = || -> Result<()> {
+        let wrong = || Failure::new("usage", "__updates HOST-DIR REPOSITORY NAME", "");
+        let [dir, repository, name] = arguments else { return Err(wrong()) };
+        let name = name.to_str().and_then(|name| Name::new(name).ok()).ok_or_else(wrong)?;
+        let host = Host::open(Path::new(dir), repository.to_str())?;
+        host.update_by_itself(&name)
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("no new version was brought, it is tried again: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Host {
+    /// Asks for news of an instance that runs here, brings them, and in the window applies them.
+    fn update_by_itself(&self, name: &Name) -> Result<()> {
+        let Some(updates) = self.dir.updates() else { return Ok(()) };
+        let lock = File::create(self.local(name).path().join(LOCK))?;
+        if lock.try_lock().is_err() {
+            return Ok(());
+        }
+        let done = self.look_and_apply(name, updates);
+        if let Err(failure) = &done {
+            self.note(name, |noted| noted.failing = Some(failure.to_string()));
+        }
+        done
+    }
+
+    fn look_and_apply(&self, name: &Name, updates: Updates) -> Result<()> {
+        let Some((_, head)) = self.store()?.head(name)?.head else { return Ok(()) };
+        if !follows(&head) {
+            return Ok(());
+        }
+        let options = |mode| UpdateOptions {
+            name: name.clone(),
+            mode,
+            to: None,
+            channel: None,
+            updates: None,
+            rate: updates.rate,
+            force: false,
+            start: StartOptions {
+                ports: Vec::new(),
+                accel: Accelerator::Auto,
+                wait: true,
+                timeout: READY,
+            },
+        };
+        self.update(&options(UpdateMode::Fetch), &mut |_| {})?;
+        let due = self.noted(name).offered.is_some_and(|offered| offered.here);
+        let may = head.follow.is_some_and(|follow| follow.policy == UpdatePolicy::Auto)
+            && updates.window.is_some_and(|window| window.is_open(crate::time::minute_of_day()));
+        // Not one that stands still: somebody looks at it.
+        let runs = || {
+            let status = self.status(name);
+            status.is_some_and(|status| status.state == InstanceState::Running.as_str())
+        };
+        if due && may && runs() {
+            let print = self.update(&options(UpdateMode::Now), &mut |_| {})?;
+            eprintln!(
+                "version {} in the window: {}",
+                print.to,
+                if print.rolled_back { "undone" } else { "applied" }
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is anything to look for.
+fn follows(head: &Head) -> bool {
+    head.trial.is_none() && head.follow.as_ref().is_some_and(|follow| follow.channel.is_some())
+}
