@@ -6,6 +6,7 @@ use super::tree::Tree;
 /// A crate and the crates of this workspace that it may use. The drawing is in ARCHITECTURE.md.
 const EDGES: &[(&str, &[&str])] = &[
     ("ambient", &[]),
+    ("kv", &["ambient"]),
     ("model", &[]),
     ("chunk", &["model"]),
     ("manifest", &["chunk", "model"]),
@@ -87,7 +88,18 @@ const TEST_EDGES: &[&str] = &["ambient", "s3-server"];
 const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (
         &["serde", "serde_json", "serde_yaml_ng", "schemars"],
-        &["api", "build", "import", "repository", "trust", "vmm", "host", "collective", "xtask"],
+        &[
+            "api",
+            "build",
+            "import",
+            "kv",
+            "repository",
+            "trust",
+            "vmm",
+            "host",
+            "collective",
+            "xtask",
+        ],
         "internal types never serialize: wire and disk types live where they are encoded",
     ),
     (
@@ -97,9 +109,21 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["tokio", "object_store", "futures"],
-        &["objects", "s3-server", "trust"],
-        "the core is synchronous: only `objects` talks to stores over sockets, and `trust` waits for \
-         its library",
+        &["objects", "kv", "s3-server", "trust"],
+        "the core is synchronous: only `objects` and `kv` talk to stores over sockets, and `trust` \
+         waits for its library",
+    ),
+    (
+        &["redb"],
+        &["kv"],
+        "the plane's state on one machine: pure Rust, one file, a sync for each commit (rusqlite would \
+         compile SQLite's C for tables that are keys and values)",
+    ),
+    (
+        &["reqwest"],
+        &["kv"],
+        "etcd by its JSON gateway, with the HTTP client that `object_store` brings anyway \
+         (etcd-client would need protoc wherever Collective is built, and some forty crates)",
     ),
     (&["getrandom", "rand", "fastrand"], &["ambient"], "chance enters through `ambient`"),
     (&["aes-gcm"], &["chunk"], "sealing is `chunk`'s"),
