@@ -31,7 +31,7 @@ impl UpdateOptions {
         match self.updates {
             Some(Following::By(_)) if follow.channel.is_none() => {
                 return Err(Failure::new(
-                    "usage",
+                    "state",
                     format!("{name} stays at its version: it follows no channel"),
                     "name it: --channel stable",
                 ));
