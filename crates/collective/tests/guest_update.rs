@@ -303,13 +303,11 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
         let kept = world.exec("A", "t1", "cat /data/mine /tmp/session; test ! -e /data/form");
         assert_eq!(kept.trim(), "mine\nhere", "with its session, and nothing of what was tried");
     }
-    // Who is killed before all was asked, and stops it: it goes back, however far the change was.
+    // Its shim is killed before all was asked: it goes back, however far the change was.
     let mut update = world.command("A", &["update", "t1", "--to", "4"]);
     let died =
         support::said(update.env("COLLECTIVE_DIE_AT", "update: looked at").output().unwrap());
-    assert!(died.code != 0 && market.version("A", "t1") == "4", "{died:?}");
-    world.run("A", &["stop", "t1"]).ok();
-    world.run("A", &["resume", "t1"]).ok();
+    assert!(died.json()["rolled_back"] == true && died.code == 1, "{died:?}");
     assert_eq!(market.version("A", "t1"), "1");
     let kept = world.exec("A", "t1", "cat /data/mine /tmp/session; test ! -e /data/form");
     assert_eq!(kept.trim(), "mine\nhere");
@@ -330,7 +328,7 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
     assert_eq!(market.version("A", "t1"), "4", "somebody has to say so");
     let row = world.row("A", "t1");
     assert!(row["note"].as_str().unwrap().contains("collective update t1 --now"), "{row}");
-    world.run("A", &["update", "t1", "--updates", "auto", "--check"]).ok();
+    world.run("A", &["update", "t1", "--updates", "auto", "--fetch"]).ok();
     eventually(minute, "version 5 runs", || {
         market.version("A", "t1") == "5" && world.state("A", "t1") == "running"
     });
@@ -350,6 +348,75 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
     let (kind, message, hint) = world.run("A", &["rollback", "t1"]).error();
     assert!(kind == "state" && message.contains("the form of"), "{kind}: {message}");
     assert!(hint.contains("collective undo t1 --to"), "{hint}");
+}
+
+/// Whoever started a new version may die, and any host goes on with it: what its maker asks for is
+/// asked.
+#[test]
+fn guest_on_trial_is_examined_whoever_is_there() {
+    let market = Market::new("update-trial");
+    let world = &market.world;
+    world.share_tools("maker");
+    let (to, key) = (market.path("www"), market.path("acme.key"));
+    let publish = |version: &str, more: &[&str]| {
+        let words = ["publish", "tiny", "--version", version, "--to", &to, "--key", &key];
+        market.make(&[&words[..], &["--maker", "acme"], more].concat()).ok();
+    };
+    market.make(&["build", &appliance("tiny")]).ok();
+    publish("1", &[]);
+    publish("2", &["--migrate", "/bin/sleep 4", "--health", "/bin/false"]);
+    publish("3", &["--migrate", "/bin/touch /data/form", "--health", "/bin/sleep 4"]);
+    market.trusts("A");
+    world.run("A", &["run", "acme/tiny@1", "--name", "t1"]).ok();
+    world.exec("A", "t1", "echo mine > /data/mine; echo here > /tmp/session; sync");
+    let minute = Duration::from_secs(90);
+    let on_trial = |host: &str| {
+        let updates = world.run(host, &["inspect", "t1"]).ok()["updates"].clone();
+        updates["on_trial"] == true
+    };
+    let dies_with = |version: &str| {
+        let mut update = world.command("A", &["update", "t1", "--to", version]).spawn().unwrap();
+        eventually(minute, "it is looked at", || {
+            market.version("A", "t1") == version && world.state("A", "t1") == "running"
+        });
+        update.kill().unwrap();
+        update.wait().unwrap();
+        assert!(on_trial("A"), "{version}");
+    };
+    // It does not work, and nobody is there to go back.
+    dies_with("2");
+    eventually(minute, "it goes back", || {
+        market.version("A", "t1") == "1" && world.state("A", "t1") == "running"
+    });
+    let kept = world.exec("A", "t1", "cat /data/mine /tmp/session; test ! -e /data/form");
+    assert_eq!(kept.trim(), "mine\nhere");
+    let row = world.row("A", "t1");
+    assert!(row["note"].as_str().unwrap().contains("version 2 did not work"), "{row}");
+    // It works, and nobody is there to say so.
+    dies_with("3");
+    eventually(minute, "it is well", || !on_trial("A"));
+    assert_eq!(world.exec("A", "t1", "cat /data/mine; ls /data/form"), "mine\n/data/form");
+    // Undoing an update is to be before it.
+    world.run("A", &["undo", "t1"]).ok();
+    assert_eq!(market.version("A", "t1"), "1");
+    let kept = world.exec("A", "t1", "cat /data/mine /tmp/session; test ! -e /data/form");
+    assert_eq!(kept.trim(), "mine\nhere");
+    // At rest, it is changed when it next starts, on a host that trusts nobody too.
+    world.run("A", &["stop", "t1"]).ok();
+    assert_eq!(world.run("A", &["update", "t1", "--to", "3"]).ok()["applied"], true);
+    let twice = world.run("A", &["update", "t1", "--to", "2"]).error();
+    assert!(twice.0 == "state" && twice.1.contains("not shown yet"), "{twice:?}");
+    let started = world.run("B", &["resume", "t1"]).ok();
+    assert_eq!(started["update"]["applied"], true, "{started}");
+    assert!(!on_trial("B"));
+    assert_eq!(world.exec("B", "t1", "cat /data/mine; ls /data/form"), "mine\n/data/form");
+    // Taken back, its maker does not lead the new form back under the old version.
+    world.run("B", &["stop", "t1"]).ok();
+    let yank = ["yank", "tiny", "3", "--reason", "it hums", "--to", &to, "--key", &key];
+    market.make(&yank).ok();
+    let (kind, message, hint) = world.run("A", &["update", "t1", "--to", "1"]).error();
+    assert!(kind == "state" && message.contains("cannot read"), "{kind}: {message}");
+    assert!(hint.contains("collective undo t1"), "{hint}");
 }
 
 /// Whoever is killed at any step of an update leaves the old version or the new one, with the data.

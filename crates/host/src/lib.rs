@@ -35,6 +35,7 @@ mod ingest;
 mod inside;
 pub mod local;
 pub mod makers;
+mod noted;
 mod ports;
 pub mod record;
 pub mod shim;

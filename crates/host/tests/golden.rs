@@ -8,7 +8,7 @@ use std::path::Path;
 
 use host::auto::Auto;
 use host::record::{
-    AutoPoint, Blob, Checkpoint, Follow, Head, Hold, How, Machine, Memory, Traces, Trial,
+    AutoPoint, Blob, Change, Checkpoint, Follow, Head, Hold, How, Machine, Memory, Traces, Trial,
     UpdatePolicy, Version, Warm, Why, decode_checkpoint, decode_head, decode_version,
     encode_checkpoint, encode_head, encode_version,
 };
@@ -248,6 +248,7 @@ fn a_checkpoint() {
         stored_bytes: 1234,
         traces: Traces::default(),
         pause_us: None,
+        change: None,
     };
     let bytes = encode_checkpoint(&checkpoint);
     golden("checkpoint.json", &bytes);
@@ -270,7 +271,20 @@ fn a_checkpoint() {
     let update = Checkpoint { why: Why::Update, pause_us: None, ..auto };
     let bytes = encode_checkpoint(&update);
     golden("checkpoint-update.json", &bytes);
-    assert_eq!(decode_checkpoint(&bytes), Ok(update));
+    assert_eq!(decode_checkpoint(&bytes), Ok(update.clone()));
+    let change = Some(Change {
+        from: VersionId::from_bytes([3; 32]),
+        to: VersionId::from_bytes([4; 32]),
+        back: Some(CheckpointId::from_bytes([5; 32])),
+        tried: true,
+        within_s: 90,
+        migrate: vec!["/usr/bin/migrate".to_owned(), "/data".to_owned()],
+        health: vec!["/usr/bin/well".to_owned()],
+    });
+    let changes = Checkpoint { change, ..update };
+    let bytes = encode_checkpoint(&changes);
+    golden("checkpoint-change.json", &bytes);
+    assert_eq!(decode_checkpoint(&bytes), Ok(changes));
 }
 
 #[test]
@@ -337,11 +351,16 @@ fn a_head() {
         policy: UpdatePolicy::Auto,
         release: VersionId::from_bytes([8; 32]),
     };
-    let trial = Some(Trial { back: checkpoint, release });
+    let trial = Some(Trial { back: checkpoint, release, begun: false });
     let follows = Head { follow: Some(follow.clone()), trial, ..head.clone() };
     let bytes = encode_head(&follows);
     golden("head-follows.json", &bytes);
-    assert_eq!(decode_head(&bytes), Ok(follows));
+    assert_eq!(decode_head(&bytes), Ok(follows.clone()));
+    let begun = trial.map(|trial| Trial { begun: true, ..trial });
+    let begun = Head { trial: begun, ..follows };
+    let bytes = encode_head(&begun);
+    golden("head-begun.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(begun));
     let stays = Follow { channel: None, policy: UpdatePolicy::Ask, ..follow };
     let stays = Head { follow: Some(stays), ..head.clone() };
     let bytes = encode_head(&stays);

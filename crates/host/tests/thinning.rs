@@ -251,6 +251,7 @@ fn store_checkpoint(store: &Store, head: &Head, why: Why, number: u64) -> Checkp
         stored_bytes: 0,
         traces: Traces::default(),
         pause_us: None,
+        change: None,
     };
     let id = session.put_checkpoint(&checkpoint).unwrap();
     session.finish().unwrap();

@@ -191,10 +191,7 @@ pub(super) fn describe(update: &UpdatePrint) -> String {
     let UpdatePrint { name, from, to, reason, .. } = update;
     let why = reason.as_deref().unwrap_or_default();
     let mut text = match (update.applied, update.rolled_back) {
-        (_, true) => format!(
-            "{name} is back at version {from}: version {to} did not work ({why}) and will not be tried \
-             again by itself"
-        ),
+        (_, true) => format!("{name} is back at version {from}: version {to} did not work ({why})"),
         (true, false) => format!("{name} has version {to} instead of {from}; its data was kept"),
         (false, false) if from == to => format!("{name} has version {from}: {why}"),
         (false, false) => format!("{name} has version {from}; there is version {to}: {why}"),

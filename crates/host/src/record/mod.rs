@@ -172,6 +172,26 @@ pub struct Checkpoint {
     /// How long its guest stood still, microseconds; None: it did not run, or nobody noted it.
     pub pause_us: Option<u64>,
     pub traces: Traces,
+    /// Of an update: from what to what.
+    pub change: Option<Change>,
+}
+
+/// What an update changed, and what its maker wants to be asked of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The maker's versions before and after it.
+    pub from: VersionId,
+    pub to: VersionId,
+    /// What undoing it goes back to; its parent, unless it ran: then the point before it stopped.
+    pub back: Option<CheckpointId>,
+    /// Whether it is looked at, and undone if it does not work.
+    pub tried: bool,
+    /// It has to be ready this soon, and a program of its maker's to be done, seconds.
+    pub within_s: u64,
+    /// A program in the guest that brings the user's data to the new form, once; empty: none.
+    pub migrate: Vec<String>,
+    /// A program in the guest that says by its exit code whether all is well; empty: none.
+    pub health: Vec<String>,
 }
 
 /// What a checkpoint was taken for.
@@ -259,15 +279,6 @@ pub struct Follow {
     pub release: VersionId,
 }
 
-impl Follow {
-    /// The same for an instance that goes from one version of its own to another, where it was
-    /// before or will be.
-    pub fn at(self, from: VersionId, to: VersionId) -> Self {
-        let release = if from == to { self.release } else { to };
-        Self { release, ..self }
-    }
-}
-
 /// What becomes of a new version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpdatePolicy {
@@ -299,6 +310,8 @@ pub struct Trial {
     pub back: CheckpointId,
     /// The maker's version that it had.
     pub release: VersionId,
+    /// Its guest has been started: what it changed may be half done.
+    pub begun: bool,
 }
 
 /// An automatic checkpoint in the list of its head.

@@ -7,7 +7,9 @@ use model::{BootKind, ChunkId, InstanceState, Lease, ManifestId, Name};
 use serde::{Deserialize, Serialize};
 
 use super::hardware::{self, HardwareWire, ReadyWire, id};
-use super::{AutoPoint, Blob, Checkpoint, Follow, Head, Hold, Machine, Memory, Traces, Trial};
+use super::{
+    AutoPoint, Blob, Change, Checkpoint, Follow, Head, Hold, Machine, Memory, Traces, Trial,
+};
 use super::{UpdatePolicy, Version, Warm, Why};
 use crate::auto::{Auto, Keep, Policy};
 
@@ -139,6 +141,24 @@ struct CheckpointWire {
     trace_continued: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pause_us: Option<u64>,
+    /// With `why` update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    change: Option<ChangeWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ChangeWire {
+    from: String,
+    to: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    back: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    tried: bool,
+    within_s: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    migrate: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    health: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -190,6 +210,8 @@ struct FollowWire {
 struct TrialWire {
     back: String,
     release: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    begun: bool,
 }
 
 /// `every_s` 0: off.
@@ -417,6 +439,7 @@ pub fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
         trace_booted: checkpoint.traces.booted.map(|id| id.to_string()),
         trace_continued: checkpoint.traces.continued.map(|id| id.to_string()),
         pause_us: checkpoint.pause_us,
+        change: checkpoint.change.as_ref().map(encode_change),
     })
 }
 
@@ -439,6 +462,27 @@ pub fn decode_checkpoint(body: &[u8]) -> Result<Checkpoint, RecordError> {
             continued: wire.trace_continued.map(|text| id("trace_continued", &text)).transpose()?,
         },
         pause_us: wire.pause_us,
+        change: wire.change.map(decode_change).transpose()?,
+    })
+}
+
+fn encode_change(change: &Change) -> ChangeWire {
+    let Change { from, to, back, tried, within_s, migrate, health } = change.clone();
+    let (from, to) = (from.to_string(), to.to_string());
+    let back = back.map(|id| id.to_string());
+    ChangeWire { from, to, back, tried, within_s, migrate, health }
+}
+
+fn decode_change(wire: ChangeWire) -> Result<Change, RecordError> {
+    let ChangeWire { from, to, back, tried, within_s, migrate, health } = wire;
+    Ok(Change {
+        from: id("change", &from)?,
+        to: id("change", &to)?,
+        back: back.map(|text| id("change", &text)).transpose()?,
+        tried,
+        within_s,
+        migrate,
+        health,
     })
 }
 
@@ -498,6 +542,7 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
         trial: head.trial.map(|trial| TrialWire {
             back: trial.back.to_string(),
             release: trial.release.to_string(),
+            begun: trial.begun,
         }),
     })
 }
@@ -597,6 +642,7 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
             Some(trial) => Some(Trial {
                 back: id("trial", &trial.back)?,
                 release: id("trial", &trial.release)?,
+                begun: trial.begun,
             }),
         },
     })

@@ -23,7 +23,7 @@ use crate::auto::{Auto, line};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
-use crate::record::{Checkpoint, Follow, Head, Memory, Version, Warm};
+use crate::record::{Change, Checkpoint, Follow, Head, Memory, Trial, Version, Warm};
 use crate::store::{Advance, Store};
 
 /// A held lease, and what is to be run.
@@ -40,6 +40,8 @@ pub struct Claim {
     pub crashed: bool,
     /// Why it boots although its version has a memory to start from; none when that was wished.
     pub cold: Option<String>,
+    /// What it is on trial with.
+    pub change: Option<Change>,
 }
 
 impl Claim {
@@ -144,14 +146,25 @@ pub fn claim(
             _ => false,
         }
     };
+    let change = match head.trial {
+        Some(_) => store.last_change(&head)?.map(|(_, _, change)| {
+            // It has shown that it works, and this host could not write that down.
+            match crate::noted::is_well(&LocalDir::new(host, name), change.to) {
+                true => Change { migrate: Vec::new(), health: Vec::new(), ..change },
+                false => change,
+            }
+        }),
+        None => None,
+    };
+    let trial = head.trial.map(|trial| Trial { begun: true, ..trial });
     let state = InstanceState::Running;
-    let head = Head { state, lease: Some(lease(host)), vmgenid, warm, ..head };
+    let head = Head { trial, state, lease: Some(lease(host)), vmgenid, warm, ..head };
     ambient::step("claim: read");
     match store.advance(generation, &head)? {
         Advance::Done(generation) => {
             ambient::step("claim: held");
             let before = current.head;
-            Ok(Claim { generation, before, head, version, checkpoint, crashed, cold })
+            Ok(Claim { generation, before, head, version, checkpoint, crashed, cold, change })
         }
         Advance::Fenced => match store.head(name)?.head {
             Some((_, Head { lease: Some(lease), .. })) => Err(held(name, &lease)),

@@ -115,6 +115,7 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
         stored_bytes,
         traces,
         pause_us: None,
+        change: None,
     })?;
     session.finish()?;
     ambient::step("leftovers: stored");

@@ -45,6 +45,7 @@ pub mod shared;
 pub mod start;
 mod timer;
 pub mod tracing;
+mod trial;
 mod updating;
 pub mod vm;
 pub mod volumes;

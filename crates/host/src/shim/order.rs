@@ -25,9 +25,6 @@ pub struct Order {
     /// It runs for a build: its memory will be that of every instance of a version.
     #[serde(default)]
     pub maker: bool,
-    /// A new version that has become ready works: nobody has anything else to ask the guest.
-    #[serde(default)]
-    pub settles: bool,
 }
 
 /// Which instance.

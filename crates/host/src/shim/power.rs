@@ -25,6 +25,7 @@ use super::scrubbing::Scrubbing;
 use super::server::{Door, Message};
 use super::shared::Shared;
 use super::tracing::Tracing;
+use super::trial::Examination;
 use super::volumes::Volumes;
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
@@ -123,6 +124,14 @@ pub fn attend(powering: &Powering<'_>, powered: Powered, report: StartReport) ->
         volumes: volumes.all().cloned().collect(),
         report,
         began,
+        examination: claim.change.clone().map(|change| Examination {
+            change,
+            host: host.clone(),
+            local: local.clone(),
+            repository: order.repository.clone(),
+            name: order.name.clone(),
+            door: door.clone(),
+        }),
     });
     if !order.maker && claim.head.follow.is_some() {
         super::updating::start(host, local, &order.repository, &order.name, claim.head.instance);
@@ -270,6 +279,8 @@ struct AwaitReady {
     volumes: Vec<Arc<volume::Volume>>,
     report: StartReport,
     began: ambient::Instant,
+    /// Of a new version on trial.
+    examination: Option<Examination>,
 }
 
 fn await_ready(wait: AwaitReady) {
@@ -281,7 +292,13 @@ fn await_ready(wait: AwaitReady) {
         {
             eprintln!("the guest's clock was not set: {failure}");
         }
-        let result = wait.check.wait(wait.timeout).map(|()| StartReport {
+        let ready = wait.check.wait(wait.timeout);
+        let well = ready.and_then(|()| match &wait.examination {
+            Some(examination) => examination.hold(&guest),
+            None => Ok(()),
+        });
+        let is_well = well.is_ok();
+        let result = well.map(|()| StartReport {
             ready_ms: wait.began.elapsed().as_millis() as u64,
             fetched_bytes: wait.store.fetched_bytes(),
             reused_bytes: wait
@@ -296,5 +313,8 @@ fn await_ready(wait: AwaitReady) {
             None => failure,
         });
         wait.shared.set_ready(result);
+        if let Some(examination) = wait.examination {
+            examination.conclude(is_well);
+        }
     });
 }

@@ -37,8 +37,6 @@ pub struct Running {
     pub machine: Machine,
     /// It runs for a build.
     pub maker: bool,
-    /// As in its order: being ready ends a trial.
-    pub settles: bool,
     pub volumes: Volumes,
     pub guest: Arc<Guest>,
     pub tracing: Arc<Tracing>,
@@ -307,8 +305,8 @@ impl Running {
         let keep = self.policy().map_or_else(Keep::default, |policy| policy.keep);
         let stay = Stay { keep, bases: &self.bases };
         let mut head = self.head.clone();
-        // Whoever asked may have died before it could say so.
-        head.trial = head.trial.filter(|_| !(self.settles && self.shared.is_ready()));
+        // Who is on trial is ready when it is well, and that may not be written down yet.
+        head.trial = head.trial.filter(|_| !self.shared.is_ready());
         seal::publish(&self.store, &head, self.generation, written, state, &stay)
     }
 

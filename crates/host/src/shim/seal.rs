@@ -87,6 +87,7 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         stored_bytes,
         traces,
         pause_us: plan.memory.is_some().then_some((plan.pause_ms * 1000.0) as u64),
+        change: None,
     };
     let id = session.put_checkpoint(&checkpoint)?;
     ambient::step("seal: written");

@@ -224,11 +224,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits until somebody was told how the start went.
-    pub fn await_told(&self, timeout: Duration) {
+    /// Waits until somebody was told how the start went; says whether that is so.
+    pub fn await_told(&self, timeout: Duration) -> bool {
         let inner = self.lock();
-        let told = self.changed.wait_timeout_while(inner, timeout, |inner| !inner.told);
-        drop(told);
+        let waited = self.changed.wait_timeout_while(inner, timeout, |inner| !inner.told);
+        waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.told
     }
 
     /// Everything, for `Status`.

@@ -214,7 +214,6 @@ fn with_claim(
         version: claim.version.clone(),
         machine: machine::here(hardware, accel),
         maker: order.maker,
-        settles: order.settles,
         volumes,
         guest,
         shared: door.shared.clone(),

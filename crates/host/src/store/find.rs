@@ -7,7 +7,7 @@ use model::CheckpointId;
 
 use super::Store;
 use crate::failure::{Failure, Result};
-use crate::record::Head;
+use crate::record::{Change, Checkpoint, Follow, Head, Trial};
 
 /// Fewest digits of an id that name one.
 const DIGITS_MIN: usize = 4;
@@ -99,6 +99,54 @@ impl Store {
                 format!("`collective history {name}` lists them"),
             )
         })
+    }
+
+    /// What the newest update on a line changed, and its checkpoint.
+    pub fn last_change(&self, line: &Head) -> Result<Option<(CheckpointId, Checkpoint, Change)>> {
+        self.change_at(line.explicit())
+    }
+
+    fn change_at(
+        &self,
+        mut at: Option<CheckpointId>,
+    ) -> Result<Option<(CheckpointId, Checkpoint, Change)>> {
+        while let Some(id) = at {
+            let checkpoint = self.checkpoint(id)?;
+            if let Some(change) = checkpoint.change.clone() {
+                return Ok(Some((id, checkpoint, change)));
+            }
+            at = checkpoint.parent;
+        }
+        Ok(None)
+    }
+
+    /// What an instance follows when it goes to `target`, of its line or of a branch: its maker's
+    /// version of then.
+    pub fn follow_at(
+        &self,
+        head: &Head,
+        id: CheckpointId,
+        target: &Checkpoint,
+    ) -> Result<Option<Follow>> {
+        let Some(follow) = head.follow.clone() else { return Ok(None) };
+        if target.version == head.version {
+            return Ok(Some(follow));
+        }
+        if let Some((_, _, change)) = self.change_at(Some(id))? {
+            return Ok(Some(Follow { release: change.to, ..follow }));
+        }
+        // Before all updates, and so before the first one of this line too.
+        let (mut first, mut at) = (follow.release, head.explicit());
+        while let Some((_, checkpoint, change)) = self.change_at(at)? {
+            (first, at) = (change.from, checkpoint.parent);
+        }
+        Ok(Some(Follow { release: first, ..follow }))
+    }
+
+    /// What an instance that goes to `target` is on trial with, if that is an update.
+    pub fn trial_at(target: &Checkpoint) -> Option<Trial> {
+        let change = target.change.as_ref().filter(|change| change.tried)?;
+        Some(Trial { back: change.back.or(target.parent)?, release: change.from, begun: false })
     }
 
     /// The checkpoints that somebody took on a line, the newest first.

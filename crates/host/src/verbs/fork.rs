@@ -22,6 +22,7 @@ impl Host {
         let names = self.fork_names(&store, options)?;
         let (checkpoint, pause_ms) = self.fork_point(&store, options, &parent)?;
         let checkpoint_record = store.checkpoint(checkpoint)?;
+        let follow = store.follow_at(&parent, checkpoint, &checkpoint_record)?;
 
         for new_name in &names {
             ambient::step("fork: name");
@@ -46,11 +47,8 @@ impl Host {
                 autos: Vec::new(),
                 holds: Vec::new(),
                 left: None,
-                follow: parent
-                    .follow
-                    .clone()
-                    .map(|follow| follow.at(parent.version, checkpoint_record.version)),
-                trial: None,
+                follow: follow.clone(),
+                trial: Store::trial_at(&checkpoint_record),
             };
             let current = store.head(new_name)?;
             if current.head.is_some()
@@ -69,7 +67,7 @@ impl Host {
                 let ports = ports::settle(&wanted)?;
                 let start = Start::Existing { take_over: false };
                 starts.push(
-                    self.start_shim(&store, new_name, start, &ports, &options.start, began)
+                    self.start_on_trial(&store, new_name, start, &ports, &options.start, began)
                         .map_err(|failure| failure.during(format!("starting {new_name}")))?,
                 );
             }

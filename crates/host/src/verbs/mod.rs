@@ -45,8 +45,8 @@ pub use files::mount_main;
 pub use import::ImportOptions;
 pub use publish::PublishOptions;
 pub(crate) use start::bear;
-pub(crate) use update::look_for_updates;
 pub use update::{Following, UpdateMode, UpdateOptions, updates_main};
+pub(crate) use update::{go_back_by_itself, look_for_updates};
 pub use view::View;
 
 /// What runs the CPUs.

@@ -120,8 +120,10 @@ impl Host {
         let Some((_, head)) = store.head(name)?.head else {
             return Err(shim::claim::not_found(name));
         };
-        let abandoned = self.abandon_migration(&head)?;
-        let updated = !abandoned && self.update_before_start(&store, &head)?;
+        let abandoned = self.abandon_migration(&store, &head, options.take_over)?;
+        if abandoned.is_none() {
+            self.update_before_start(&store, &head)?;
+        }
         let wanted = if options.start.ports.is_empty() {
             self.remembered_ports(name)?
         } else {
@@ -129,10 +131,8 @@ impl Host {
         };
         let ports = ports::settle(&wanted)?;
         let start = Start::Existing { take_over: options.take_over };
-        if updated || (head.trial.is_some() && !abandoned) {
-            return self.start_on_trial(&store, name, start, &ports, &options.start, began);
-        }
-        self.start_shim(&store, name, start, &ports, &options.start, began)
+        let started = self.start_on_trial(&store, name, start, &ports, &options.start, began)?;
+        Ok(StartPrint { update: started.update.or(abandoned), ..started })
     }
 
     /// The ports that were published when this host ran it last; a port that somebody else has
@@ -235,7 +235,6 @@ pub(super) fn order_of(
         accel: options.accel.as_str().to_owned(),
         ready_timeout_ms: options.timeout.as_millis() as u64,
         maker: false,
-        settles: false,
     }
 }
 

@@ -6,7 +6,7 @@ use model::{CheckpointId, InstanceState, Name};
 use super::StartOptions;
 use crate::auto::line::{self, Parting};
 use crate::failure::{Failure, Result};
-use crate::record::Head;
+use crate::record::{Head, Why};
 use crate::shim::claim;
 use crate::shim::order::Start;
 use crate::store::{Advance, Branch, Store};
@@ -19,6 +19,17 @@ impl Host {
     /// to the one before: automatic ones do not change what `undo` means, because the last of them
     /// may be younger than the mistake. After a crash, which was no mistake, to the newest of all.
     pub fn undo(&self, name: &Name, to: Option<&str>, options: &StartOptions) -> Result<UndoPrint> {
+        self.undo_as(name, to, options, false)
+    }
+
+    /// The same; with `take_over`, also what another host runs, which is fenced by it.
+    pub(super) fn undo_as(
+        &self,
+        name: &Name,
+        to: Option<&str>,
+        options: &StartOptions,
+        take_over: bool,
+    ) -> Result<UndoPrint> {
         let began = ambient::now();
         let store = self.writable_store()?;
         let Some((_, head)) = store.head(name)?.head else {
@@ -26,7 +37,7 @@ impl Host {
         };
         let runs_here = self.runs_here(name)?;
         let state = self.state_of(&store, name)?;
-        if state == InstanceState::Running && !runs_here {
+        if state == InstanceState::Running && !runs_here && !take_over {
             let host = head.lease.map_or_else(String::new, |lease| lease.holder_name);
             return Err(Failure::new(
                 "lease",
@@ -37,8 +48,8 @@ impl Host {
         let target = match (to, head.checkpoint) {
             (Some(wanted), _) => store.find_checkpoint(&head, wanted)?,
             (None, Some(last)) if state == InstanceState::Failed => last,
-            (None, Some(_)) if runs_here => head.explicit().ok_or_else(|| nothing(&head))?,
-            (None, Some(last)) => store.checkpoint(last)?.parent.ok_or_else(|| nothing(&head))?,
+            (None, Some(_)) if runs_here => before_updates(&store, &head, head.explicit())?,
+            (None, Some(last)) => before_updates(&store, &head, store.checkpoint(last)?.parent)?,
             (None, None) => return Err(nothing(&head)),
         };
         // Only what can be reached is ever given up: the target is read first.
@@ -57,10 +68,14 @@ impl Host {
         };
 
         ambient::step("undo: branch kept");
-        let (generation, current) = match store.head(name)?.head {
+        let (generation, mut current) = match store.head(name)?.head {
             Some(found) => found,
             None => return Err(claim::not_found(name)),
         };
+        // What the other host may still write there becomes a branch when it comes back.
+        if let Some(lease) = current.lease.take_if(|lease| lease.holder != self.dir.id()) {
+            line::taken_over(&mut current, lease.holder);
+        }
         let parting = parting(&store, &current, target)?;
         // The line after the target would be unreachable: it becomes a branch, with the automatic
         // checkpoints on it.
@@ -91,10 +106,11 @@ impl Host {
             vmgenid: ambient::random(),
             autos: parting.stay,
             // Where the line had an update, the version before it comes back too.
-            follow: current.follow.clone().map(|f| f.at(current.version, target_record.version)),
+            follow: store.follow_at(&current, target, &target_record)?,
             version: target_record.version,
             macs: claim::macs_for(&store, current.macs.clone(), target_record.version)?,
-            trial: None,
+            // An update that is gone back to has to show again that it works.
+            trial: Store::trial_at(&target_record),
             ..current
         };
         if store.advance(generation, &moved)? == Advance::Fenced {
@@ -109,7 +125,7 @@ impl Host {
         if runs_here {
             let ports = ports::settle(&ports::free(&ports))?;
             let start = Start::Existing { take_over: false };
-            self.start_shim(&store, name, start, &ports, options, began)?;
+            self.start_on_trial(&store, name, start, &ports, options, began)?;
             state = InstanceState::Running;
         }
         Ok(UndoPrint {
@@ -153,6 +169,23 @@ fn parting(store: &Store, head: &Head, target: CheckpointId) -> Result<Parting> 
         }
     }
     Ok(line::go_back(head, &taken, target))
+}
+
+/// The checkpoint itself, or what was before it where it is an update: that is undone by going back
+/// before it.
+fn before_updates(
+    store: &Store,
+    head: &Head,
+    mut at: Option<CheckpointId>,
+) -> Result<CheckpointId> {
+    while let Some(id) = at {
+        let checkpoint = store.checkpoint(id)?;
+        if checkpoint.why != Why::Update {
+            return Ok(id);
+        }
+        at = checkpoint.change.and_then(|change| change.back).or(checkpoint.parent);
+    }
+    Err(nothing(head))
 }
 
 fn nothing(head: &Head) -> Failure {

@@ -15,31 +15,33 @@
 
 use std::time::Duration;
 
-use api::{StartPrint, UpdatePrint};
-use model::{CheckpointId, InstanceState, Name, PortMap, VersionId};
+use api::UpdatePrint;
+use model::{CheckpointId, InstanceState, Name, VersionId};
 
 use super::StartOptions;
 use crate::failure::{Failure, Result};
-use crate::makers::{self, Appliance, Maker, Release, Wanted};
-use crate::record::{Checkpoint, Follow, Head, Traces, Trial, UpdatePolicy, Why};
+use crate::makers::{Release, Wanted};
+use crate::record::{Change, Head, UpdatePolicy, Why};
 use crate::shim::claim;
-use crate::shim::order::{Order, Start};
-use crate::store::{Advance, Store};
+use crate::shim::order::Start;
+use crate::store::Store;
 use crate::{Host, ports};
 
 mod background;
 mod dress;
 mod fetch;
 mod find;
-mod noted;
 mod rollback;
+mod swap;
+mod trial;
 
-use dress::{dressed, fits};
+use dress::{can_run, fits};
 use fetch::{PAGE, missing, wire_bytes};
 use find::Found;
+use swap::Swap;
 
-pub(crate) use background::begin as look_for_updates;
 pub use background::updates_main;
+pub(crate) use background::{go_back as go_back_by_itself, look as look_for_updates};
 
 /// How far `update` goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,14 +92,8 @@ impl Following {
 
 /// A guest may take so long to power itself off before an update.
 const POWER_OFF: Duration = Duration::from_secs(60);
-/// Its maker's programs in it may take this long, where they say nothing.
-const PROGRAM: Duration = Duration::from_secs(600);
-/// Most of a console that goes into a report, bytes.
-const CONSOLE_BYTES_MAX: usize = 16 << 10;
-
-/// Failures of a start that say something about the version that is started.
-const SAYS_SO: [&str; 4] = ["not_ready", "hypervisor", "agent", "timeout"];
-
+/// The shim writes down that it works, or what it follows, after what it is doing now.
+const SETTLE: Duration = Duration::from_secs(600);
 impl Host {
     /// Brings an instance to its maker's new version.
     pub fn update(
@@ -109,6 +105,9 @@ impl Host {
         let store = self.writable_store()?;
         let Some((_, head)) = store.head(name)?.head else { return Err(claim::not_found(name)) };
         let Some(now) = head.follow.clone() else { return Err(no_maker(&head)) };
+        if options.mode == UpdateMode::Now && head.trial.is_some() {
+            return Err(on_trial(name));
+        }
         let maker = self.maker_of(&head)?;
         let trusted = maker.ask_or_kept(&self.dir)?;
         let short = super::publish::short_name(&head.appliance);
@@ -122,7 +121,8 @@ impl Host {
             let why = format!("{short} has no channel {channel}: there is {}", all.join(", "));
             return Err(super::trust::not_offered(&maker, &why));
         }
-        if follow != now {
+        // Who only looks changes nothing.
+        if follow != now && options.mode != UpdateMode::Check {
             self.set_follow(&store, name, &follow)?;
         }
         let wanted = match (&options.to, follow.channel.as_deref()) {
@@ -152,15 +152,13 @@ impl Host {
             Found::Nothing(why) => return Ok(nothing(name, &version.version, why)),
             Found::New(release) => release,
         };
-        if options.to.is_some() {
-            maker.forgive(&self.dir, release.version_id()?)?;
-        }
         let id = self.take_version(&store, &maker, &release)?;
         let new = store.version(id)?;
         let mut print = nothing(name, &version.version, String::new());
         print.to.clone_from(&release.version);
         if options.mode == UpdateMode::Check {
-            let (missing, _) = missing(self, &store, &maker, &version, &new)?;
+            store.reach(&maker.location)?;
+            let missing = missing(&self.fetcher(&store)?, &version, &new)?;
             print.fetched_bytes = 0;
             print.reused_bytes = release.content_bytes.saturating_sub(missing.len() as u64 * PAGE);
             let size = wire_bytes(&store, &missing);
@@ -168,17 +166,26 @@ impl Host {
             return Ok(print);
         }
         let before = store.fetched_bytes();
-        let here = self.fetch_ahead(&store, &maker, &version, &new, options.rate, progress)?;
+        let fetched = self.fetch_ahead(&store, &maker, &version, &new, options.rate, progress)?;
         print.fetched_bytes = store.fetched_bytes() - before;
-        print.reused_bytes = release.content_bytes.saturating_sub(here);
+        print.reused_bytes = release.content_bytes.saturating_sub(fetched.bytes);
         self.note(name, |noted| {
             if let Some(offered) = &mut noted.offered {
-                offered.here = true;
+                offered.here = fetched.all;
             }
         });
         if options.mode == UpdateMode::Fetch {
-            print.reason = Some(self.when(name, follow.policy));
+            print.reason = Some(if fetched.all {
+                self.when(name, follow.policy)
+            } else {
+                "not all of it has room in this host's cache: `collective config cache-size` or a \
+                 larger disk gives it"
+                    .to_owned()
+            });
             return Ok(print);
+        }
+        if options.to.is_some() {
+            maker.forgive(&self.dir, id)?;
         }
         self.apply(&store, &head, id, &release, options, print)
     }
@@ -228,8 +235,11 @@ impl Host {
             }
             _ => {}
         }
-        let old = store.version(head.version)?;
-        fits(name, &old, &store.version(id)?)?;
+        let (old, new) = (store.version(head.version)?, store.version(id)?);
+        fits(name, &old, &new)?;
+        can_run(&new)?;
+        let follow = head.follow.as_ref().ok_or_else(|| no_maker(head))?;
+        let change = Change::of(release, follow.release, id);
         let back = if runs {
             let label = format!("before update to {}", release.version);
             let taken = self.checkpoint_for(name, Some(&label), Why::Checkpoint)?;
@@ -238,14 +248,13 @@ impl Host {
             ambient::step("update: stopped");
             Some(parse_id(&taken.checkpoint)?)
         } else {
-            head.checkpoint
+            None
         };
-        print.checkpoint = back.map(|id| id.to_string());
-        let follow = head.follow.as_ref().ok_or_else(|| no_maker(head))?;
-        let trial = back.map(|back| Trial { back, release: follow.release });
-        if let Err(failure) = self.swap(store, name, id, &release.version, trial) {
+        print.checkpoint = back.or(head.checkpoint).map(|id| id.to_string());
+        let swap = Swap { name, version: id, number: &release.version, change, back };
+        if let Err(failure) = self.swap(store, &swap) {
             // Nothing was changed but that it has stopped: it goes on where it was.
-            if let Some(back) = back.filter(|_| runs) {
+            if let Some(back) = back {
                 self.go_back(store, name, back, &ports, &options.start, began)?;
             }
             return Err(failure.during(format!("{name} was not updated, and is as it was")));
@@ -257,7 +266,9 @@ impl Host {
         }
         let ports = ports::settle(&ports::free(&ports))?;
         let start = Start::Existing { take_over: false };
-        let started = self.start_on_trial(store, name, start, &ports, &options.start, began)?;
+        let started = self
+            .start_on_trial(store, name, start, &ports, &options.start, began)
+            .map_err(|failure| failure.during(format!("{name} has version {}", print.to)))?;
         if let Some(outcome) = started.update {
             print.applied = outcome.applied;
             print.rolled_back = outcome.rolled_back;
@@ -265,306 +276,6 @@ impl Host {
             print.report = outcome.report;
         }
         Ok(print)
-    }
-
-    /// The one moment: other system disks, the same data disks. The instance is at rest.
-    fn swap(
-        &self,
-        store: &Store,
-        name: &Name,
-        release: VersionId,
-        number: &str,
-        trial: Option<Trial>,
-    ) -> Result<CheckpointId> {
-        let Some((generation, head)) = store.head(name)?.head else {
-            return Err(claim::not_found(name));
-        };
-        if head.state != InstanceState::Stopped {
-            return Err(fenced(name));
-        }
-        let old = store.version(head.version)?;
-        let new = store.version(release)?;
-        fits(name, &old, &new)?;
-        let now = match head.checkpoint {
-            Some(id) => store.checkpoint(id)?.disks,
-            None => old.first_disks(head.warm).to_vec(),
-        };
-        let mut session = store.session()?;
-        let (version, disks) = dressed(&old, &now, new);
-        let version_id = if version.disks.len() == store.version(release)?.disks.len() {
-            release
-        } else {
-            session.put_version(&version)?
-        };
-        let checkpoint = Checkpoint {
-            instance: head.instance,
-            parent: head.explicit(),
-            version: version_id,
-            label: Some(format!("update to {number}")),
-            why: Why::Update,
-            taken_unix_ms: ambient::unix_ms(),
-            memory: None,
-            disks,
-            dirty_bytes: 0,
-            stored_bytes: 0,
-            pause_us: None,
-            traces: Traces::default(),
-        };
-        let id = session.put_checkpoint(&checkpoint)?;
-        session.finish()?;
-        ambient::step("update: stored");
-        let next = Head {
-            version: version_id,
-            checkpoint: Some(id),
-            state: InstanceState::Stopped,
-            lease: None,
-            warm: false,
-            macs: claim::macs_for(store, head.macs.clone(), version_id)?,
-            follow: head.follow.clone().map(|follow| Follow { release, ..follow }),
-            trial,
-            ..head
-        };
-        if store.advance(generation, &next)? == Advance::Fenced {
-            return Err(fenced(name));
-        }
-        ambient::step("update: visible");
-        Ok(id)
-    }
-
-    /// An update that was cut off while it changed the form of the data is not gone on with: nobody
-    /// knows how far that is. Says whether the instance is back at its old version.
-    pub(super) fn abandon_migration(&self, head: &Head) -> Result<bool> {
-        let Some(trial) = head.trial else { return Ok(false) };
-        let migrates =
-            self.release_on_trial(head).is_some_and(|release| !release.update.migrate.is_empty());
-        if migrates {
-            let options = StartOptions {
-                ports: Vec::new(),
-                accel: super::Accelerator::Auto,
-                wait: true,
-                timeout: PROGRAM,
-            };
-            self.undo(&head.name, Some(&trial.back.to_string()), &options)?;
-        }
-        Ok(migrates)
-    }
-
-    /// Starts an instance that is on trial, and looks whether it works: else it goes back.
-    pub(super) fn start_on_trial(
-        &self,
-        store: &Store,
-        name: &Name,
-        start: Start,
-        ports: &[PortMap],
-        options: &StartOptions,
-        began: ambient::Instant,
-    ) -> Result<StartPrint> {
-        let Some((_, head)) = store.head(name)?.head else { return Err(claim::not_found(name)) };
-        let Some(trial) = head.trial else {
-            return self.start_shim(store, name, start, ports, options, began);
-        };
-        let release = self.release_on_trial(&head);
-        let within = release
-            .as_ref()
-            .map_or(makers::document::HEALTHY_WITHIN_S, |release| release.update.healthy_within_s);
-        let patient =
-            StartOptions { wait: true, timeout: Duration::from_secs(within), ..options.clone() };
-        let (from, to) = (self.number_of(store, trial.back), store.version(head.version)?.version);
-        let asked = |release: &Release| {
-            !release.update.health.is_empty() || !release.update.migrate.is_empty()
-        };
-        let settles = !release.as_ref().is_some_and(asked);
-        let order =
-            Order { settles, ..super::start::order_of(store, name, start, ports, &patient) };
-        let started = self
-            .start_order(name, &order, &patient, began)
-            .and_then(|started| self.examine(name, release.as_ref()).map(|()| started));
-        let mut print = nothing(name, &from, String::new());
-        print.to = to;
-        print.checkpoint = Some(trial.back.to_string());
-        match started {
-            Ok(started) => {
-                self.settle(name)?;
-                print.applied = true;
-                print.reason = None;
-                self.note(name, |noted| (noted.offered, noted.undone) = (None, None));
-                Ok(StartPrint { update: Some(print), ..started })
-            }
-            // That says nothing about the version: it stays on trial.
-            Err(failure) if !SAYS_SO.contains(&failure.kind) => Err(failure),
-            Err(failure) => {
-                print.rolled_back = true;
-                print.report = self.report(&head, &print, &failure);
-                print.reason = Some(failure.message.clone());
-                if let Ok(maker) = self.maker_of(&head)
-                    && let Some(follow) = &head.follow
-                {
-                    maker.mark_bad(&self.dir, follow.release)?;
-                }
-                let undone = format!("version {} did not work ({})", print.to, failure.message);
-                self.note(name, |noted| (noted.offered, noted.undone) = (None, Some(undone)));
-                let started = self.go_back(store, name, trial.back, ports, options, began)?;
-                Ok(StartPrint { update: Some(print), ..started })
-            }
-        }
-    }
-
-    /// Back to the checkpoint before the update, and on from there.
-    fn go_back(
-        &self,
-        store: &Store,
-        name: &Name,
-        back: CheckpointId,
-        wanted: &[PortMap],
-        options: &StartOptions,
-        began: ambient::Instant,
-    ) -> Result<StartPrint> {
-        let undo = StartOptions { ports: wanted.to_vec(), ..options.clone() };
-        let undone = self.undo(name, Some(&back.to_string()), &undo)?;
-        ambient::step("update: gone back");
-        if undone.state == InstanceState::Running.as_str() {
-            return self.report_of_running(name, began);
-        }
-        let ports = ports::settle(&ports::free(wanted))?;
-        let start = Start::Existing { take_over: false };
-        self.start_shim(store, name, start, &ports, options, began)
-    }
-
-    /// What the maker's programs in the guest say.
-    fn examine(&self, name: &Name, release: Option<&Release>) -> Result<()> {
-        let Some(release) = release else { return Ok(()) };
-        for (what, program) in [
-            ("bringing its data to the new form", &release.update.migrate),
-            ("its own check", &release.update.health),
-        ] {
-            if program.is_empty() {
-                continue;
-            }
-            self.await_agent(name, Duration::from_secs(release.update.healthy_within_s))?;
-            let within = PROGRAM.min(Duration::from_secs(release.update.healthy_within_s.max(1)));
-            let done = self.exec(name, program, None, within)?;
-            ambient::step("update: looked at");
-            if done.exit_code != 0 {
-                return Err(Failure::new(
-                    "not_ready",
-                    format!("{what} failed with code {}", done.exit_code),
-                    "",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn await_agent(&self, name: &Name, within: Duration) -> Result<()> {
-        let deadline = ambient::now() + within;
-        loop {
-            let asked = self.exec(name, &["/bin/true".to_owned()], None, Duration::from_secs(10));
-            match asked {
-                Ok(_) => return Ok(()),
-                Err(failure) if ambient::now() >= deadline => return Err(failure),
-                Err(_) => ambient::sleep(Duration::from_millis(200)),
-            }
-        }
-    }
-
-    /// It works: it no longer goes back by itself.
-    fn settle(&self, name: &Name) -> Result<()> {
-        let local = self.local(name);
-        local.doors().ask(local.path(), &api::Request::Settle, PROGRAM)?;
-        ambient::step("update: settled");
-        Ok(())
-    }
-
-    /// How an instance that was started by another verb runs.
-    fn report_of_running(&self, name: &Name, began: ambient::Instant) -> Result<StartPrint> {
-        let status = self.status(name);
-        let ms = began.elapsed().as_millis() as u64;
-        Ok(StartPrint {
-            name: name.to_string(),
-            started_ms: ms,
-            ready_ms: ms,
-            fetched_bytes: 0,
-            reused_bytes: 0,
-            accel: status.as_ref().map(|status| status.accel.clone()).unwrap_or_default(),
-            ports: status.map(|status| status.ports).unwrap_or_default(),
-            how: "continued".to_owned(),
-            cold: None,
-            update: None,
-        })
-    }
-
-    /// What its maker says of the version that is on trial, as believed last.
-    fn release_on_trial(&self, head: &Head) -> Option<Release> {
-        let maker = self.maker_of(head).ok()?;
-        let trusted = maker.kept(&self.dir, None).ok()?;
-        let short = super::publish::short_name(&head.appliance);
-        let appliance = Appliance::read(&trusted, short).ok()??;
-        let listed = appliance.with_id(head.follow.as_ref()?.release)?;
-        Release::read(&trusted, short, listed).ok()
-    }
-
-    /// A stopped instance gets its maker's new version before it starts, where it is to have that by
-    /// itself. Nobody is asked for news: that is done while it runs.
-    pub(super) fn update_before_start(&self, store: &Store, head: &Head) -> Result<bool> {
-        let Some(follow) = &head.follow else { return Ok(false) };
-        let Some(channel) = follow.channel.as_deref() else { return Ok(false) };
-        let rests = self.state_of(store, &head.name)? == InstanceState::Stopped;
-        if follow.policy != UpdatePolicy::Auto || head.trial.is_some() || !rests {
-            return Ok(false);
-        }
-        let Ok(maker) = self.maker_of(head) else { return Ok(false) };
-        let Ok(trusted) = maker.kept(&self.dir, None) else { return Ok(false) };
-        let short = super::publish::short_name(&head.appliance);
-        let Ok(Some(appliance)) = Appliance::read(&trusted, short) else { return Ok(false) };
-        let wanted = Wanted::Channel(channel);
-        let found = self.find_update(&maker, &trusted, &appliance, head, follow, wanted);
-        let Ok(Found::New(release)) = found else { return Ok(false) };
-        let (Ok(id), Some(back)) = (release.version_id(), head.checkpoint) else {
-            return Ok(false);
-        };
-        // Only what was fetched: a start does not wait for a new version.
-        if !self.is_here(store, &maker, head, id) {
-            return Ok(false);
-        }
-        let trial = Trial { back, release: follow.release };
-        match self.swap(store, &head.name, id, &release.version, Some(trial)) {
-            Ok(_) => Ok(true),
-            // It cannot be had under this data: `update` says why.
-            Err(failure) if failure.kind == "state" => Ok(false),
-            Err(failure) => Err(failure),
-        }
-    }
-
-    fn is_here(&self, store: &Store, maker: &Maker, head: &Head, id: VersionId) -> bool {
-        let look = || -> Result<bool> {
-            let (old, new) = (store.version(head.version)?, store.version(id)?);
-            Ok(missing(self, store, maker, &old, &new)?.0.is_empty())
-        };
-        look().unwrap_or(false)
-    }
-
-    fn number_of(&self, store: &Store, checkpoint: CheckpointId) -> String {
-        let version = store.checkpoint(checkpoint).and_then(|c| store.version(c.version));
-        version.map(|version| version.version).unwrap_or_default()
-    }
-
-    /// Writes why an update did not work. That it cannot be written changes nothing.
-    fn report(&self, head: &Head, print: &UpdatePrint, failure: &Failure) -> Option<String> {
-        let maker = self.maker_of(head).ok()?;
-        let console = self.logs(&head.name, false).unwrap_or_default();
-        let tail = &console[console.len().saturating_sub(CONSOLE_BYTES_MAX)..];
-        let report = serde_json::json!({
-            "appliance": head.appliance.as_str(),
-            "from": print.from,
-            "to": print.to,
-            "version_id": head.follow.as_ref().map(|follow| follow.release.to_string()),
-            "kind": failure.kind,
-            "reason": failure.message,
-            "host": format!("collective {}", env!("CARGO_PKG_VERSION")),
-            "console": String::from_utf8_lossy(tail),
-        });
-        let path = maker.report(&self.dir, head.name.as_str(), &report).ok()?;
-        Some(path.to_string_lossy().into_owned())
     }
 }
 
@@ -599,6 +310,17 @@ fn fenced(name: &Name) -> Failure {
         "fenced",
         format!("another host has moved {name} meanwhile"),
         "`collective ps` shows where it is; nothing was lost",
+    )
+}
+
+fn on_trial(name: &Name) -> Failure {
+    Failure::new(
+        "state",
+        format!("{name} has a new version that has not shown yet that it works"),
+        format!(
+            "if it is stopped, `collective resume {name}` starts it; `collective undo {name}` goes back \
+             before it"
+        ),
     )
 }
 

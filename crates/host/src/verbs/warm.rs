@@ -213,7 +213,6 @@ impl<'a> Maker<'a> {
             accel: self.options.accel.as_str().to_owned(),
             ready_timeout_ms: self.options.timeout.as_millis() as u64,
             maker: true,
-            settles: false,
         };
         let started = self.host.start_order(name, &order, &self.options, ambient::now());
         started.map_err(|failure| {

@@ -15,7 +15,6 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
 
 use model::{InstanceState, Name, Updates};
 
@@ -23,22 +22,43 @@ use super::{UpdateMode, UpdateOptions};
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
 use crate::record::{Head, UpdatePolicy};
-use crate::verbs::{Accelerator, StartOptions, start};
+use crate::verbs::start;
 use crate::{Host, HostDir};
 
 /// Held by who works on an instance's update in the background.
 const LOCK: &str = "updates.lock";
-/// A guest may take so long to be ready, where its version does not say.
-const READY: Duration = Duration::from_secs(300);
+/// What that process is to do.
+const LOOK: &str = "look";
+const BACK: &str = "back";
 /// How much less urgent it is than the guests, as `nice` counts.
 const NICE: i32 = 15;
 
-/// Starts the process for an instance that runs here.
-pub(crate) fn begin(
+/// Starts the process that looks for news of an instance that runs here.
+pub(crate) fn look(
     host: &HostDir,
     local: &LocalDir,
     repository: &str,
     name: &str,
+) -> Result<Child> {
+    begin(host, local, repository, name, LOOK)
+}
+
+/// The same, for one whose new version does not work and that nobody else takes back.
+pub(crate) fn go_back(
+    host: &HostDir,
+    local: &LocalDir,
+    repository: &str,
+    name: &str,
+) -> Result<Child> {
+    begin(host, local, repository, name, BACK)
+}
+
+fn begin(
+    host: &HostDir,
+    local: &LocalDir,
+    repository: &str,
+    name: &str,
+    what: &str,
 ) -> Result<Child> {
     let log = File::options().create(true).append(true).open(local.shim_log())?;
     Command::new(start::program()?)
@@ -46,6 +66,7 @@ pub(crate) fn begin(
         .arg(host.root())
         .arg(repository)
         .arg(name)
+        .arg(what)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
@@ -56,22 +77,22 @@ pub(crate) fn begin(
         .map_err(|e| Failure::from(e).during("cannot look for a new version"))
 }
 
-/// That process: `__updates HOST-DIR REPOSITORY NAME`.
+/// That process: `__updates HOST-DIR REPOSITORY NAME WHAT`.
 pub fn updates_main(arguments: &[std::ffi::OsString]) -> ExitCode {
     let _ = rustix::process::setsid();
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let _ = rustix::process::nice(NICE);
     let run = || -> Result<()> {
-        let wrong = || Failure::new("usage", "__updates HOST-DIR REPOSITORY NAME", "");
-        let [dir, repository, name] = arguments else { return Err(wrong()) };
+        let wrong = || Failure::new("usage", "__updates HOST-DIR REPOSITORY NAME WHAT", "");
+        let [dir, repository, name, what] = arguments else { return Err(wrong()) };
         let name = name.to_str().and_then(|name| Name::new(name).ok()).ok_or_else(wrong)?;
         let host = Host::open(Path::new(dir), repository.to_str())?;
-        host.update_by_itself(&name)
+        if what == BACK { host.go_back_by_itself(&name) } else { host.update_by_itself(&name) }
     };
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("no new version was brought, it is tried again: {failure}");
+            eprintln!("{failure}; it is tried again");
             ExitCode::FAILURE
         }
     }
@@ -105,12 +126,7 @@ impl Host {
             updates: None,
             rate: updates.rate,
             force: false,
-            start: StartOptions {
-                ports: Vec::new(),
-                accel: Accelerator::Auto,
-                wait: true,
-                timeout: READY,
-            },
+            start: self.patiently(),
         };
         self.update(&options(UpdateMode::Fetch), &mut |_| {})?;
         let due = self.noted(name).offered.is_some_and(|offered| offered.here);

@@ -38,6 +38,14 @@ pub(super) fn fits(name: &Name, old: &Version, new: &Version) -> Result<()> {
     Ok(())
 }
 
+/// Whether this host has what a version needs.
+pub(super) fn can_run(new: &Version) -> Result<()> {
+    if new.hardware.has_tpm() {
+        crate::tpm::program()?;
+    }
+    Ok(())
+}
+
 /// The version as this instance has it, and its disks: the maker's system, the user's data, what the
 /// firmware keeps, and the CDs that the instance was given.
 pub(super) fn dressed(

@@ -25,7 +25,7 @@ const NODES_KEPT: usize = 512;
 pub(super) const PAGE: u64 = model::PAGE_BYTES as u64;
 
 impl Host {
-    /// Brings what of a new version this host lacks; gives how many bytes of pages that was.
+    /// Brings what of a new version this host lacks.
     pub(super) fn fetch_ahead(
         &self,
         store: &Store,
@@ -34,10 +34,11 @@ impl Host {
         new: &Version,
         rate: Option<u64>,
         progress: &mut dyn FnMut(&str),
-    ) -> Result<u64> {
-        let (missing, cache) = missing(self, store, maker, old, new)?;
+    ) -> Result<Fetched> {
+        store.reach(&maker.location)?;
         let source = store.source();
-        let fetcher = Fetcher::new(cache, source.clone(), FETCH_THREADS);
+        let fetcher = self.fetcher(store)?;
+        let missing = missing(&fetcher, old, new)?;
         let mut ordered: Vec<(Option<chunk::Place>, ChunkId)> =
             missing.iter().map(|id| (source.place(id), *id)).collect();
         ordered.sort_unstable_by_key(|(place, _)| *place);
@@ -64,29 +65,38 @@ impl Host {
         }
         for blob in [&new.kernel, &new.initrd, &new.firmware].into_iter().flatten() {
             let folder = self.dir.folder("cache/blobs")?;
-            crate::blob::materialise(
-                &folder,
-                blob,
-                &Arc::new(Fetcher::new(fetcher.cache().clone(), source.clone(), 1)),
-            )?;
+            crate::blob::materialise(&folder, blob, &fetcher)?;
         }
         ambient::step("update: fetched");
-        Ok(missing.len() as u64 * PAGE)
+        let left = self::missing(&fetcher, old, new)?;
+        Ok(Fetched { bytes: missing.len() as u64 * PAGE, all: left.is_empty() })
+    }
+
+    /// What brings pages to this host's cache, and nodes of manifests too.
+    pub(super) fn fetcher(&self, store: &Store) -> Result<Arc<Fetcher>> {
+        let cache = Cache::open(&self.dir.folder("cache")?, self.dir.cache_bytes_max())?;
+        Ok(Arc::new(Fetcher::new(Arc::new(cache), store.source(), FETCH_THREADS)))
     }
 }
 
+/// What was brought.
+pub(super) struct Fetched {
+    /// Bytes of pages that were not here before.
+    pub bytes: u64,
+    /// Whether all of it is here now: a cache may be too small, or its disk full.
+    pub all: bool,
+}
+
 /// The pages of a new version's disks that this host lacks, where they differ from the old one's.
+///
+/// Nobody is asked for what is here: what was fetched once is found again without its maker.
 pub(super) fn missing(
-    host: &Host,
-    store: &Store,
-    maker: &Maker,
+    fetcher: &Arc<Fetcher>,
     old: &Version,
     new: &Version,
-) -> Result<(BTreeSet<ChunkId>, Arc<Cache>)> {
-    store.reach(&maker.location)?;
-    let cache = Arc::new(Cache::open(&host.dir.folder("cache")?, host.dir.cache_bytes_max())?);
-    let source = store.source();
-    let nodes = NodeCache::new(source.clone(), NODES_KEPT);
+) -> Result<BTreeSet<ChunkId>> {
+    let cache = fetcher.cache();
+    let nodes = NodeCache::new(fetcher.clone(), NODES_KEPT);
     let mut missing = BTreeSet::new();
     let before: BTreeMap<&str, usize> =
         old.hardware.disks.iter().enumerate().map(|(at, disk)| (disk.name.as_str(), at)).collect();
@@ -94,16 +104,16 @@ pub(super) fn missing(
         if spec.role == DiskRole::Data && before.contains_key(spec.name.as_str()) {
             continue;
         }
-        let theirs = Manifest::open(*id, &*source)?;
+        let theirs = Manifest::open(*id, &**fetcher)?;
         let ours = match before.get(spec.name.as_str()).and_then(|at| old.disks.get(*at)) {
-            Some(id) => Manifest::open(*id, &*source)?,
+            Some(id) => Manifest::open(*id, &**fetcher)?,
             None => Manifest::empty(spec.size_bytes)?,
         };
         Manifest::diff(&ours, &theirs, &nodes, &mut |_, _, chunk| {
             missing.extend(chunk.filter(|chunk| !cache.has(chunk)));
         })?;
     }
-    Ok((missing, cache))
+    Ok(missing)
 }
 
 /// What fetching these takes, as far as the index tells: bytes of the frames that they lie in.

@@ -1,12 +1,13 @@
 //! What its maker offers an instance, and what that follows.
 
 use api::{Reply, Request};
-use model::Name;
+use model::{Name, VersionId};
 
-use super::{Following, PROGRAM, UpdateOptions, fenced};
+use super::{Following, SETTLE, UpdateOptions, fenced};
 use crate::Host;
 use crate::failure::{Failure, Result};
 use crate::makers::{self, Appliance, Maker, Release, Wanted};
+use crate::noted::{self, Noted};
 use crate::record::{Follow, Head, UpdatePolicy};
 use crate::shim::claim;
 use crate::store::{Advance, Store};
@@ -52,6 +53,14 @@ impl UpdateOptions {
 }
 
 impl Host {
+    pub(in crate::verbs) fn noted(&self, name: &Name) -> Noted {
+        noted::read(&self.local(name))
+    }
+
+    pub(super) fn note(&self, name: &Name, change: impl FnOnce(&mut Noted)) {
+        noted::note(&self.local(name), change);
+    }
+
     /// When a version that is here is applied, in words.
     pub(in crate::verbs) fn when(&self, name: &Name, policy: UpdatePolicy) -> String {
         let window = self.dir.updates().and_then(|updates| updates.window);
@@ -74,7 +83,7 @@ impl Host {
                 policy: follow.policy.as_str().to_owned(),
             };
             let local = self.local(name);
-            return match local.doors().ask(local.path(), &request, PROGRAM)? {
+            return match local.doors().ask(local.path(), &request, SETTLE)? {
                 Reply::Done { .. } => Ok(()),
                 other => Err(Failure::new("internal", format!("unexpected reply {other:?}"), "")),
             };
@@ -136,7 +145,9 @@ impl Host {
                 break;
             };
             let place = |id: &str| id.parse().ok().and_then(|id| appliance.place(id));
-            if place(&least.id) <= appliance.place(has) || least.id == release.id {
+            // Who has a version that its maker does not list is not led over another.
+            let Some(mine) = appliance.place(has) else { break };
+            if place(&least.id) <= Some(mine) || least.id == release.id {
                 break;
             }
             release = Release::read(trusted, &appliance.name, least)?;
@@ -147,6 +158,42 @@ impl Host {
                 release.version, release.version
             )));
         }
+        if let Some(form) = new_form(trusted, appliance, has, &release) {
+            let why = format!(
+                "{} brought the data to a new form, which version {} cannot read",
+                form, release.version
+            );
+            return match wanted {
+                Wanted::Channel(_) => {
+                    Ok(Found::Nothing(format!("{why}: it waits for a newer one")))
+                }
+                Wanted::Version(_) => Err(Failure::new(
+                    "state",
+                    why,
+                    format!(
+                        "`collective undo {} --to CHECKPOINT` goes back with the data as it was then",
+                        head.name
+                    ),
+                )),
+            };
+        }
         Ok(Found::New(Box::new(release)))
     }
+}
+
+/// What of an instance's version, or of those before it, kept its data from being read by an older
+/// one that it is to get.
+fn new_form(
+    trusted: &::trust::Trusted,
+    appliance: &Appliance,
+    has: VersionId,
+    to: &Release,
+) -> Option<String> {
+    let (mine, theirs) = (appliance.place(has)?, appliance.place(to.version_id().ok()?)?);
+    let between = appliance.versions.get(theirs + 1..=mine)?;
+    between.iter().find_map(|listed| match Release::read(trusted, &appliance.name, listed) {
+        Ok(release) if release.update.migrate.is_empty() => None,
+        // Who cannot know that must not try.
+        _ => Some(format!("version {}", listed.version)),
+    })
 }

@@ -3,9 +3,12 @@
 use api::UpdatePrint;
 use model::{InstanceState, Name};
 
-use super::{POWER_OFF, nothing};
+use super::dress::{can_run, fits};
+use super::swap::Swap;
+use super::{POWER_OFF, no_maker, nothing, on_trial, parse_id};
 use crate::failure::{Failure, Result};
-use crate::record::Why;
+use crate::makers::document::HEALTHY_WITHIN_S;
+use crate::record::{Change, Why};
 use crate::shim::claim;
 use crate::shim::order::Start;
 use crate::verbs::StartOptions;
@@ -22,14 +25,13 @@ impl Host {
         let began = ambient::now();
         let store = self.writable_store()?;
         let Some((_, head)) = store.head(name)?.head else { return Err(claim::not_found(name)) };
-        if let Some(follow) = &head.follow {
-            store.know(&follow.location);
+        let Some(follow) = &head.follow else { return Err(no_maker(&head)) };
+        store.know(&follow.location);
+        if head.trial.is_some() {
+            return Err(on_trial(name));
         }
-        let update = store.taken_on(&head)?.into_iter().find_map(|id| {
-            let checkpoint = store.checkpoint(id).ok()?;
-            (checkpoint.why == Why::Update).then_some(checkpoint)
-        });
-        let Some(update) = update.filter(|update| update.version == head.version) else {
+        let Some((_, update, change)) = store.last_change(&head)?.filter(|(_, _, c)| c.tried)
+        else {
             return Err(Failure::new(
                 "not_found",
                 format!("{name} has had no update to go back from"),
@@ -39,7 +41,7 @@ impl Host {
         let back = update.parent.ok_or_else(|| {
             Failure::new("not_found", format!("{name} has nothing before its update"), "")
         })?;
-        if self.release_on_trial(&head).is_some_and(|release| !release.update.migrate.is_empty()) {
+        if !change.migrate.is_empty() {
             return Err(Failure::new(
                 "state",
                 format!(
@@ -47,7 +49,7 @@ impl Host {
                 ),
                 format!(
                     "`collective undo {name} --to {}` goes back with the data as it was then",
-                    back.short()
+                    change.back.unwrap_or(back).short()
                 ),
             ));
         }
@@ -56,16 +58,20 @@ impl Host {
         let mut print = nothing(name, &from.version, String::new());
         print.to.clone_from(&old.version);
         print.reason = None;
+        // Said before anything is stopped.
+        fits(name, &from, &old)?;
+        can_run(&old)?;
         let runs = self.runs_here(name)?;
-        let mut ports = options.ports.clone();
+        let (mut point, mut ports) = (None, options.ports.clone());
         if runs {
             if ports.is_empty() {
                 ports = self.local(name).read()?.map_or_else(Vec::new, |l| ports::read(&l.ports));
             }
             let label = format!("before rollback to {}", old.version);
             let taken = self.checkpoint_for(name, Some(&label), Why::Checkpoint)?;
-            print.checkpoint = Some(taken.checkpoint);
             self.stop(name, force, POWER_OFF)?;
+            point = Some(parse_id(&taken.checkpoint)?);
+            print.checkpoint = Some(taken.checkpoint);
         } else if self.state_of(&store, name)? != InstanceState::Stopped {
             return Err(Failure::new(
                 "state",
@@ -73,10 +79,27 @@ impl Host {
                 format!("`collective resume {name}` first"),
             ));
         }
-        self.swap(&store, name, before.version, &old.version, None)?;
+        let undoes = Change {
+            from: follow.release,
+            to: change.from,
+            back: None,
+            tried: false,
+            within_s: HEALTHY_WITHIN_S,
+            migrate: Vec::new(),
+            health: Vec::new(),
+        };
+        let (version, number) = (before.version, old.version.as_str());
+        let swap = Swap { name, version, number, change: undoes, back: point };
+        if let Err(failure) = self.swap(&store, &swap) {
+            // Nothing was changed but that it has stopped: it goes on where it was.
+            if let Some(point) = point {
+                self.go_back(&store, name, point, &ports, options, began)?;
+            }
+            return Err(failure.during(format!("{name} was not changed, and is as it was")));
+        }
         // Or the next start would bring it again.
-        if let (Ok(maker), Some(follow)) = (self.maker_of(&head), &head.follow) {
-            maker.mark_bad(&self.dir, follow.release)?;
+        if let Ok(maker) = self.maker_of(&head) {
+            let _ = maker.mark_bad(&self.dir, follow.release);
         }
         print.rolled_back = true;
         if runs {

@@ -1,19 +1,19 @@
 //! `instances/<name>/updates.json`: what this host knows about new versions of an instance, for whoever
-//! looks later. Nothing is decided by it, and without it nothing is lost.
+//! looks later. Without it nothing is lost: what has shown that it works has to show it again.
 
-use model::{Name, VersionId};
+use model::VersionId;
 use serde::{Deserialize, Serialize};
 
-use crate::Host;
 use crate::dir;
 use crate::failure::Failure;
+use crate::local::LocalDir;
 
 const FILE: &str = "updates.json";
 const FORMAT: u32 = 1;
 
 /// What was found, and what came of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::verbs) struct Noted {
+pub struct Noted {
     format: u32,
     /// When its maker was asked last, and answered.
     #[serde(default)]
@@ -27,11 +27,14 @@ pub(in crate::verbs) struct Noted {
     /// How the last new version ended that did not work.
     #[serde(default)]
     pub undone: Option<String>,
+    /// The maker's version that has shown here that it works, before the head could say so.
+    #[serde(default)]
+    pub well: Option<String>,
 }
 
 /// A version that it does not have yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::verbs) struct Offered {
+pub struct Offered {
     pub version: String,
     pub id: String,
     /// Whether all of it is on this host.
@@ -51,22 +54,24 @@ impl Noted {
     }
 }
 
-impl Host {
-    /// What was noted about an instance.
-    pub(in crate::verbs) fn noted(&self, name: &Name) -> Noted {
-        let file = self.local(name).path().join(FILE);
-        let noted = if file.exists() { dir::decode(&file).ok() } else { None };
-        noted.filter(|noted: &Noted| noted.format <= FORMAT).unwrap_or_default()
-    }
+/// What was noted about an instance.
+pub fn read(local: &LocalDir) -> Noted {
+    let file = local.path().join(FILE);
+    let noted = if file.exists() { dir::decode(&file).ok() } else { None };
+    noted.filter(|noted: &Noted| noted.format <= FORMAT).unwrap_or_default()
+}
 
-    /// Notes something. That it cannot be written changes nothing.
-    pub(super) fn note(&self, name: &Name, change: impl FnOnce(&mut Noted)) {
-        let mut noted = self.noted(name);
-        change(&mut noted);
-        noted.format = FORMAT;
-        let folder = self.local(name);
-        if folder.path().exists() {
-            let _: Result<(), Failure> = dir::replace_json(&folder.path().join(FILE), &noted);
-        }
+/// Notes something. That it cannot be written changes nothing.
+pub fn note(local: &LocalDir, change: impl FnOnce(&mut Noted)) {
+    let mut noted = read(local);
+    change(&mut noted);
+    noted.format = FORMAT;
+    if local.path().exists() {
+        let _: Result<(), Failure> = dir::replace_json(&local.path().join(FILE), &noted);
     }
+}
+
+/// Whether a version has shown here that it works.
+pub fn is_well(local: &LocalDir, release: VersionId) -> bool {
+    read(local).well.is_some_and(|well| well == release.to_string())
 }
