@@ -8,6 +8,12 @@ pub(crate) fn now() -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
+/// This instant, to the millisecond: what a host remembers of its clock.
+pub(crate) fn instant() -> Timestamp {
+    Timestamp::from_millisecond(i64::try_from(ambient::unix_ms()).unwrap_or(i64::MAX))
+        .unwrap_or(Timestamp::MAX)
+}
+
 /// So many days from now.
 pub(crate) fn in_days(days: u32) -> Timestamp {
     let seconds = i64::from(days) * 86_400;

@@ -69,6 +69,15 @@ pub enum TrustError {
         /// Its name.
         name: String,
     },
+    /// What this host believed last cannot be read any more. It is not taken for nothing: nobody could
+    /// be found out then who shows something older.
+    #[error("{file}, which says what was believed last, is damaged: {detail}")]
+    Damaged {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// Keys do not fit.
     #[error("{detail}")]
     Key {
@@ -113,6 +122,17 @@ impl TrustError {
         move |error| Self::Io { what, error }
     }
 
+    /// What a store says when an object is read that has to be there.
+    pub(crate) fn read(error: objects::ObjectError, location: &str) -> Self {
+        use objects::ObjectError as O;
+        let detail = error.to_string();
+        match error {
+            O::NotFound { .. } | O::TooLarge { .. } | O::Truncated { .. } => Self::Mixed { detail },
+            O::Unavailable { .. } => Self::Away { location: location.to_owned(), detail },
+            other => Self::Objects(other),
+        }
+    }
+
     /// What `tough` says, as one of our kinds.
     pub(crate) fn of(error: E, location: &str) -> Self {
         let detail = chain(&error);
@@ -124,7 +144,8 @@ impl TrustError {
             }
             E::Transport { source, .. } => {
                 // What the stream found out while it was read: bytes that are not the signed ones.
-                let mixed = ["size of", "Hash mismatch", "hash mismatch", "exceeded"];
+                let mixed =
+                    ["size of", "Hash mismatch", "hash mismatch", "exceeded", "is larger than"];
                 let text = chain(source);
                 if mixed.iter().any(|word| text.contains(word)) {
                     Self::Mixed { detail: text }

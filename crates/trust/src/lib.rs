@@ -30,15 +30,21 @@
 #![warn(missing_docs)]
 
 mod clock;
+mod documents;
 mod error;
 pub mod key;
 mod publish;
+mod roles;
+mod roots;
+mod state;
 mod store;
 mod verify;
 
 pub use error::TrustError;
-pub use publish::{Change, Roles, Validity, change, rotate, start};
-pub use verify::{Freshness, Trusted, fingerprints};
+pub use publish::{Change, Validity, change, is_begun, rotate, sign_again, start};
+pub use roles::Roles;
+pub use roots::fingerprints;
+pub use verify::{Freshness, Trusted};
 
 /// The result of everything here.
 pub type Result<T> = std::result::Result<T, TrustError>;

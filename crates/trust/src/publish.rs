@@ -1,19 +1,21 @@
 //! A maker's side: documents in, signed metadata out.
 //!
 //! ```text
-//! documents ──▶ N.targets.json ──▶ N.snapshot.json ──▶ timestamp.json
+//! documents ──▶ N.snapshot.json ──▶ N.targets.json ──▶ (N.root.json) ──▶ timestamp.json
 //! ```
 //!
-//! Each is written when what it names is durable. All but the timestamp are created and never
-//! written over, so of two publishers at once one meets the other's number and is told. The
-//! timestamp is what makes a change visible, in one step.
+//! *Invariants.* Everything is signed before anything is written: who forgot a key has changed nothing.
+//! The snapshot is created and never written over, so of two publishers at once one meets the other's
+//! number and is told; whatever else has that number is its owner's. The timestamp is what makes a
+//! change visible, in one step, and only where it is still the one that this follows on.
 //!
 //! *Crash.* Before the timestamp nothing has happened; the number of a dead publisher's snapshot
-//! counts as taken until it has been silent for [`ABANDONED_MS`].
+//! counts as taken until it has been silent for [`ABANDONED_MS`]. But for a new root: between it and
+//! the timestamp hosts refuse what is signed by the old keys. Whoever has the new keys brings it to
+//! its end, by the same command or by any other that signs ([`Trusted::to_publish`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU64;
-use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -26,18 +28,24 @@ use tough::TargetName;
 use tough::editor::signed::SignedRole;
 use tough::key_source::KeySource;
 use tough::schema::{
-    Hashes, KeyHolder, Metafile, Role, RoleKeys, RoleType, Root, Signed, Snapshot, Target, Targets,
-    Timestamp,
+    Hashes, KeyHolder, Metafile, Role, RoleType, Root, Signed, Snapshot, Target, Targets, Timestamp,
 };
 
-use crate::clock::in_days;
+use crate::clock::{in_days, now};
+use crate::documents::key_of;
 use crate::key::{Key, hex};
-use crate::store::{OBJECT_BYTES_MAX, SIGNED};
+use crate::roles::Roles;
+use crate::roots;
+use crate::store::{SIGNED, TIMESTAMP_BYTES_MAX};
 use crate::verify::Trusted;
 use crate::{Result, TrustError, wait};
 
 /// TUF's version, as `tough` has it.
-const SPEC: &str = "1.0.0";
+pub(crate) const SPEC: &str = "1.0.0";
+/// What is current: the only object that is replaced.
+const TIMESTAMP: &str = "signed/timestamp.json";
+/// The list of documents, as the snapshot names it.
+const TARGETS: &str = "targets.json";
 /// A snapshot that no timestamp has named for this long is a dead publisher's, milliseconds.
 const ABANDONED_MS: u64 = 15 * 60 * 1000;
 /// Dead publishers that are stepped over at once.
@@ -60,62 +68,6 @@ impl Default for Validity {
     }
 }
 
-/// Whose keys count for what: public keys, and how many of them must sign.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Roles {
-    /// Who may say who may sign.
-    pub root: (Vec<Vec<u8>>, u64),
-    /// Who may sign versions.
-    pub targets: (Vec<Vec<u8>>, u64),
-    /// Who may say what is current.
-    pub online: (Vec<Vec<u8>>, u64),
-}
-
-impl Roles {
-    /// One key for everything.
-    pub fn single(public: Vec<u8>) -> Self {
-        let one = (vec![public], 1);
-        Self { root: one.clone(), targets: one.clone(), online: one }
-    }
-
-    fn root(&self, version: u64, validity: Validity) -> Result<Root> {
-        let mut keys = HashMap::new();
-        let mut role = |(public, threshold): &(Vec<Vec<u8>>, u64)| -> Result<RoleKeys> {
-            let mut keyids = Vec::new();
-            for bytes in public {
-                let key = Key::tuf(bytes);
-                let id =
-                    key.key_id().map_err(|error| TrustError::Key { detail: error.to_string() })?;
-                keys.insert(id.clone(), key);
-                if !keyids.contains(&id) {
-                    keyids.push(id);
-                }
-            }
-            let threshold = NonZeroU64::new(*threshold).filter(|t| t.get() <= keyids.len() as u64);
-            let threshold = threshold.ok_or_else(|| TrustError::Key {
-                detail: format!("of {} keys, at least one and no more must sign", keyids.len()),
-            })?;
-            Ok(RoleKeys { keyids, threshold, _extra: HashMap::new() })
-        };
-        let online = role(&self.online)?;
-        let roles = HashMap::from([
-            (RoleType::Root, role(&self.root)?),
-            (RoleType::Targets, role(&self.targets)?),
-            (RoleType::Snapshot, online.clone()),
-            (RoleType::Timestamp, online),
-        ]);
-        Ok(Root {
-            spec_version: SPEC.to_owned(),
-            consistent_snapshot: true,
-            version: number(version),
-            expires: in_days(validity.root),
-            keys,
-            roles,
-            _extra: HashMap::new(),
-        })
-    }
-}
-
 /// What becomes of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -125,25 +77,94 @@ pub enum Change {
     Remove,
 }
 
-/// Begins: a first root, and no documents. Gives the root's fingerprint.
+/// What is to be signed.
+struct Next<'a> {
+    objects: &'a Arc<dyn Objects>,
+    keys: &'a [Key],
+    validity: Validity,
+    /// Whose keys sign.
+    root: Root,
+    /// Its bytes, where it is new.
+    new_root: Option<Bytes>,
+    /// The documents that are signed; none: the list stays as it is, and is not signed again.
+    documents: Option<Documents>,
+    /// Documents that are new.
+    bodies: Vec<(String, Bytes)>,
+    /// What this follows on; none: it is the first.
+    after: Option<After>,
+}
+
+/// What somebody follows on.
+struct After {
+    /// The highest number that anything has there.
+    number: u64,
+    timestamp: u64,
+    /// The list of documents as the snapshot names it.
+    targets: Option<Metafile>,
+}
+
+impl After {
+    fn of(trusted: &Trusted) -> Self {
+        let timestamp = trusted.timestamp.signed.version.get();
+        let snapshot = &trusted.snapshot.signed;
+        let targets = trusted.targets.signed.version.get();
+        Self {
+            number: timestamp.max(snapshot.version.get()).max(targets),
+            timestamp,
+            targets: snapshot.meta.get(TARGETS).cloned(),
+        }
+    }
+}
+
+type Documents = HashMap<TargetName, Target>;
+
+/// Whether something was signed there: until then whoever has the first root's keys may begin, or
+/// go on beginning.
+pub fn is_begun(objects: &dyn Objects) -> Result<bool> {
+    Ok(current(objects)?.is_some())
+}
+
+/// Begins: a first root, and no documents. Gives the root's fingerprint. Where somebody was
+/// interrupted who began, it goes on: with the root that is there, and its keys.
 pub fn start(
     objects: &Arc<dyn Objects>,
     roles: &Roles,
     keys: &[Key],
     validity: Validity,
 ) -> Result<String> {
-    let root = roles.root(1, validity)?;
-    let holder = KeyHolder::Root(root.clone());
-    let signed = sign(root.clone(), &holder, keys)?;
-    enough(&root, &root, signed.signed())?;
-    match objects.put_new(&format!("{SIGNED}1.root.json"), Bytes::from(signed.buffer().clone())) {
-        Err(ObjectError::AlreadyExists { .. }) => {
-            return Err(TrustError::Conflict { location: objects.location() });
-        }
-        other => other?,
+    let conflict = || TrustError::Conflict { location: objects.location() };
+    if is_begun(objects)? {
+        return Err(conflict());
     }
-    write(objects, &root, keys, Documents::new(), 0, 0, validity)?;
-    Ok(hex(digest(&SHA256, signed.buffer()).as_ref()))
+    let (root, bytes, is_new) = match roots::at(objects, 1)? {
+        Some((bytes, root)) => {
+            // A timestamp that was lost is no beginning: what it named would be forgotten.
+            if !objects.features().list || !objects.list_names("signed/targets")?.is_empty() {
+                let detail = "documents are signed there, and nothing says which are current";
+                return Err(TrustError::Mixed { detail: detail.to_owned() });
+            }
+            enough(&root.signed, &root.signed, &root)?;
+            (root.signed, bytes, false)
+        }
+        None => {
+            let root = roles.root(1, validity)?;
+            let signed = sign(root.clone(), &KeyHolder::Root(root.clone()), keys)?;
+            enough(&root, &root, signed.signed())?;
+            (root, Bytes::from(signed.buffer().clone()), true)
+        }
+    };
+    let next = Next {
+        objects,
+        keys,
+        validity,
+        root,
+        new_root: is_new.then(|| bytes.clone()),
+        documents: Some(Documents::new()),
+        bodies: Vec::new(),
+        after: None,
+    };
+    next.write()?;
+    Ok(roots::fingerprint(&bytes))
 }
 
 /// Changes documents. `trusted` is the state that this follows on: it is read, verified and compared
@@ -155,8 +176,8 @@ pub fn change(
     keys: &[Key],
     validity: Validity,
 ) -> Result<()> {
-    let repository = trusted.repository();
-    let mut documents = repository.targets().signed.targets.clone();
+    let mut documents = trusted.targets.signed.targets.clone();
+    let mut bodies = Vec::new();
     for (name, change) in changes {
         let target = target_name(name)?;
         match change {
@@ -165,24 +186,42 @@ pub fn change(
             }
             Change::Put(content) => {
                 let sha256 = digest(&SHA256, content).as_ref().to_vec();
-                let key = format!("{SIGNED}targets/{}.{name}", hex(&sha256));
-                match objects.put_new(&key, Bytes::from(content.clone())) {
-                    // The same bytes, by its name.
-                    Ok(()) | Err(ObjectError::AlreadyExists { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
+                bodies.push((key_of(name, &sha256), Bytes::from(content.clone())));
                 documents.insert(target, described(content.len(), sha256));
             }
         }
     }
-    let root = &repository.root().signed;
-    let snapshot = repository.snapshot().signed.version.get();
-    let targets = repository.targets().signed.version.get();
-    write(objects, root, keys, documents, targets, snapshot, validity)
+    let (root, after) = (trusted.root.signed.clone(), Some(After::of(trusted)));
+    let documents = Some(documents);
+    Next { objects, keys, validity, root, new_root: None, documents, bodies, after }.write()
+}
+
+/// Signs again what is there, so that it stays valid: all of it with the keys of those who sign
+/// versions, and without them only what says that it is current. Gives whether it was all.
+pub fn sign_again(
+    objects: &Arc<dyn Objects>,
+    trusted: &Trusted,
+    keys: &[Key],
+    validity: Validity,
+) -> Result<bool> {
+    let root = trusted.root.signed.clone();
+    // After a rotation that was interrupted, the list has to be signed by its new keys.
+    let all =
+        may_sign(&root, RoleType::Targets, keys)? || root.verify_role(&trusted.targets).is_err();
+    let ended = trusted.targets.signed.expires;
+    if !all && ended <= now() {
+        let (role, expired) = (RoleType::Targets.to_string(), ended.to_string());
+        return Err(TrustError::Expired { role, expired });
+    }
+    let documents = all.then(|| trusted.targets.signed.targets.clone());
+    let (bodies, after) = (Vec::new(), Some(After::of(trusted)));
+    Next { objects, keys, validity, root, new_root: None, documents, bodies, after }.write()?;
+    Ok(all)
 }
 
 /// Replaces the root: other keys, other thresholds. `keys` must satisfy the old root and the new.
-/// Everything is signed again by the new keys. Gives the new root's fingerprint.
+/// Everything is signed again by the new keys. Gives the new root's fingerprint. Where the same was
+/// begun and interrupted, it is brought to its end.
 pub fn rotate(
     objects: &Arc<dyn Objects>,
     trusted: &Trusted,
@@ -190,28 +229,37 @@ pub fn rotate(
     keys: &[Key],
     validity: Validity,
 ) -> Result<String> {
-    let repository = trusted.repository();
-    let old = &repository.root().signed;
-    let root = roles.root(old.version.get() + 1, validity)?;
-    let by_old = sign(root.clone(), &KeyHolder::Root(old.clone()), keys)?;
-    let by_new = sign(root.clone(), &KeyHolder::Root(root.clone()), keys)?;
-    let signed = by_new
-        .add_old_signatures(by_old.signed().signatures.clone())
-        .map_err(|error| TrustError::of(error, &objects.location()))?;
-    enough(old, &root, signed.signed())?;
-    let key = format!("{SIGNED}{}.root.json", root.version);
-    match objects.put_new(&key, Bytes::from(signed.buffer().clone())) {
-        Err(ObjectError::AlreadyExists { .. }) => {
-            return Err(TrustError::Conflict { location: objects.location() });
+    let old = &trusted.root.signed;
+    let there = if trusted.is_unfinished() && roles.are_of(old)? {
+        roots::at(objects, old.version.get())?
+    } else {
+        None
+    };
+    let (root, bytes, is_new) = match there {
+        Some((bytes, root)) => (root.signed, bytes, false),
+        None => {
+            let root = roles.root(old.version.get() + 1, validity)?;
+            let by_old = sign(root.clone(), &KeyHolder::Root(old.clone()), keys)?;
+            let by_new = sign(root.clone(), &KeyHolder::Root(root.clone()), keys)?;
+            let signed = by_new
+                .add_old_signatures(by_old.signed().signatures.clone())
+                .map_err(|error| TrustError::of(error, &objects.location()))?;
+            enough(old, &root, signed.signed())?;
+            (root, Bytes::from(signed.buffer().clone()), true)
         }
-        other => other?,
-    }
-    ambient::step("rotate: root");
-    let documents = repository.targets().signed.targets.clone();
-    let snapshot = repository.snapshot().signed.version.get();
-    let targets = repository.targets().signed.version.get();
-    write(objects, &root, keys, documents, targets, snapshot, validity)?;
-    Ok(hex(digest(&SHA256, signed.buffer()).as_ref()))
+    };
+    let next = Next {
+        objects,
+        keys,
+        validity,
+        root,
+        new_root: is_new.then(|| bytes.clone()),
+        documents: Some(trusted.targets.signed.targets.clone()),
+        bodies: Vec::new(),
+        after: Some(After::of(trusted)),
+    };
+    next.write()?;
+    Ok(roots::fingerprint(&bytes))
 }
 
 /// Whether a new root has the signatures that the old and the new one ask for.
@@ -229,60 +277,139 @@ fn enough(old: &Root, new: &Root, signed: &Signed<Root>) -> Result<()> {
     Ok(())
 }
 
-type Documents = HashMap<TargetName, Target>;
-
-/// Signs and writes everything below the root; the timestamp last.
-fn write(
-    objects: &Arc<dyn Objects>,
-    root: &Root,
-    keys: &[Key],
-    documents: Documents,
-    targets_before: u64,
-    snapshot_before: u64,
-    validity: Validity,
-) -> Result<()> {
-    let holder = KeyHolder::Root(root.clone());
-    let mut targets = Targets::new(
-        SPEC.to_owned(),
-        number(targets_before + 1),
-        in_days(validity.targets.max(validity.fresh)),
-    );
-    targets.targets = documents;
-    // Numbers of publishers that died are stepped over.
-    let mut step = 0;
-    let (signed_targets, snapshot) = loop {
-        targets.version = number(targets_before + 1 + step);
-        let version = number(snapshot_before + 1 + step);
-        let signed_targets = sign(targets.clone(), &holder, keys)?;
-        let mut snapshot = Snapshot::new(SPEC.to_owned(), version, in_days(validity.fresh));
-        snapshot.meta.insert("targets.json".to_owned(), file(&signed_targets));
-        let snapshot = sign(snapshot, &holder, keys)?;
-        let key = format!("{SIGNED}{version}.snapshot.json");
-        match objects.put_new(&key, Bytes::from(snapshot.buffer().clone())) {
-            Ok(()) => break (signed_targets, snapshot),
-            Err(ObjectError::AlreadyExists { .. }) if step < ABANDONED_MAX => {
-                abandoned(objects, &key)?;
-                step += 1;
-            }
-            Err(ObjectError::AlreadyExists { .. }) => {
-                return Err(TrustError::Conflict { location: objects.location() });
-            }
-            Err(error) => return Err(error.into()),
+/// Whether these keys are enough for a role.
+fn may_sign(root: &Root, role: RoleType, keys: &[Key]) -> Result<bool> {
+    let Some(wanted) = root.roles.get(&role) else { return Ok(false) };
+    let mut ids = BTreeSet::new();
+    for key in keys {
+        let id = Key::tuf(&key.public()?).key_id();
+        let id = id.map_err(|error| TrustError::Key { detail: error.to_string() })?;
+        if wanted.keyids.contains(&id) {
+            ids.insert(id.to_vec());
         }
-    };
-    ambient::step("sign: snapshot");
-    let key = format!("{SIGNED}{}.targets.json", signed_targets.signed().signed.version);
-    // The snapshot's number is ours, so this is a dead publisher's where it is there.
-    objects.replace(&key, Bytes::from(signed_targets.buffer().clone()))?;
-    ambient::step("sign: targets");
-    let version = snapshot.signed().signed.version;
-    let mut timestamp = Timestamp::new(SPEC.to_owned(), version, in_days(validity.fresh));
-    timestamp.meta.insert("snapshot.json".to_owned(), file(&snapshot));
-    let timestamp = sign(timestamp, &holder, keys)?;
-    let bytes = Bytes::from(timestamp.buffer().clone());
-    objects.replace(&format!("{SIGNED}timestamp.json"), bytes)?;
-    ambient::step("sign: visible");
-    Ok(())
+    }
+    Ok(ids.len() as u64 >= wanted.threshold.get())
+}
+
+/// All that is signed at once.
+struct Below {
+    targets: Option<SignedRole<Targets>>,
+    snapshot: SignedRole<Snapshot>,
+    timestamp: SignedRole<Timestamp>,
+}
+
+impl Next<'_> {
+    /// Signs everything, and only then writes: the timestamp last.
+    fn write(&self) -> Result<()> {
+        if self.root.expires <= now() {
+            let (role, expired) = (RoleType::Root.to_string(), self.root.expires.to_string());
+            return Err(TrustError::Expired { role, expired });
+        }
+        let conflict = || TrustError::Conflict { location: self.objects.location() };
+        let first = self.after.as_ref().map_or(1, |after| after.number + 1);
+        let mut below = self.sign(first)?;
+        for (key, bytes) in &self.bodies {
+            // The same bytes, by its name.
+            put_new(self.objects, key, bytes.clone())?;
+        }
+        // Numbers of publishers that died are stepped over.
+        let mut version = first;
+        loop {
+            let key = format!("{SIGNED}{version}.snapshot.json");
+            if put_new(self.objects, &key, buffer(&below.snapshot))? {
+                break;
+            }
+            if version - first >= ABANDONED_MAX {
+                return Err(conflict());
+            }
+            abandoned(self.objects, &key)?;
+            version += 1;
+            below = self.sign(version)?;
+        }
+        ambient::step("sign: snapshot");
+        if let Some(targets) = &below.targets {
+            // The snapshot's number is ours, so this is a dead publisher's where it is there.
+            let key = format!("{SIGNED}{version}.{TARGETS}");
+            self.objects.replace(&key, buffer(targets))?;
+        }
+        ambient::step("sign: targets");
+        self.unmoved()?;
+        if let Some(root) = &self.new_root {
+            // From here on hosts ask for the new keys: one step is left.
+            let key = format!("{SIGNED}{}.root.json", self.root.version);
+            if !put_new(self.objects, &key, root.clone())? {
+                return Err(conflict());
+            }
+            ambient::step("rotate: root");
+            self.unmoved()?;
+        }
+        self.objects.replace(TIMESTAMP, buffer(&below.timestamp))?;
+        ambient::step("sign: visible");
+        Ok(())
+    }
+
+    /// Everything below the root, with this number.
+    fn sign(&self, version: u64) -> Result<Below> {
+        let holder = KeyHolder::Root(self.root.clone());
+        let fresh = in_days(self.validity.fresh);
+        let targets = match &self.documents {
+            Some(documents) => {
+                let days = self.validity.targets.max(self.validity.fresh);
+                let mut targets = Targets::new(SPEC.to_owned(), number(version), in_days(days));
+                targets.targets.clone_from(documents);
+                Some(sign(targets, &holder, self.keys)?)
+            }
+            None => None,
+        };
+        let named = match &targets {
+            Some(targets) => Some(file(targets)),
+            None => self.after.as_ref().and_then(|after| after.targets.clone()),
+        };
+        let named = named.ok_or_else(|| TrustError::Format {
+            detail: "the snapshot names no list of documents".to_owned(),
+        })?;
+        let mut snapshot = Snapshot::new(SPEC.to_owned(), number(version), fresh);
+        snapshot.meta.insert(TARGETS.to_owned(), named);
+        let snapshot = sign(snapshot, &holder, self.keys)?;
+        let mut timestamp = Timestamp::new(SPEC.to_owned(), number(version), fresh);
+        timestamp.meta.insert("snapshot.json".to_owned(), file(&snapshot));
+        let timestamp = sign(timestamp, &holder, self.keys)?;
+        Ok(Below { targets, snapshot, timestamp })
+    }
+
+    /// Fails when another publisher was quicker: a timestamp is written over, and never a newer one.
+    fn unmoved(&self) -> Result<()> {
+        let expected = self.after.as_ref().map(|after| after.timestamp);
+        if current(self.objects)? == expected {
+            return Ok(());
+        }
+        Err(TrustError::Conflict { location: self.objects.location() })
+    }
+}
+
+/// The number of the timestamp that is there; 0 for what is none.
+fn current(objects: &dyn Objects) -> Result<Option<u64>> {
+    match objects.get(TIMESTAMP, TIMESTAMP_BYTES_MAX) {
+        Ok(bytes) => {
+            let there = serde_json::from_slice::<Signed<Timestamp>>(&bytes);
+            Ok(Some(there.map_or(0, |there| there.signed.version.get())))
+        }
+        Err(ObjectError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(TrustError::read(error, &objects.location())),
+    }
+}
+
+/// Whether it was created: false when the key is taken.
+fn put_new(objects: &dyn Objects, key: &str, bytes: Bytes) -> Result<bool> {
+    match objects.put_new(key, bytes) {
+        Ok(()) => Ok(true),
+        Err(ObjectError::AlreadyExists { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn buffer<T: Role + Serialize>(signed: &SignedRole<T>) -> Bytes {
+    Bytes::from(signed.buffer().clone())
 }
 
 /// Fails while whoever took this number may still live, by the store's clock.
@@ -344,36 +471,6 @@ pub(crate) fn target_name(name: &str) -> Result<TargetName> {
     TargetName::new(name).map_err(|_| invalid())
 }
 
-fn number(version: u64) -> NonZeroU64 {
+pub(crate) fn number(version: u64) -> NonZeroU64 {
     NonZeroU64::new(version).unwrap_or(NonZeroU64::MIN)
-}
-
-/// The newest root of a store and its bytes; what is there need not be believed.
-pub(crate) fn newest_root(objects: &dyn Objects) -> Result<Vec<(u64, Bytes)>> {
-    let mut roots = Vec::new();
-    for version in 1..=1024 {
-        match objects.get(&format!("{SIGNED}{version}.root.json"), OBJECT_BYTES_MAX) {
-            Ok(bytes) => roots.push((version, bytes)),
-            Err(ObjectError::NotFound { .. }) => break,
-            Err(error @ ObjectError::Unavailable { .. }) => {
-                let (location, detail) = (objects.location(), error.to_string());
-                return Err(TrustError::Away { location, detail });
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if roots.is_empty() {
-        return Err(TrustError::NotSigned { location: objects.location() });
-    }
-    Ok(roots)
-}
-
-/// Makes a folder of a host's that only its owner enters.
-pub(crate) fn folder(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(TrustError::io(path.display()))
 }

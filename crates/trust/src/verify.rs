@@ -1,37 +1,34 @@
-//! A host's side: from a root that a person trusts to documents that may be believed.
+//! A host's side: from a root that a person trusts to documents that may be believed; and a
+//! publisher's, who has to believe what it signs on.
 //!
-//! What has been believed lies in a folder of the host:
+//! *Invariants.* What is believed follows from what was believed before: it is verified against that,
+//! in a folder of its own, and then takes its place as a whole ([`crate::state`]). Those who ask take
+//! turns. Who only wants what was believed last asks nobody, and waits for nobody.
 //!
-//! ```text
-//! first.json       the root that a person trusted
-//! state/           what was believed last: root, timestamp, snapshot, targets, and the latest time
-//! state/kept/      metadata and documents as they were read, for when the maker is away
-//! lock             held while the state is replaced
-//! ```
-//!
-//! *Invariants.* The state is replaced as a whole, after everything in it was verified against the
-//! state before it. Two processes take turns.
+//! *Dates.* They are looked at here and not by `tough`, by the one clock that this program has: so a
+//! publisher, who is about to sign again what has ended, can be let through with everything else
+//! verified.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
 use objects::Objects;
-use rustix::fs::{CWD, RenameFlags};
-use tough::schema::RoleType;
-use tough::{ExpirationEnforcement, IntoVec, Limits, Repository, RepositoryLoader};
+use tough::schema::{Role, RoleType, Root, Signed, Snapshot, Targets, Timestamp as Current};
+use tough::{ExpirationEnforcement, Limits, Repository, RepositoryLoader};
 
-use crate::clock::{now, unix_ms};
-use crate::key::hex;
-use crate::publish::{folder, newest_root, target_name};
-use crate::store::{OBJECT_BYTES_MAX, Source, documents_url, metadata_url, write};
+use crate::clock::{instant, now, unix_ms};
+use crate::documents::Documents;
+use crate::publish::target_name;
+use crate::roots::{self, fingerprint};
+use crate::state::{self, State, folder};
+use crate::store::{
+    ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, Source, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX,
+    documents_url, metadata_url,
+};
 use crate::{Result, TrustError, wait};
-
-const FIRST: &str = "first.json";
-const STATE: &str = "state";
-const KEPT: &str = "kept";
 
 /// How current something is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,126 +43,165 @@ pub struct Freshness {
     pub expires_unix_ms: u64,
 }
 
+/// Who looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Viewer {
+    Host,
+    Publisher,
+}
+
 /// A maker's signed state that was verified.
 #[derive(Debug)]
 pub struct Trusted {
-    repository: Repository,
+    pub(crate) root: Signed<Root>,
+    pub(crate) timestamp: Signed<Current>,
+    pub(crate) snapshot: Signed<Snapshot>,
+    pub(crate) targets: Signed<Targets>,
+    documents: Documents,
+    viewer: Viewer,
     freshness: Freshness,
-}
-
-/// The fingerprints of the roots of a store, the oldest first. Nothing is believed by this: a person
-/// compares the last one with what the maker says elsewhere.
-pub fn fingerprints(objects: &dyn Objects) -> Result<Vec<String>> {
-    Ok(newest_root(objects)?.iter().map(|(_, bytes)| fingerprint(bytes)).collect())
-}
-
-fn fingerprint(root: &[u8]) -> String {
-    hex(digest(&SHA256, root).as_ref())
 }
 
 impl Trusted {
     /// Begins to trust a maker: from the root with this fingerprint (hexadecimal digits of the
     /// SHA-256 of its bytes), into a new folder.
     pub fn begin(objects: &Arc<dyn Objects>, root: &str, dir: &Path) -> Result<Self> {
-        let roots = newest_root(&**objects)?;
-        let wanted = root.to_ascii_lowercase();
-        let found = roots.iter().find(|(_, bytes)| fingerprint(bytes) == wanted);
-        let Some((_, first)) = found else {
-            let newest = roots.last().map_or_else(String::new, |(_, bytes)| fingerprint(bytes));
-            return Err(TrustError::OtherRoot { location: objects.location(), found: newest });
-        };
-        folder(dir)?;
-        folder(&dir.join(STATE).join(KEPT))?;
-        write(&dir.join(FIRST), first).map_err(TrustError::io(dir.display()))?;
+        write_first(objects, root, dir)?;
         Self::refresh(objects, dir)
     }
 
     /// Asks the maker for news, and believes what follows from what was believed before.
     pub fn refresh(objects: &Arc<dyn Objects>, dir: &Path) -> Result<Self> {
+        Self::ask(objects, dir, Viewer::Host)
+    }
+
+    /// As whoever publishes sees it, in a folder of its own; begun with the first root of the store.
+    /// What has ended is no error, as it is about to be signed
+    /// again; nor is a clock that went back. Signatures, and that nothing is older than what was seen
+    /// before, are looked at as by everybody. A rotation that was interrupted is seen as what it is: the
+    /// new root, and what the old one's keys have signed.
+    pub fn to_publish(objects: &Arc<dyn Objects>, dir: &Path) -> Result<Self> {
+        if State::read(dir)?.is_none() {
+            let first = roots::fingerprints(&**objects)?.remove(0);
+            write_first(objects, &first, dir)?;
+        }
+        Self::ask(objects, dir, Viewer::Publisher)
+    }
+
+    fn ask(objects: &Arc<dyn Objects>, dir: &Path, viewer: Viewer) -> Result<Self> {
         let _lock = lock(dir)?;
-        let location = objects.location();
-        let work = dir.join("state.new");
-        let _ = fs::remove_dir_all(&work);
-        copy(&dir.join(STATE), &work)?;
-        let loaded = load(&root_of(dir)?, &work, Some(objects.clone()), &location);
-        let repository = match loaded {
-            Ok(repository) => repository,
-            Err(error) => {
-                let _ = fs::remove_dir_all(&work);
-                return Err(error);
-            }
+        let before = State::read(dir)?;
+        let latest = before.as_ref().and_then(|state| state.latest);
+        if viewer == Viewer::Host {
+            clock(latest)?;
+        }
+        let begin = match &before {
+            Some(state) => state.root.clone(),
+            None => state::first(dir)?,
         };
-        write(&work.join("asked"), ambient::unix_ms().to_string().as_bytes())
-            .map_err(TrustError::io(work.display()))?;
-        drop(repository);
-        rustix::fs::renameat_with(CWD, &work, CWD, dir.join(STATE), RenameFlags::EXCHANGE)
-            .map_err(|error| TrustError::io(work.display())(error.into()))?;
-        let _ = fs::File::open(dir).and_then(|folder| folder.sync_all());
-        ambient::step("trust: believed");
-        let _ = fs::remove_dir_all(&work);
-        // Opened where it stays: it goes on reading documents, and keeps them.
-        let repository = load(&root_of(dir)?, &dir.join(STATE), Some(objects.clone()), &location)?;
-        Ok(Self::of(repository, true, None, dir))
+        let asking = Asking { objects, dir, before: before.as_ref(), begin: &begin };
+        let (loaded, newest) = match asking.load(u64::MAX) {
+            Err(forged @ TrustError::Forged { .. }) if viewer == Viewer::Publisher => {
+                asking.interrupted(forged)?
+            }
+            other => other.map(|loaded| (loaded, None))?,
+        };
+        let state = State {
+            root: loaded.root().clone(),
+            timestamp: loaded.timestamp().clone(),
+            snapshot: loaded.snapshot().clone(),
+            targets: loaded.targets().clone(),
+            asked_unix_ms: ambient::unix_ms(),
+            latest: Some(instant()),
+        };
+        let mut trusted = Self::of(state.clone(), dir, Some(objects.clone()), viewer, None);
+        trusted.in_time()?;
+        state.write(dir)?;
+        if let Some(newest) = newest {
+            trusted.root = newest;
+        }
+        Ok(trusted)
     }
 
     /// What this host believed last, without asking anybody. Signatures that have ended meanwhile
     /// are an error, as they are when the maker is asked.
     pub fn kept(dir: &Path, why: Option<String>) -> Result<Self> {
-        let _lock = lock(dir)?;
-        let repository = load(&root_of(dir)?, &dir.join(STATE), None, "this host")?;
-        Ok(Self::of(repository, false, why, dir))
+        let state = State::read(dir)?.ok_or_else(|| TrustError::Away {
+            location: "the maker".to_owned(),
+            detail: "nothing of it was believed yet".to_owned(),
+        })?;
+        clock(state.latest)?;
+        let trusted = Self::of(state, dir, None, Viewer::Host, why);
+        trusted.in_time()?;
+        Ok(trusted)
     }
 
-    fn of(repository: Repository, asked: bool, why: Option<String>, dir: &Path) -> Self {
-        let said = fs::read_to_string(dir.join(STATE).join("asked")).unwrap_or_default();
-        let expires = [
-            repository.root().signed.expires,
-            repository.timestamp().signed.expires,
-            repository.snapshot().signed.expires,
-            repository.targets().signed.expires,
-        ];
-        let freshness = Freshness {
-            asked,
-            why,
-            asked_unix_ms: said.trim().parse().unwrap_or(0),
-            expires_unix_ms: expires.into_iter().map(unix_ms).min().unwrap_or(0),
-        };
-        Self { repository, freshness }
+    fn of(
+        state: State,
+        dir: &Path,
+        objects: Option<Arc<dyn Objects>>,
+        viewer: Viewer,
+        why: Option<String>,
+    ) -> Self {
+        let State { root, timestamp, snapshot, targets, asked_unix_ms, .. } = state;
+        let freshness =
+            Freshness { asked: objects.is_some(), why, asked_unix_ms, expires_unix_ms: 0 };
+        let documents = Documents { folder: dir.join("documents"), objects };
+        let mut trusted = Self { root, timestamp, snapshot, targets, documents, viewer, freshness };
+        let first = trusted.expires().into_iter().map(|(_, ends)| unix_ms(ends)).min();
+        trusted.freshness.expires_unix_ms = first.unwrap_or(0);
+        trusted
     }
 
-    /// Forgets that this host's clock was later once. Only a person can say that it was wrong then.
-    pub fn accept_clock(dir: &Path) -> Result<()> {
-        let _lock = lock(dir)?;
-        match fs::remove_file(dir.join(STATE).join("latest_known_time.json")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(TrustError::io(dir.display())(error))
+    fn expires(&self) -> [(RoleType, Timestamp); 4] {
+        [
+            (RoleType::Root, self.root.signed.expires()),
+            (RoleType::Timestamp, self.timestamp.signed.expires()),
+            (RoleType::Snapshot, self.snapshot.signed.expires()),
+            (RoleType::Targets, self.targets.signed.expires()),
+        ]
+    }
+
+    /// An error once one of its signatures has ended.
+    fn in_time(&self) -> Result<()> {
+        let now = now();
+        match self.expires().into_iter().find(|(_, ends)| *ends <= now) {
+            Some((role, ends)) if self.viewer == Viewer::Host => {
+                Err(TrustError::Expired { role: role.to_string(), expired: ends.to_string() })
             }
             _ => Ok(()),
         }
     }
 
+    /// Whether what is there is not signed by the keys of the newest root: somebody was interrupted
+    /// who rotated them.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.root.signed.verify_role(&self.timestamp).is_err()
+    }
+
+    /// Forgets that this host's clock was later once. Only a person can say that it was wrong then.
+    pub fn accept_clock(dir: &Path) -> Result<()> {
+        let _lock = lock(dir)?;
+        state::forget_clock(dir)
+    }
+
     /// Reads a signed document of at most `bytes_max` bytes.
     pub fn read(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>> {
+        self.in_time()?;
         let target = target_name(name)?;
-        let missing = || TrustError::NoDocument { name: name.to_owned() };
-        let signed = self.repository.targets().signed.find_target(&target, false);
-        if signed.map_err(|_| missing())?.length > bytes_max {
+        let signed = self.targets.signed.find_target(&target, false);
+        let signed = signed.map_err(|_| TrustError::NoDocument { name: name.to_owned() })?;
+        if signed.length > bytes_max {
             return Err(TrustError::Format {
                 detail: format!("{name} has more than {bytes_max} bytes"),
             });
         }
-        let of = |error| TrustError::of(error, "the maker");
-        wait(async {
-            match self.repository.read_target(&target).await.map_err(of)? {
-                Some(stream) => stream.into_vec().await.map_err(of),
-                None => Err(missing()),
-            }
-        })?
+        self.documents.read(name, &signed.hashes.sha256, signed.length)
     }
 
     /// The names of all signed documents, ordered.
     pub fn names(&self) -> Vec<String> {
-        let all = self.repository.targets().signed.targets.keys();
+        let all = self.targets.signed.targets.keys();
         let mut names: Vec<String> = all.map(|name| name.resolved().to_owned()).collect();
         names.sort();
         names
@@ -178,13 +214,13 @@ impl Trusted {
 
     /// The number of its root.
     pub fn root_version(&self) -> u64 {
-        self.repository.root().signed.version.get()
+        self.root.signed.version.get()
     }
 
     /// The public keys of each role (`root`, `targets`, `snapshot`, `timestamp`) and how many of
     /// them must sign.
     pub fn roles(&self) -> BTreeMap<String, (Vec<Vec<u8>>, u64)> {
-        let root = &self.repository.root().signed;
+        let root = &self.root.signed;
         let of = |role: RoleType| {
             let public = root.keys(role).filter_map(|key| match key {
                 tough::schema::key::Key::Ed25519 { keyval, .. } => Some(keyval.public.to_vec()),
@@ -198,44 +234,88 @@ impl Trusted {
             .map(of)
             .collect()
     }
+}
 
-    pub(crate) fn repository(&self) -> &Repository {
-        &self.repository
+/// Keeps the root with this fingerprint as the one that a person trusted.
+fn write_first(objects: &Arc<dyn Objects>, wanted: &str, dir: &Path) -> Result<()> {
+    let wanted = wanted.to_ascii_lowercase();
+    let (mut first, mut newest) = (None, String::new());
+    roots::each(&**objects, |bytes| {
+        newest = fingerprint(bytes);
+        if newest == wanted {
+            first = Some(bytes.clone());
+        }
+    })?;
+    let wrong = || TrustError::OtherRoot { location: objects.location(), found: newest.clone() };
+    state::write_first(dir, &first.ok_or_else(wrong)?)
+}
+
+/// An error when the clock was later before.
+fn clock(latest: Option<Timestamp>) -> Result<()> {
+    let now = instant();
+    match latest {
+        Some(before) if now < before => {
+            Err(TrustError::Clock { now: now.to_string(), before: before.to_string() })
+        }
+        _ => Ok(()),
     }
 }
 
-/// The root to begin with: the newest that was believed, else the first.
-fn root_of(dir: &Path) -> Result<Vec<u8>> {
-    let first = dir.join(FIRST);
-    let newest = dir.join(STATE).join("root.json");
-    fs::read(&newest).or_else(|_| fs::read(&first)).map_err(TrustError::io(first.display()))
+/// Somebody asks, and has the lock.
+struct Asking<'a> {
+    objects: &'a Arc<dyn Objects>,
+    dir: &'a Path,
+    before: Option<&'a State>,
+    /// The root to begin with: the newest that was believed, else the first.
+    begin: &'a Signed<Root>,
 }
 
-fn load(
-    root: &[u8],
-    state: &Path,
-    objects: Option<Arc<dyn Objects>>,
-    location: &str,
-) -> Result<Repository> {
-    let source = Source { objects, kept: state.join(KEPT) };
-    let limits = Limits {
-        max_root_size: 1 << 20,
-        max_targets_size: OBJECT_BYTES_MAX,
-        max_timestamp_size: 64 << 10,
-        max_snapshot_size: 1 << 20,
-        max_root_updates: 1024,
-    };
-    let loader = RepositoryLoader::new(&root, metadata_url(), documents_url())
-        .transport(source)
-        .limits(limits)
-        .datastore(state)
-        .expiration_enforcement(ExpirationEnforcement::Safe);
-    wait(loader.load())?.map_err(|error| match TrustError::of(error, location) {
-        TrustError::Expired { role, .. } => {
-            TrustError::Expired { role, expired: now().to_string() }
+impl Asking<'_> {
+    /// Verifies what is there against what was believed before; of roots only those up to a number
+    /// are looked at.
+    fn load(&self, roots_max: u64) -> Result<Repository> {
+        let work = self.dir.join("asking");
+        let _ = fs::remove_dir_all(&work);
+        folder(&work)?;
+        if let Some(before) = self.before {
+            before.show(&work)?;
         }
-        other => other,
-    })
+        let loaded = self.load_in(&work, roots_max);
+        let _ = fs::remove_dir_all(&work);
+        loaded
+    }
+
+    fn load_in(&self, work: &Path, roots_max: u64) -> Result<Repository> {
+        let root = serde_json::to_vec(self.begin)
+            .map_err(|error| TrustError::Format { detail: error.to_string() })?;
+        let limits = Limits {
+            max_root_size: ROOT_BYTES_MAX,
+            max_targets_size: TARGETS_BYTES_MAX,
+            max_timestamp_size: TIMESTAMP_BYTES_MAX,
+            max_snapshot_size: SNAPSHOT_BYTES_MAX,
+            max_root_updates: roots::ROOTS_MAX,
+        };
+        let loader = RepositoryLoader::new(&root, metadata_url(), documents_url())
+            .transport(Source { objects: self.objects.clone(), roots_max })
+            .limits(limits)
+            .datastore(work)
+            // We look at dates ourselves: see the module's documentation.
+            .expiration_enforcement(ExpirationEnforcement::Unsafe);
+        wait(loader.load())?.map_err(|error| TrustError::of(error, &self.objects.location()))
+    }
+
+    /// After a rotation that was interrupted: the newest root, and what an older one's keys signed.
+    fn interrupted(&self, forged: TrustError) -> Result<(Repository, Option<Signed<Root>>)> {
+        let mut chain = roots::after(&**self.objects, self.begin)?;
+        let Some(newest) = chain.pop() else { return Err(forged) };
+        for known in chain.iter().rev().chain([self.begin]) {
+            match self.load(known.signed.version.get()) {
+                Err(TrustError::Forged { .. }) => {}
+                other => return other.map(|loaded| (loaded, Some(newest))),
+            }
+        }
+        Err(forged)
+    }
 }
 
 fn lock(dir: &Path) -> Result<fs::File> {
@@ -244,17 +324,4 @@ fn lock(dir: &Path) -> Result<fs::File> {
     let file = file.map_err(TrustError::io(path.display()))?;
     file.lock().map_err(TrustError::io(path.display()))?;
     Ok(file)
-}
-
-/// Copies a state; documents and metadata that were kept are linked.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    folder(&to.join(KEPT))?;
-    for (source, target) in [(from.to_owned(), to.to_owned()), (from.join(KEPT), to.join(KEPT))] {
-        for entry in fs::read_dir(&source).map_err(TrustError::io(source.display()))? {
-            let path = entry.map_err(TrustError::io(source.display()))?.path();
-            let Some(name) = path.file_name().filter(|_| path.is_file()) else { continue };
-            fs::copy(&path, target.join(name)).map_err(TrustError::io(path.display()))?;
-        }
-    }
-    Ok(())
 }

@@ -1,111 +1,16 @@
 //! What somebody may try who has the maker's web server, one of its keys, or the line to it: each is
 //! met by a maker that publishes and a host that believes. The table is in docs/threat-model.md.
 
+mod support;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use objects::{Memory, Objects};
+use support::{DOCUMENT, Story, forge, roles};
 use trust::key::Key;
 use trust::{Change, Roles, TrustError, Trusted, Validity};
-
-/// A maker with its store, and a host that trusts it.
-struct Story {
-    folder: tempfile::TempDir,
-    store: Arc<dyn Objects>,
-    root: Key,
-    targets: Key,
-    online: Key,
-    fingerprint: String,
-}
-
-const DOCUMENT: &str = "web.appliance.json";
-
-impl Story {
-    fn new() -> Self {
-        let [root, targets, online] = [(); 3].map(|()| Key::generate().unwrap());
-        let store: Arc<dyn Objects> = Arc::new(Memory::new());
-        let roles = roles(&root, &targets, &online);
-        let keys = [root.clone(), targets.clone(), online.clone()];
-        let fingerprint = trust::start(&store, &roles, &keys, Validity::default()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let story = Self { folder, store, root, targets, online, fingerprint };
-        story.publish("1");
-        story
-    }
-
-    fn maker(&self) -> PathBuf {
-        self.folder.path().join("maker")
-    }
-
-    fn host(&self) -> PathBuf {
-        self.folder.path().join("host")
-    }
-
-    /// The maker's own view, which it publishes on.
-    fn own(&self) -> Trusted {
-        if self.maker().exists() {
-            Trusted::refresh(&self.store, &self.maker()).unwrap()
-        } else {
-            Trusted::begin(&self.store, &self.fingerprint, &self.maker()).unwrap()
-        }
-    }
-
-    fn publish(&self, content: &str) {
-        self.publish_for(
-            content,
-            &[self.targets.clone(), self.online.clone()],
-            Validity::default(),
-        )
-        .unwrap();
-    }
-
-    fn publish_for(&self, content: &str, keys: &[Key], validity: Validity) -> trust::Result<()> {
-        let put = Change::Put(content.as_bytes().to_vec());
-        let changes = BTreeMap::from([(DOCUMENT.to_owned(), put)]);
-        trust::change(&self.store, &self.own(), &changes, keys, validity)
-    }
-
-    /// The host asks, and reads.
-    fn ask(&self) -> trust::Result<String> {
-        let trusted = if self.host().exists() {
-            Trusted::refresh(&self.store, &self.host())?
-        } else {
-            Trusted::begin(&self.store, &self.fingerprint, &self.host())?
-        };
-        trusted.read(DOCUMENT, 1 << 20).map(|bytes| String::from_utf8(bytes).unwrap())
-    }
-
-    fn get(&self, key: &str) -> Bytes {
-        self.store.get(&format!("signed/{key}"), 1 << 20).unwrap()
-    }
-
-    /// The web server says something else.
-    fn serve(&self, key: &str, bytes: impl Into<Bytes>) {
-        self.store.replace(&format!("signed/{key}"), bytes.into()).unwrap();
-    }
-
-    /// All that lies in the store.
-    fn everything(&self) -> Vec<(String, Bytes)> {
-        let all = self.store.list("").unwrap();
-        all.into_iter().map(|o| (o.key.clone(), self.store.get(&o.key, 1 << 20).unwrap())).collect()
-    }
-
-    fn put_back(&self, everything: &[(String, Bytes)]) {
-        for object in self.store.list("").unwrap() {
-            self.store.delete(&object.key).unwrap();
-        }
-        for (key, bytes) in everything {
-            self.store.replace(key, bytes.clone()).unwrap();
-        }
-    }
-}
-
-fn roles(root: &Key, targets: &Key, online: &Key) -> Roles {
-    let one = |key: &Key| (vec![key.public().unwrap()], 1);
-    Roles { root: one(root), targets: one(targets), online: one(online) }
-}
 
 #[test]
 fn what_a_maker_says_is_believed_and_nothing_unsigned() {
@@ -272,9 +177,21 @@ fn three_rotations_are_followed_and_a_key_rotated_out_counts_for_nothing() {
     story.publish("after");
     assert_eq!(story.ask().unwrap(), "after");
     assert_eq!(Trusted::kept(&story.host(), None).unwrap().root_version(), 4);
-    let refused =
-        story.publish_for("evil", &[old_targets, story.online.clone()], Validity::default());
+    let refused = story.publish_for(
+        "evil",
+        &[old_targets.clone(), story.online.clone()],
+        Validity::default(),
+    );
     assert!(matches!(refused, Err(TrustError::Key { .. })), "{refused:?}");
+    // Signed all the same, by whoever has the old key, below what the maker itself says is current.
+    let honest = story.everything();
+    for host in [story.host(), story.folder.path().join("new host")] {
+        forge(&story, "evil", std::slice::from_ref(&old_targets));
+        let forged = story.ask_in(&host);
+        assert!(matches!(forged, Err(TrustError::Forged { .. })), "{forged:?}");
+        story.put_back(&honest);
+        assert_eq!(story.ask_in(&host).unwrap(), "after");
+    }
     // A root that the old keys alone did not agree to.
     let thief = Key::generate().unwrap();
     let refused = trust::rotate(
@@ -301,6 +218,20 @@ fn a_threshold_needs_so_many_people() {
     let one = [people[2].clone(), story.online.clone()];
     let refused = story.publish_for("2", &one, Validity::default());
     assert!(matches!(refused, Err(TrustError::Key { .. })), "{refused:?}");
+    assert_eq!(story.ask().unwrap(), "1");
+    // Signed all the same by one of them, and by one of them and somebody else, and served to a host.
+    let stranger = Key::generate().unwrap();
+    let honest = story.everything();
+    for few in [vec![people[2].clone()], vec![people[2].clone(), stranger]] {
+        forge(&story, "2", &few);
+        let forged = story.ask();
+        assert!(matches!(forged, Err(TrustError::Forged { .. })), "{forged:?}");
+        story.put_back(&honest);
+    }
+    forge(&story, "forged by enough", &people[..2]);
+    assert_eq!(story.ask().unwrap(), "forged by enough", "else the above shows nothing");
+    story.put_back(&honest);
+    let _ = std::fs::remove_dir_all(story.host());
     let two = [people[2].clone(), people[0].clone(), story.online.clone()];
     story.publish_for("2", &two, Validity::default()).unwrap();
     assert_eq!(story.ask().unwrap(), "2");

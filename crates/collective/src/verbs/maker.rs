@@ -19,9 +19,16 @@ pub fn publish(global: &Global, verb: &Publish) -> Result<(), Failure> {
     let host = open(global)?;
     let keys = keys(&verb.keys)?;
     if verb.again {
-        host.sign_again(&verb.to, &keys)?;
-        print::result(global, &serde_json::json!({"location": verb.to}), || {
-            format!("what is at {} is signed again", verb.to)
+        let all = host.sign_again(&verb.to, &keys)?;
+        print::result(global, &serde_json::json!({"location": verb.to, "versions": all}), || {
+            if all {
+                format!("what is at {} is signed again", verb.to)
+            } else {
+                format!(
+                    "that it is current is signed again at {}; versions are as they were",
+                    verb.to
+                )
+            }
         });
         return Ok(());
     }

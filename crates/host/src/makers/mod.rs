@@ -291,6 +291,12 @@ impl From<TrustError> for Failure {
                 "set the clock; if it is right now and was wrong then: `collective trust refresh \
                  MAKER --clock-is-right`",
             ),
+            E::Damaged { .. } => Self::new(
+                "damaged",
+                message,
+                "nothing was changed. Put that file back from a copy of this host's folder; or compare the \
+                 fingerprint once more, `collective trust remove MAKER`, and trust it again",
+            ),
             E::Key { .. } => Self::new("key", message, "name each key with --key"),
             E::Passphrase { .. } => Self::new(
                 "key",

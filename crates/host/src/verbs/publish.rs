@@ -164,7 +164,7 @@ impl Host {
         };
         appliance.channels.insert(options.channel.clone(), channel);
         changes.insert(Appliance::document(short), Change::Put(document::encode(&appliance)?));
-        trust::change(&shop.objects, &shop.trusted, &changes, &options.keys, Validity::default())?;
+        shop.change(&changes, &options.keys)?;
         Ok(PublishPrint {
             appliance: qualified.to_string(),
             version: options.version.clone(),
@@ -229,27 +229,31 @@ impl Host {
                 "publish to a place of its own: it is made public when it is new",
             ));
         }
-        let fingerprints = match trust::fingerprints(&*objects) {
-            Err(trust::TrustError::NotSigned { .. }) => Vec::new(),
-            other => other?,
-        };
-        let is_new = fingerprints.is_empty();
-        if is_new {
-            let name = maker.ok_or_else(|| {
+        let named = || {
+            maker.ok_or_else(|| {
                 Failure::new(
                     "usage",
                     format!("nothing was published to {to} yet: who publishes there?"),
                     "say your name as a maker once: --maker NAME",
                 )
-            })?;
+            })
+        };
+        // Each step of beginning is looked for and, where somebody was interrupted, done now.
+        if !trust::is_begun(&*objects)? {
+            named()?;
             let roles = Roles::single(keys[0].public()?);
-            trust::start(&objects, &roles, &keys[..1], Validity::default())?;
-            let trusted = self.own_view(&objects, &repository)?;
-            let says = document::encode(&document::maker_says(name))?;
-            let changes = BTreeMap::from([(MAKER.to_owned(), Change::Put(says))]);
-            trust::change(&objects, &trusted, &changes, keys, Validity::default())?;
+            trust::start(&objects, &roles, keys, Validity::default()).map_err(signing)?;
+            ambient::step("publish: begun");
         }
-        let trusted = self.own_view(&objects, &repository)?;
+        let mut trusted = self.own_view(&objects, &repository)?;
+        let is_new = !trusted.names().iter().any(|name| name == MAKER);
+        if is_new {
+            let says = document::encode(&document::maker_says(named()?))?;
+            let changes = BTreeMap::from([(MAKER.to_owned(), Change::Put(says))]);
+            trust::change(&objects, &trusted, &changes, keys, Validity::default())
+                .map_err(signing)?;
+            trusted = self.own_view(&objects, &repository)?;
+        }
         let says = document::maker(&trusted)?;
         if let Some(name) = maker.filter(|name| **name != says) {
             return Err(Failure::new(
@@ -265,12 +269,17 @@ impl Host {
     /// What this host, as a publisher, has seen there: it publishes on nothing older.
     fn own_view(&self, objects: &Arc<dyn Objects>, repository: &Repository) -> Result<Trusted> {
         let folder = self.dir.folder("publishing")?.join(store::hex(&repository.id()));
-        if folder.join("first.json").exists() {
-            return Ok(Trusted::refresh(objects, &folder)?);
-        }
-        let _ = std::fs::remove_dir_all(&folder);
-        let first = trust::fingerprints(&**objects)?.remove(0);
-        Ok(Trusted::begin(objects, &first, &folder)?)
+        Trusted::to_publish(objects, &folder).map_err(|error| match error {
+            trust::TrustError::Damaged { .. } => Failure::new(
+                "damaged",
+                error.to_string(),
+                format!(
+                    "look whether what `collective catalog` shows is what you published; then remove {}",
+                    folder.display()
+                ),
+            ),
+            error => error.into(),
+        })
     }
 
     fn open_options(&self) -> Result<repository::Open> {
@@ -354,17 +363,18 @@ impl Host {
         })
     }
 
-    /// Signs everything again, as it is, so that it stays valid.
-    pub fn sign_again(&self, to: &str, keys: &[Key]) -> Result<()> {
+    /// Signs again what is there, so that it stays valid: without the keys of those who sign versions
+    /// only what says that it is current. Gives whether it was all.
+    pub fn sign_again(&self, to: &str, keys: &[Key]) -> Result<bool> {
         let shop = self.shop(to, None, keys)?;
-        let none = BTreeMap::new();
-        Ok(trust::change(&shop.objects, &shop.trusted, &none, keys, Validity::default())?)
+        trust::sign_again(&shop.objects, &shop.trusted, keys, Validity::default()).map_err(signing)
     }
 
     /// Replaces the keys of a maker. Gives the new root's fingerprint.
     pub fn rotate(&self, to: &str, roles: &Roles, keys: &[Key]) -> Result<String> {
         let shop = self.shop(to, None, keys)?;
-        Ok(trust::rotate(&shop.objects, &shop.trusted, roles, keys, Validity::default())?)
+        trust::rotate(&shop.objects, &shop.trusted, roles, keys, Validity::default())
+            .map_err(signing)
     }
 
     fn edit(
@@ -386,7 +396,7 @@ impl Host {
         let (channel, version) = change(&mut appliance)?;
         let put = Change::Put(document::encode(&appliance)?);
         let changes = BTreeMap::from([(Appliance::document(short), put)]);
-        trust::change(&shop.objects, &shop.trusted, &changes, keys, Validity::default())?;
+        shop.change(&changes, keys)?;
         Ok(api::ChannelPrint {
             appliance: format!("{}/{short}", shop.maker),
             version,
@@ -401,6 +411,11 @@ impl Host {
 }
 
 impl Shop {
+    fn change(&self, changes: &BTreeMap<String, Change>, keys: &[Key]) -> Result<()> {
+        trust::change(&self.objects, &self.trusted, changes, keys, Validity::default())
+            .map_err(signing)
+    }
+
     /// Keeps a version's chunks: nothing else in the repository names them.
     fn keep(&self, name: &str, version: &str, roots: Vec<Target>) -> Result<()> {
         let refs = self.repository.refs();
@@ -414,6 +429,23 @@ impl Shop {
         let payload = repository::RefPayload { roots, body: Vec::new() };
         refs.advance("release", &name, from, &payload)?;
         Ok(())
+    }
+}
+
+/// Why something could not be signed: what a user would have to ask the maker for, a maker does.
+fn signing(error: trust::TrustError) -> Failure {
+    match &error {
+        trust::TrustError::Expired { role, .. } if role == "root" => Failure::new(
+            "key",
+            error.to_string(),
+            "`collective key rotate` signs a new root; it may name the keys that it has now",
+        ),
+        trust::TrustError::Expired { .. } => Failure::new(
+            "key",
+            error.to_string(),
+            "name the keys of those who sign versions, too: --key",
+        ),
+        _ => error.into(),
     }
 }
 

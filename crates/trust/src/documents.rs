@@ -1,0 +1,61 @@
+//! Documents that are signed, and what a host keeps of them for when the maker is away.
+//!
+//! *Invariants.* A document's bytes are those whose hash was signed, each time they are read: from
+//! here, or from the maker. Only such bytes are kept, each in a file of its hash's name, whole or not
+//! at all. One that is damaged is fetched again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use objects::Objects;
+
+use crate::key::hex;
+use crate::state::{folder, write_durably};
+use crate::store::SIGNED;
+use crate::{Result, TrustError};
+
+/// Where documents come from.
+pub(crate) struct Documents {
+    /// What was read is kept here.
+    pub(crate) folder: PathBuf,
+    /// None: only what this host has.
+    pub(crate) objects: Option<Arc<dyn Objects>>,
+}
+
+impl std::fmt::Debug for Documents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Documents({})", self.folder.display())
+    }
+}
+
+/// The object of a document.
+pub(crate) fn key_of(name: &str, sha256: &[u8]) -> String {
+    format!("{SIGNED}targets/{}.{name}", hex(sha256))
+}
+
+impl Documents {
+    /// The document with this name, hash and length.
+    pub(crate) fn read(&self, name: &str, sha256: &[u8], bytes: u64) -> Result<Vec<u8>> {
+        let is_it =
+            |found: &[u8]| found.len() as u64 == bytes && digest(&SHA256, found).as_ref() == sha256;
+        let file = self.folder.join(hex(sha256));
+        if let Some(kept) = std::fs::read(&file).ok().filter(|kept| is_it(kept)) {
+            return Ok(kept);
+        }
+        let Some(objects) = &self.objects else {
+            let detail = format!("{name} is not on this host");
+            return Err(TrustError::Away { location: "its maker".to_owned(), detail });
+        };
+        let found = objects
+            .get(&key_of(name, sha256), bytes)
+            .map_err(|error| TrustError::read(error, &objects.location()))?;
+        if !is_it(&found) {
+            let detail = format!("{name} has other bytes than those that were signed");
+            return Err(TrustError::Mixed { detail });
+        }
+        // A disk that is full is no reason to know less: then it is not there when the maker is away.
+        let _ = folder(&self.folder).and_then(|()| write_durably(&file, &found));
+        Ok(found.to_vec())
+    }
+}
