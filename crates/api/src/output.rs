@@ -122,6 +122,9 @@ pub struct ChannelPrint {
     pub channel: Option<String>,
     /// Every channel and the version that it offers now.
     pub channels: std::collections::BTreeMap<String, String>,
+    /// Channels that are no more: they offered what was taken back, and nothing before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<String>,
 }
 
 /// A maker that is trusted: `trust add`, `trust list`.

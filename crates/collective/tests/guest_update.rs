@@ -507,6 +507,73 @@ fn publishing_that_is_killed_is_done_again() {
     }
 }
 
+/// A maker who is killed while it begins, and while it replaces its keys, gives the same command again.
+#[test]
+fn a_maker_that_is_killed_while_it_begins_or_rotates_goes_on() {
+    let market = Market::new("maker-killed");
+    market.build("1", same);
+    let (to, key, new) = (market.path("www"), market.path("acme.key"), market.path("new.key"));
+    market.make(&["key", "new", &new, "--plain"]).ok();
+    let killed = |step: &str, words: &[&str]| {
+        let mut command = market.world.program("maker");
+        command.env("COLLECTIVE_REPO", market.path("own")).args(words);
+        let died = command.env("COLLECTIVE_DIE_AT", step).output().unwrap();
+        assert!(!died.status.success(), "{step} was not reached");
+        // Long ago: its numbers are nobody's any more.
+        for file in support_files(&Path::new(&to).join("signed")) {
+            let long_ago =
+                fs::metadata(&file).unwrap().modified().unwrap() - Duration::from_secs(1000);
+            fs::File::options().append(true).open(file).unwrap().set_modified(long_ago).unwrap();
+        }
+    };
+    let begin =
+        ["publish", "nano", "--version", "1", "--to", &to, "--key", &key, "--maker", "acme"];
+    for step in ["sign: snapshot", "rotate: root", "publish: begun", "publish: kept"] {
+        killed(step, &begin);
+    }
+    let begun = market.make(&begin).ok();
+    assert_eq!(begun["new_maker"], true, "{begun}");
+    market.trusts("A");
+    let said = |version: &str| {
+        let seen = market.world.run("A", &["catalog"]).ok();
+        assert_eq!(seen[0]["channels"]["stable"], version, "{seen}");
+    };
+    said("1");
+    let both = ["--root", &new, "--targets", &new, "--online", &new, "--key", &key, "--key", &new];
+    let rotate = [&["key", "rotate", "--to", &to][..], &both[..]].concat();
+    for step in ["sign: snapshot", "sign: targets"] {
+        killed(step, &rotate);
+        said("1");
+    }
+    killed("rotate: root", &rotate);
+    assert_eq!(market.world.run("A", &["trust", "refresh", "acme"]).error().0, "trust");
+    market.make(&rotate).ok();
+    said("1");
+    let listed = market.world.run("A", &["trust", "refresh", "acme"]).ok();
+    assert_eq!(listed["root_version"], 2, "{listed}");
+    // By the new key, and by it alone.
+    let next = |key: &str| {
+        market.build("2", larger);
+        market.make(&["publish", "nano", "--version", "2", "--to", &to, "--key", key])
+    };
+    assert_eq!(next(&key).error().0, "key");
+    next(&new).ok();
+    said("2");
+    assert_eq!(
+        market.make(&["publish", "--again", "--to", &to, "--key", &new]).ok()["versions"],
+        true
+    );
+    // Taken back twice: there is nothing to go back to, and it stays taken back.
+    let yank = |version: &str| {
+        let words = ["yank", "nano", version, "--reason", "it hums", "--to", &to, "--key", &new];
+        market.make(&words).ok()
+    };
+    assert_eq!(yank("2")["channels"]["stable"], "1");
+    assert_eq!(yank("1")["ended"], serde_json::json!(["stable"]));
+    let again = next(&new).error();
+    assert!(again.0 == "exists" && again.1.contains("it hums"), "{again:?}");
+}
+
 /// What a maker's web server shows is believed when it was signed, and as far as it is whole.
 #[test]
 fn what_was_not_signed_is_not_used() {

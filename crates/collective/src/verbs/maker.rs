@@ -112,12 +112,19 @@ pub fn yank(global: &Global, verb: &Yank) -> Result<(), Failure> {
     print::result(global, &done, || {
         let offers: Vec<String> =
             done.channels.iter().map(|(name, version)| format!("{name} {version}")).collect();
-        format!(
+        let mut text = format!(
             "{} {} is taken back; channels offer: {}",
             done.appliance,
             done.version,
             if offers.is_empty() { "nothing".to_owned() } else { offers.join(", ") }
-        )
+        );
+        for channel in &done.ended {
+            text.push_str(&format!(
+                "\nchannel {channel} offered nothing before it, and is no more: who follows it keeps what \
+                 they have, until you publish or promote a version to it"
+            ));
+        }
+        text
     });
     Ok(())
 }

@@ -13,6 +13,7 @@
 
 pub mod document;
 mod offer;
+mod rollout;
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use trust::{TrustError, Trusted};
 
 pub use document::{Appliance, Channel, DOCUMENT_BYTES_MAX, Listed, Release};
 pub use offer::{Offer, Wanted, offer};
+pub use rollout::Refused;
 
 use crate::dir::{self, HostDir};
 use crate::failure::{Failure, Result};

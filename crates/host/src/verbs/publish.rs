@@ -16,8 +16,8 @@ use trust::{Change, Roles, Trusted, Validity};
 
 use crate::Host;
 use crate::failure::{Failure, Result};
-use crate::makers::document::{self, Appliance, Built, Channel, Listed, Release};
-use crate::makers::{MAKER, document::HEALTHY_WITHIN_S};
+use crate::makers::document::{self, Appliance, Built, Listed, Release};
+use crate::makers::{MAKER, Refused, document::HEALTHY_WITHIN_S};
 use crate::record::{How, Version};
 use crate::store::{self, Store};
 
@@ -59,8 +59,9 @@ struct Shop {
     repository: Repository,
     trusted: Trusted,
     maker: Name,
-    /// It was made just now: this is what its users compare.
+    /// This is what its users compare.
     fingerprint: String,
+    /// No version was published there yet.
     is_new: bool,
 }
 
@@ -123,6 +124,9 @@ impl Host {
                 "a version never changes: give this one a new number",
             ));
         }
+        if let Some(why) = appliance.find(&options.version).and_then(|known| known.yanked.clone()) {
+            return Err(refused(short, &options.version, &Refused::TakenBack(why)));
+        }
         let mut kept = vec![Target::Record(published_id.into())];
         kept.extend(traces.iter().flatten().map(|id| Target::Chunk(*id)));
         shop.keep(short, &options.version, kept)?;
@@ -151,18 +155,9 @@ impl Host {
         if let Some(licence) = &options.licence {
             appliance.licence.clone_from(licence);
         }
-        let before = appliance.channels.get(&options.channel).map(|channel| {
-            let same = channel.version == options.version;
-            if same { channel.before.clone() } else { Some(channel.version.clone()) }
-        });
-        let channel = Channel {
-            version: options.version.clone(),
-            percent: options.percent,
-            before: before.flatten(),
-            emergency: options.emergency,
-            from_unix_ms: 0,
-        };
-        appliance.channels.insert(options.channel.clone(), channel);
+        appliance
+            .offer_in(&options.channel, &options.version, options.percent, options.emergency)
+            .map_err(|why| refused(short, &options.version, &why))?;
         changes.insert(Appliance::document(short), Change::Put(document::encode(&appliance)?));
         shop.change(&changes, &options.keys)?;
         Ok(PublishPrint {
@@ -246,8 +241,9 @@ impl Host {
             ambient::step("publish: begun");
         }
         let mut trusted = self.own_view(&objects, &repository)?;
-        let is_new = !trusted.names().iter().any(|name| name == MAKER);
-        if is_new {
+        let names = trusted.names();
+        let is_new = !names.iter().any(|name| name.ends_with(".appliance.json"));
+        if !names.iter().any(|name| name == MAKER) {
             let says = document::encode(&document::maker_says(named()?))?;
             let changes = BTreeMap::from([(MAKER.to_owned(), Change::Put(says))]);
             trust::change(&objects, &trusted, &changes, keys, Validity::default())
@@ -306,15 +302,10 @@ impl Host {
                     format!("it has {}", all.join(", ")),
                 )
             })?;
-            let before = appliance.channels.get(channel).cloned();
-            let same = before.as_ref().is_some_and(|before| before.version == source.version);
-            let before = match before {
-                Some(before) if same => before.before,
-                other => other.map(|before| before.version),
-            };
-            let promoted = Channel { percent, before, emergency: false, ..source };
-            let version = promoted.version.clone();
-            appliance.channels.insert(channel.to_owned(), promoted);
+            let version = source.version;
+            appliance
+                .offer_in(channel, &version, percent, false)
+                .map_err(|why| refused(&appliance.name, &version, &why))?;
             Ok((channel.to_owned(), version))
         })
     }
@@ -328,39 +319,14 @@ impl Host {
         reason: &str,
         keys: &[Key],
     ) -> Result<api::ChannelPrint> {
-        self.edit(to, appliance, keys, |appliance| {
-            let name = appliance.name.clone();
-            let listed = appliance.versions.iter_mut().find(|listed| listed.version == version);
-            let listed = listed.ok_or_else(|| {
-                let hint = "`collective catalog LOCATION` lists them";
-                Failure::new("not_found", format!("{name} has no version {version}"), hint)
-            })?;
-            listed.yanked = Some(reason.to_owned());
-            // A channel that offered it offers what it offered before, or the newest that is left.
-            let left: Vec<String> = appliance
-                .versions
-                .iter()
-                .filter(|listed| listed.yanked.is_none())
-                .map(|listed| listed.version.clone())
-                .collect();
-            appliance.channels.retain(|_, channel| {
-                if channel.before.as_deref() == Some(version) {
-                    channel.before = None;
-                }
-                if channel.version != version {
-                    return true;
-                }
-                let before = channel.before.take().filter(|before| left.contains(before));
-                match before.or_else(|| left.last().cloned()) {
-                    Some(next) => {
-                        *channel = Channel { version: next, percent: 100, ..channel.clone() };
-                        true
-                    }
-                    None => false,
-                }
-            });
+        let mut ended = Vec::new();
+        let done = self.edit(to, appliance, keys, |appliance| {
+            ended = appliance
+                .take_back(version, reason)
+                .map_err(|why| refused(&appliance.name, version, &why))?;
             Ok((String::new(), version.to_owned()))
-        })
+        })?;
+        Ok(api::ChannelPrint { ended, ..done })
     }
 
     /// Signs again what is there, so that it stays valid: without the keys of those who sign versions
@@ -406,6 +372,7 @@ impl Host {
                 .iter()
                 .map(|(name, channel)| (name.clone(), channel.version.clone()))
                 .collect(),
+            ended: Vec::new(),
         })
     }
 }
@@ -446,6 +413,21 @@ fn signing(error: trust::TrustError) -> Failure {
             "name the keys of those who sign versions, too: --key",
         ),
         _ => error.into(),
+    }
+}
+
+fn refused(name: &str, version: &str, why: &Refused) -> Failure {
+    match why {
+        Refused::Unknown => Failure::new(
+            "not_found",
+            format!("{name} has no version {version}"),
+            "`collective catalog LOCATION` lists them",
+        ),
+        Refused::TakenBack(why) => Failure::new(
+            "exists",
+            format!("{name} {version} was taken back: {why}"),
+            "a version that was taken back stays so: give what you publish a new number",
+        ),
     }
 }
 
