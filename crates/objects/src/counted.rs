@@ -114,6 +114,9 @@ impl<T: Objects> Objects for Counted<T> {
     fn folder(&self) -> Option<&std::path::Path> {
         self.inner.folder()
     }
+    fn forget(&self, key: &str) {
+        self.inner.forget(key);
+    }
     fn sweep(&self, age_ms: u64) -> Result<(), ObjectError> {
         self.inner.sweep(age_ms)
     }

@@ -200,6 +200,9 @@ impl Objects for Faults {
     fn folder(&self) -> Option<&std::path::Path> {
         self.inner.folder()
     }
+    fn forget(&self, key: &str) {
+        self.inner.forget(key);
+    }
     fn sweep(&self, age_ms: u64) -> Result<(), ObjectError> {
         self.inner.sweep(age_ms)
     }

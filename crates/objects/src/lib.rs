@@ -132,6 +132,12 @@ pub trait Objects: Send + Sync {
         None
     }
 
+    /// What was read of this object was damaged: it is not to come from a copy that this program keeps
+    /// the next time.
+    fn forget(&self, key: &str) {
+        let _ = key;
+    }
+
     /// Removes what writers that died left behind at least `age_ms` ago, by the store's clock.
     fn sweep(&self, age_ms: u64) -> Result<(), ObjectError> {
         let _ = age_ms;
@@ -175,6 +181,9 @@ impl<T: Objects + ?Sized> Objects for Arc<T> {
     }
     fn folder(&self) -> Option<&std::path::Path> {
         (**self).folder()
+    }
+    fn forget(&self, key: &str) {
+        (**self).forget(key);
     }
     fn sweep(&self, age_ms: u64) -> Result<(), ObjectError> {
         (**self).sweep(age_ms)

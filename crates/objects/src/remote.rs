@@ -1,9 +1,10 @@
 //! Stores across a network, through the crate `object_store`.
 //!
-//! Timeouts: an attempt to connect, a write and each silence while reading are bounded
-//! ([`Patience`]); a slow link is not an error as long as bytes keep coming.
+//! Timeouts: an attempt to connect and each silence while reading are bounded, and so is the whole of
+//! an object, read or written, by its size and the slowest link that is borne ([`Patience`]). So a
+//! server that sends a byte now and then ends, too.
 //!
-//! Retries: bounded in number, with doubling, jittered pauses. All retrying happens here and
+//! Retries: bounded in number and, for what is only read, in time, with doubling, jittered pauses. All retrying happens here and
 //! none in `object_store`, because only here is it known what a lost answer means: after a
 //! create whose outcome is unknown, the object is read back, and if it holds our bytes we
 //! created it (see [`Objects::put_new`]).
@@ -30,6 +31,9 @@ pub struct Patience {
     /// The slowest acceptable upload, bytes per second; a write may take `silence` plus its
     /// bytes at this rate.
     pub upload_bytes_per_s: u64,
+    /// The slowest acceptable download, bytes per second; a read may take twice `silence` plus its
+    /// bytes at this rate.
+    pub download_bytes_per_s: u64,
     /// Attempts altogether, at least 1.
     pub attempts: u32,
     /// The pause before the second attempt; doubles each time, up to 5 s.
@@ -41,6 +45,7 @@ impl Default for Patience {
         Self {
             silence: Duration::from_secs(20),
             upload_bytes_per_s: 16 << 10,
+            download_bytes_per_s: 16 << 10,
             attempts: 5,
             pause: Duration::from_millis(100),
         }
@@ -138,15 +143,22 @@ impl Remote {
         tokio::time::sleep(doubled / 2 + doubled / 2 * u32::from(chance) / 255).await;
     }
 
-    /// Repeats what may be repeated freely while the store is unavailable.
+    /// Repeats what may be repeated freely while the store is unavailable. What has taken as long as
+    /// all attempts would in silence is not begun again: it was slow, and would be.
     async fn retry<T, F: Future<Output = Result<T, ObjectError>>>(
         &self,
         act: impl Fn() -> F,
     ) -> Result<T, ObjectError> {
+        let began = ambient::now();
+        let limit = self.patience.silence.saturating_mul(self.patience.attempts);
         let mut attempt = 0;
         loop {
             match act().await {
-                Err(error) if error.is_transient() && attempt + 1 < self.patience.attempts => {
+                Err(error)
+                    if error.is_transient()
+                        && attempt + 1 < self.patience.attempts
+                        && began.elapsed() < limit =>
+                {
                     self.pause(attempt).await;
                     attempt += 1;
                 }
@@ -192,16 +204,21 @@ impl Remote {
         }
         let mut body = BytesMut::with_capacity((found.end - found.start) as usize);
         let mut stream = answer.into_stream();
-        loop {
-            let next = self.within(self.patience.silence, async { Ok(stream.next().await) });
-            match next.await? {
-                None => break,
-                Some(part) => body.extend_from_slice(&part.map_err(|e| self.error(key, &e))?),
+        let at_rate = (found.end - found.start) / self.patience.download_bytes_per_s.max(1);
+        let limit = self.patience.silence + Duration::from_secs(at_rate);
+        self.within(limit, async {
+            loop {
+                let next = self.within(self.patience.silence, async { Ok(stream.next().await) });
+                match next.await? {
+                    None => return Ok(()),
+                    Some(part) => body.extend_from_slice(&part.map_err(|e| self.error(key, &e))?),
+                }
+                if body.len() as u64 > bytes_max {
+                    return Err(too_large());
+                }
             }
-            if body.len() as u64 > bytes_max {
-                return Err(too_large());
-            }
-        }
+        })
+        .await?;
         if let Range::Part { offset, bytes } = range
             && body.len() as u64 != bytes
         {
@@ -471,6 +488,10 @@ impl Objects for Remote {
 
     fn features(&self) -> Features {
         self.features
+    }
+
+    fn forget(&self, key: &str) {
+        self.whole.forget(key);
     }
 
     fn location(&self) -> String {

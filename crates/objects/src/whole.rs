@@ -1,7 +1,8 @@
 //! Web servers that cannot serve a part of a file (Python's `http.server` is one): what is asked of an
 //! object is cut out of the whole of it, and the last few wholes are kept.
 //!
-//! *Invariants.* At most [`KEPT_BYTES_MAX`] are kept. One whole is fetched at a time, so that many
+//! *Invariants.* Nothing of what is kept is known to be right: it is dropped when it is too short, and when
+//! whoever asked found damage in it. At most [`KEPT_BYTES_MAX`] are kept. One whole is fetched at a time, so that many
 //! readers of one object fetch it once; who waits for another one's waits in line.
 
 use std::collections::VecDeque;
@@ -40,29 +41,28 @@ impl Whole {
         self.needed.store(true, Ordering::Relaxed);
         // Whole at any time: a panic elsewhere leaves it so.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let whole = match kept.iter().position(|(known, _)| known == key) {
-            Some(at) => {
-                let found = kept.remove(at).unwrap_or_default();
-                kept.push_front(found.clone());
-                found.1
-            }
-            None => {
-                let whole = remote.get(key, OBJECT_BYTES_MAX)?;
-                kept.push_front((key.to_owned(), whole.clone()));
-                let mut sum = 0;
-                kept.retain(|(_, bytes)| {
-                    sum += bytes.len();
-                    sum <= KEPT_BYTES_MAX || sum == bytes.len()
-                });
-                whole
-            }
-        };
         let (start, end) = (offset as usize, (offset + bytes) as usize);
-        let found = whole.len() as u64;
+        let known = kept.iter().position(|(known, _)| known == key).and_then(|at| kept.remove(at));
+        let whole = match known.filter(|(_, whole)| whole.len() >= end) {
+            Some((_, whole)) => whole,
+            None => remote.get(key, OBJECT_BYTES_MAX)?,
+        };
         if end > whole.len() {
-            let (key, wanted) = (key.to_owned(), offset + bytes);
+            let (key, wanted, found) = (key.to_owned(), offset + bytes, whole.len() as u64);
             return Err(ObjectError::Truncated { key, wanted, found });
         }
+        kept.push_front((key.to_owned(), whole.clone()));
+        let mut sum = 0;
+        kept.retain(|(_, bytes)| {
+            sum += bytes.len();
+            sum <= KEPT_BYTES_MAX || sum == bytes.len()
+        });
         Ok(whole.slice(start..end))
+    }
+
+    /// The next reader fetches it again.
+    pub(crate) fn forget(&self, key: &str) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(known, _)| known != key);
     }
 }

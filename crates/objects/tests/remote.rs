@@ -111,6 +111,64 @@ fn a_web_server_that_serves_no_parts_is_read() {
     assert!(matches!(web.get_range("absent", 0, 1), Err(ObjectError::NotFound { .. })));
 }
 
+/// What such a server gave is kept, and may be wrong.
+#[test]
+fn a_whole_that_was_damaged_is_fetched_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x");
+    let server = WebServer::simple(dir.path()).unwrap();
+    let web = open_with(&server.url(), impatient()).unwrap();
+    // Half of it; then all of it.
+    std::fs::write(&file, "0123").unwrap();
+    assert_eq!(web.get_range("x", 0, 2).unwrap(), "01");
+    std::fs::write(&file, "01234567").unwrap();
+    assert_eq!(web.get_range("x", 4, 2).unwrap(), "45", "half of it was not the end of it");
+    // Only whoever knows what it should be finds out that a bit is wrong.
+    std::fs::write(&file, "01234x67").unwrap();
+    assert_eq!(web.get_range("x", 4, 2).unwrap(), "45", "it is here");
+    web.forget("x");
+    assert_eq!(web.get_range("x", 4, 2).unwrap(), "4x");
+}
+
+/// Sends the head of an answer and then, one after the other, its bytes.
+fn dripping(bytes: usize, pause: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut socket = socket;
+                let _ = socket.read(&mut [0; 4096]);
+                let date = "Thu, 01 Jan 2026 00:00:00 GMT";
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\nLast-Modified: {date}\r\n\r\n"
+                );
+                let _ = socket.write_all(head.as_bytes());
+                while socket.write_all(b"x").is_ok() {
+                    std::thread::sleep(pause);
+                }
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_server_that_is_never_silent_and_never_done_is_unavailable_soon() {
+    let patience = Patience { download_bytes_per_s: 1000, ..impatient() };
+    let endless = dripping(2000, Duration::from_millis(100));
+    let store = open_with(&endless, patience).unwrap();
+    let begun = ambient::now();
+    let error = store.get("a", 10_000).unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    let took = ambient::now().duration_since(begun);
+    assert!(took < Duration::from_secs(20), "{took:?}: 200 s at its own pace");
+    // Slow, and not too slow.
+    let slow = dripping(20, Duration::from_millis(30));
+    let patience = Patience { download_bytes_per_s: 2, ..impatient() };
+    assert_eq!(open_with(&slow, patience).unwrap().get("a", 100).unwrap().len(), 20);
+}
+
 /// Passes everything on, except the first answer to a PUT after `swallow` is set: then it hangs
 /// up instead.
 fn proxy(upstream: &str, swallow: &Arc<AtomicBool>) -> String {

@@ -39,6 +39,7 @@ mod log;
 mod open;
 mod pack;
 mod pack_ciphers;
+mod probe;
 mod read;
 mod record;
 mod refresh;

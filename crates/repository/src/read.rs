@@ -93,8 +93,13 @@ impl Repository {
                 match self.fetch_at(id, location) {
                     Ok(chunks) => return Ok(chunks),
                     Err(error @ FetchError::Unavailable { .. }) => worst = error,
-                    Err(_) if matches!(worst, FetchError::Unavailable { .. }) => {}
-                    Err(error) => worst = error,
+                    Err(error) => {
+                        // The next look is at the store's, not at a copy of it.
+                        self.inner.objects.forget(&pack_key(&location.pack));
+                        if !matches!(worst, FetchError::Unavailable { .. }) {
+                            worst = error;
+                        }
+                    }
                 }
             }
             // Damage may have happened on the way; a store that is away was asked often enough.

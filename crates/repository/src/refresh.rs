@@ -20,6 +20,7 @@ use crate::index::{Index, Segment};
 use crate::layout::{INDEX, INDEX_HINT, index_key, number_of, table_key};
 use crate::log::{IndexObject, decode_table};
 use crate::pack::PackEntry;
+use crate::probe::last_in_row;
 use crate::{Repository, RepositoryError};
 
 /// Objects of the log that are read at the same time.
@@ -220,10 +221,8 @@ impl Repository {
                 _ => applied,
             };
         }
-        while self.has_object(last + 1)? {
-            last += 1;
-        }
-        Ok(last)
+        let read = |number| self.load_object(number).map(drop);
+        last_in_row(last, |number| self.has_object(number), read)
     }
 
     /// The next few objects of the log from `first` on, read at the same time: each may take a

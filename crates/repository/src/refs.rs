@@ -27,6 +27,7 @@ use crate::Repository;
 use crate::error::{RefError, RepositoryError};
 use crate::layout::{REF_FORMAT, REFS, number_of, ref_dir, ref_hint_key, ref_key};
 use crate::log::{self, Salt};
+use crate::probe::last_in_row;
 use crate::record::Target;
 use crate::wire::{Malformed, Reader, put_text, unhex};
 
@@ -227,14 +228,12 @@ impl<'a> Refs<'a> {
             Err(error) => return Err(error.into()),
         };
         // The hint is never trusted: it only says where to begin.
-        let mut latest = match hint.filter(|hint| *hint > 0) {
+        let latest = match hint.filter(|hint| *hint > 0) {
             Some(hint) if exists(hint)? => hint,
             _ => 0,
         };
-        while exists(latest + 1)? {
-            latest += 1;
-        }
-        Ok(Generation(latest))
+        let read = |number| self.open(stored, Generation(number)).map(drop);
+        last_in_row(latest, exists, read).map(Generation)
     }
 
     fn write(

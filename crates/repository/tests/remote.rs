@@ -3,11 +3,13 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use chunk::{ChunkSource, FetchError, Urgency, id_of};
 use common::{again, assert_whole, init, page, publish, verify};
 use object_store::aws::AmazonS3Builder;
-use objects::{Features, Memory, Objects, Patience, Remote};
+use objects::{Features, Memory, ObjectError, ObjectMeta, Objects, Patience, Remote};
 use repository::{GcOptions, Init, Open, Repository};
 use s3_server::{ACCESS_KEY, S3Server, SECRET_KEY, WebServer};
 
@@ -110,4 +112,93 @@ fn a_users_repository_over_a_makers() {
     drop(server);
     let error = user.fetch(&id_of(&page(3)), Urgency::Urgent).unwrap_err();
     assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
+}
+
+/// A web server that serves no parts gives the whole, which is kept: not when it was damaged.
+#[test]
+fn a_whole_that_came_damaged_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = objects::create(dir.path().to_str().unwrap()).unwrap();
+    let maker = Repository::init(Arc::clone(&folder), &Init::default()).unwrap();
+    let id = publish(&maker, "a", 0..300).unwrap();
+    let server = WebServer::simple(dir.path()).unwrap();
+    let user = Repository::open(objects::open(&server.url()).unwrap(), Open::default()).unwrap();
+    let packs = folder.list("packs").unwrap();
+    let [pack] = &packs[..] else { panic!("{packs:?}") };
+    let file = dir.path().join(&pack.key);
+    let honest = std::fs::read(&file).unwrap();
+    let mut flipped = honest.clone();
+    for byte in flipped.iter_mut().skip(100) {
+        *byte ^= 1;
+    }
+    std::fs::write(&file, flipped).unwrap();
+    let chunk = id_of(&page(7));
+    let damaged = user.fetch(&chunk, Urgency::Urgent);
+    assert!(matches!(damaged, Err(FetchError::Damaged { .. })), "{damaged:?}");
+    std::fs::write(&file, honest).unwrap();
+    verify(&user, id, 0..300);
+}
+
+/// A store that cannot list, and has an answer to whatever begins so.
+struct Yes {
+    inner: Arc<dyn Objects>,
+    to: &'static str,
+    asked: AtomicU64,
+}
+
+impl Objects for Yes {
+    fn get(&self, key: &str, bytes_max: u64) -> Result<Bytes, ObjectError> {
+        match self.inner.get(key, bytes_max) {
+            Err(ObjectError::NotFound { .. }) if key.starts_with(self.to) => {
+                Ok("<html>hello</html>".into())
+            }
+            other => other,
+        }
+    }
+    fn get_range(&self, key: &str, offset: u64, bytes: u64) -> Result<Bytes, ObjectError> {
+        self.inner.get_range(key, offset, bytes)
+    }
+    fn put_new(&self, _: &str, _: Bytes) -> Result<(), ObjectError> {
+        Err(ObjectError::ReadOnly { location: self.location() })
+    }
+    fn put(&self, _: &str, _: Bytes) -> Result<(), ObjectError> {
+        Err(ObjectError::ReadOnly { location: self.location() })
+    }
+    fn list(&self, _: &str) -> Result<Vec<ObjectMeta>, ObjectError> {
+        Err(ObjectError::Unsupported { location: self.location(), operation: "list".to_owned() })
+    }
+    fn head(&self, key: &str) -> Result<ObjectMeta, ObjectError> {
+        assert!(self.asked.fetch_add(1, Ordering::Relaxed) < 10_000, "it asks for ever");
+        if !key.starts_with(self.to) {
+            return self.inner.head(key);
+        }
+        Ok(ObjectMeta { key: key.to_owned(), bytes: 18, modified_unix_ms: 0 })
+    }
+    fn delete(&self, _: &str) -> Result<(), ObjectError> {
+        Err(ObjectError::ReadOnly { location: self.location() })
+    }
+    fn features(&self) -> Features {
+        Features { list: false, write: false }
+    }
+    fn location(&self) -> String {
+        "yes".to_owned()
+    }
+}
+
+#[test]
+fn a_server_that_has_an_answer_to_everything_is_found_out() {
+    let inner: Arc<dyn Objects> = Arc::new(Memory::new());
+    let maker = Repository::init(Arc::clone(&inner), &Init::default()).unwrap();
+    let id = publish(&maker, "a", 0..30).unwrap();
+    let open = |to| {
+        let yes = Yes { inner: Arc::clone(&inner), to, asked: 0.into() };
+        Repository::open(Arc::new(yes), Open::default())
+    };
+    let honest = open("nothing").unwrap();
+    verify(&honest, id, 0..30);
+    assert!(honest.refs().read("instance", "a").unwrap().is_some());
+    assert!(open("index/").is_err(), "its log has no end");
+    let refs = open("refs/").unwrap();
+    verify(&refs, id, 0..30);
+    assert!(refs.refs().read("instance", "a").is_err(), "its refs have no end");
 }
