@@ -80,6 +80,9 @@ pub struct UpdatePrint {
     pub to: String,
     /// Bytes that came from the maker, as stored (compressed).
     pub fetched_bytes: u64,
+    /// What of that were differences to the version that it had.
+    #[serde(default)]
+    pub delta_bytes: u64,
     /// Bytes of the new version's disks that were on this host already.
     pub reused_bytes: u64,
     /// It has the new version.
@@ -98,6 +101,9 @@ pub struct UpdatePrint {
 /// `publish`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishPrint {
+    /// What its new pages take for who has the version before, as differences.
+    #[serde(default)]
+    pub delta_bytes: u64,
     pub appliance: String,
     pub version: String,
     pub version_id: String,

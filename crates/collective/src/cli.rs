@@ -201,6 +201,10 @@ pub struct Import {
     /// With a CD: the size of the empty disk beside it [default: 16GiB]
     #[arg(long, value_name = "SIZE")]
     pub disk_size: Option<String>,
+    /// This disk is yours, as its maker: updates replace it, and what users write on it goes then
+    /// (repeat for more) [default: all disks are the user's, and no update touches them]
+    #[arg(long, value_name = "DISK")]
+    pub system: Vec<String>,
     /// With an OVA: answer a field of its form (repeat for more); `run` can give others
     #[arg(long = "property", value_name = "KEY=VALUE")]
     pub properties: Vec<String>,

@@ -1,90 +1,16 @@
 //! Makers publish, users follow: from a static web server, with real guests.
 
+#[path = "support/market.rs"]
+mod market;
 mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use s3_server::WebServer;
-use serde_json::Value;
-use support::{World, appliance, copy_tree, eventually};
-
-/// A maker called `acme`, the web server that shows what it publishes, and users.
-struct Market {
-    world: World,
-    server: WebServer,
-}
-
-impl Market {
-    fn new(name: &str) -> Self {
-        let world = World::empty(name);
-        world.run("A", &["repo", "init", &world.repository()]).ok();
-        let market = Self { server: serve(&world.root().join("www")), world };
-        market.make(&["repo", "init", &market.path("own")]).ok();
-        market.make(&["key", "new", &market.path("acme.key"), "--plain"]).ok();
-        market
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.world.root().join(name).to_string_lossy().into_owned()
-    }
-
-    /// The maker does something on its own host, in its own repository.
-    fn make(&self, arguments: &[&str]) -> support::Said {
-        let mut command = self.world.program("maker");
-        command.env("COLLECTIVE_REPO", self.path("own")).arg("--json").args(arguments);
-        support::said(command.output().unwrap())
-    }
-
-    /// Builds `nano` with its recipe changed, and publishes it.
-    fn publish(&self, number: &str, change: impl Fn(String) -> String, more: &[&str]) -> Value {
-        self.build(number, change);
-        let (to, key) = (self.path("www"), self.path("acme.key"));
-        let words = ["publish", "nano", "--version", number, "--to", &to, "--key", &key];
-        self.make(&[&words[..], &["--maker", "acme"], more].concat()).ok()
-    }
-
-    fn build(&self, number: &str, change: impl Fn(String) -> String) {
-        let folder = self.recipe(number, change);
-        self.make(&["build", folder.to_str().unwrap()]).ok();
-    }
-
-    fn recipe(&self, number: &str, change: impl Fn(String) -> String) -> PathBuf {
-        let folder = self.world.root().join(format!("recipe-{number}"));
-        copy_tree(Path::new(&appliance("nano")), &folder);
-        let file = folder.join("appliance.yaml");
-        let text = fs::read_to_string(&file).unwrap();
-        // Another version is another record, whatever else it is.
-        fs::write(&file, change(text) + "\n").unwrap();
-        folder
-    }
-
-    fn trusts(&self, host: &str) {
-        let print = self.make(&["trust", "add", &self.path("www"), "--yes"]).ok();
-        let print = print["root_fingerprint"].as_str().unwrap().to_owned();
-        let url = self.server.url();
-        self.world.run(host, &["trust", "add", &url, "--root-fingerprint", &print]).ok();
-        self.make(&["trust", "remove", "acme"]).ok();
-    }
-
-    fn version(&self, host: &str, name: &str) -> String {
-        self.world.row(host, name)["version"].as_str().unwrap().to_owned()
-    }
-
-    /// The manifest of a volume at rest.
-    fn manifest(&self, name: &str, volume: &str) -> String {
-        let seen = self.world.run("A", &["inspect", name]).ok();
-        let volumes = seen["volumes"].as_array().unwrap().clone();
-        let found = volumes.iter().find(|v| v["name"] == volume).unwrap();
-        found["manifest"].as_str().unwrap().to_owned()
-    }
-}
-
-fn serve(folder: &Path) -> WebServer {
-    fs::create_dir_all(folder).unwrap();
-    WebServer::start(folder).unwrap()
-}
+use market::Market;
+use support::{appliance, copy_tree, eventually};
 
 fn same(text: String) -> String {
     text
@@ -417,6 +343,80 @@ fn guest_on_trial_is_examined_whoever_is_there() {
     let (kind, message, hint) = world.run("A", &["update", "t1", "--to", "1"]).error();
     assert!(kind == "state" && message.contains("cannot read"), "{kind}: {message}");
     assert!(hint.contains("collective undo t1"), "{hint}");
+}
+
+/// What changed a little is fetched as what changed; whatever a delta does not give is fetched as always.
+#[test]
+fn guest_gets_what_differs_and_not_what_changed_with_it() {
+    let market = Market::new("update-delta");
+    let world = &market.world;
+    let (to, key) = (market.path("www"), market.path("acme.key"));
+    let publish = |version: &str, text: &[u8]| {
+        let folder = world.root().join("files");
+        fs::create_dir_all(&folder).unwrap();
+        // Names with numbers in them, as packages have them.
+        let _ = fs::remove_dir_all(folder.join("lib"));
+        fs::create_dir_all(folder.join("lib")).unwrap();
+        fs::write(folder.join(format!("lib/libwork.so.{version}")), text).unwrap();
+        let image = world.root().join(format!("{version}.img"));
+        let made = Command::new("mke2fs")
+            .args(["-q", "-t", "ext4", "-b", "4096", "-d"])
+            .args([&folder, &image])
+            .arg("24M")
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        market
+            .make(&[
+                "import",
+                image.to_str().unwrap(),
+                "--name",
+                "work",
+                "--format",
+                "raw",
+                "--system",
+                "disk1",
+            ])
+            .ok();
+        let words = ["publish", "work", "--version", version, "--to", &to, "--key", &key];
+        market.make(&[&words[..], &["--maker", "acme"]].concat()).ok()
+    };
+    let mut text = noise(3 << 20);
+    publish("1", &text);
+    market.trusts("A");
+    world.run("A", &["run", "acme/work", "--name", "d1", "--no-wait"]).ok();
+    world.run("A", &["stop", "d1", "--force"]).ok();
+    // Everything moves by a few bytes, so that no page is what it was.
+    text.splice(100..100, *b"a few bytes more");
+    let published = publish("2", &text);
+    let all = published["uploaded_bytes"].as_u64().unwrap();
+    let delta = published["delta_bytes"].as_u64().unwrap();
+    assert!(all > 3 << 20 && 0 < delta && delta < 100 << 10, "{published}");
+    // What it is made of has to be here: the host goes through the old version once.
+    world.run("A", &["cp", "d1:/lib/libwork.so.1", &market.path("old")]).ok();
+    let fetched = world.run("A", &["update", "d1", "--fetch"]).ok();
+    let wire = fetched["fetched_bytes"].as_u64().unwrap();
+    assert_eq!(fetched["delta_bytes"], delta, "{fetched}");
+    assert!(wire < 400 << 10, "{fetched}");
+    // It is here: its maker is needed no more.
+    let new = market.path("new");
+    drop(market.server);
+    let started = world.run("A", &["resume", "d1"]).ok();
+    assert_eq!(started["update"]["to"], "2", "{started}");
+    world.run("A", &["stop", "d1", "--force"]).ok();
+    world.run("A", &["cp", "d1:/lib/libwork.so.2", &new]).ok();
+    assert!(fs::read(new).unwrap() == text, "another content");
+}
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
 }
 
 /// Whoever is killed at any step of an update leaves the old version or the new one, with the data.

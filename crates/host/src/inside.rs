@@ -254,7 +254,43 @@ pub fn failure(disk: &str, error: FilesError) -> Failure {
 }
 
 /// A view as `files` wants to read it.
-struct Bytes(Arc<View>);
+pub struct Bytes(pub Arc<View>);
+
+/// Everything in a file system, parents before children; what cannot be read is told, and left out.
+pub fn walk(
+    system: &FileSystem,
+    most: usize,
+    depth_max: usize,
+    lost: &mut dyn FnMut(&FilesError),
+) -> Vec<(Vec<u8>, FileStat)> {
+    let mut found = Vec::new();
+    let mut next = vec![(b"/".to_vec(), 0)];
+    while let Some((folder, depth)) = next.pop() {
+        let entries = system.list(&folder).unwrap_or_else(|error| {
+            lost(&error);
+            Vec::new()
+        });
+        for entry in entries {
+            let slash: &[u8] = if folder.ends_with(b"/") { b"" } else { b"/" };
+            let path = [&folder, slash, &entry.name].concat();
+            let stat = match system.stat(&path) {
+                Ok(stat) => stat,
+                Err(error) => {
+                    lost(&error);
+                    continue;
+                }
+            };
+            if found.len() >= most {
+                return found;
+            }
+            if stat.kind == FileKind::Directory && depth < depth_max {
+                next.push((path.clone(), depth + 1));
+            }
+            found.push((path, stat));
+        }
+    }
+    found
+}
 
 impl files::Disk for Bytes {
     fn size_bytes(&self) -> u64 {

@@ -10,6 +10,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("chunk", &["model"]),
     ("manifest", &["chunk", "model"]),
+    ("delta", &["chunk"]),
     ("objects", &["ambient"]),
     ("trust", &["objects", "ambient"]),
     ("repository", &["objects", "chunk", "manifest", "model", "ambient"]),
@@ -28,6 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "api",
             "build",
             "chunk",
+            "delta",
             "export",
             "files",
             "import",
@@ -46,6 +48,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "build",
             "chunk",
+            "delta",
             "export",
             "files",
             "host",

@@ -149,6 +149,10 @@ pub struct Publish {
     /// Older versions have to be updated to this one first
     #[arg(long, value_name = "NUMBER")]
     pub least: Option<String>,
+    /// Do not publish what differs from the channel's version before: quicker here, and more to fetch
+    /// for users
+    #[arg(long)]
+    pub no_delta: bool,
 }
 
 #[derive(Args)]

@@ -31,6 +31,7 @@ pub fn import(global: &Global, verb: &Import) -> Result<(), Failure> {
         }),
         secure_boot: verb.secure_boot,
         tpm: verb.tpm,
+        system: verb.system.clone(),
         disk_bytes: verb.disk_size.as_deref().map(size).transpose()?,
         properties: answers(&verb.properties, &verb.property_files)?,
         properties_at_run: verb.properties_at_run,

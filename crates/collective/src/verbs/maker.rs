@@ -65,6 +65,7 @@ pub fn publish(global: &Global, verb: &Publish) -> Result<(), Failure> {
         health: words(&verb.health),
         migrate: words(&verb.migrate),
         least: verb.least.clone(),
+        deltas: !verb.no_delta,
     };
     let published = host.publish(&options, &mut |text| print::note(global, text))?;
     print::result(global, &published, || {

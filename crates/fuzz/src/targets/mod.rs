@@ -2,6 +2,7 @@
 
 mod build;
 mod chunk;
+mod delta;
 mod export;
 mod files;
 mod host;
@@ -20,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     target("kernel", ::build::fuzz::kernel, build::kernels, 3_000),
     target("listings", ::build::fuzz::listings, build::listings, 20_000),
     target("header", chunk::header, chunk::headers, 50_000),
+    target("delta", delta::delta, delta::deltas, 20_000),
     target("frame", chunk::frame, chunk::frames, 20_000),
     target("sealed", chunk::sealed, chunk::seals, 20_000),
     target("manifest", manifest::manifest, manifest::manifests, 5_000),

@@ -8,6 +8,8 @@ use trust::Trusted;
 use super::MAKER;
 use crate::failure::{Failure, Result};
 
+/// Parts of one delta, at most.
+const DELTA_PARTS_MAX: u32 = 10_000;
 /// The longest document that is read, bytes.
 pub const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 const FORMAT: u32 = 1;
@@ -95,6 +97,19 @@ pub struct Release {
     pub trace_continued: Option<String>,
     pub update: UpdateSays,
     pub built: Built,
+    /// What is new in it, for who has another version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deltas: Vec<DeltaSays>,
+}
+
+/// A delta (`docs/format/delta.md`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaSays {
+    /// The version that one has to have.
+    pub from: String,
+    /// Of all its parts, and how many they are: each is a document.
+    pub bytes: u64,
+    pub parts: u32,
 }
 
 /// How it is to be updated to.
@@ -215,6 +230,7 @@ impl Release {
                 least: None,
             },
             built,
+            deltas: Vec::new(),
         }
     }
 
@@ -228,6 +244,11 @@ impl Release {
         format!("{id}.spdx.json")
     }
 
+    /// The document with a part of a delta.
+    pub fn delta_document(from: &str, to: &str, part: u32) -> String {
+        format!("{to}.{from}.{part}.delta")
+    }
+
     /// Reads what a maker says of a version.
     pub fn read(trusted: &Trusted, appliance: &str, listed: &Listed) -> Result<Self> {
         let document = Self::document(&listed.id);
@@ -236,7 +257,8 @@ impl Release {
             && release.version == listed.version
             && release.id == listed.id
             && release.update.healthy_within_s <= 24 * 3600
-            && release.traces().all(|trace| trace.is_some());
+            && release.traces().all(|trace| trace.is_some())
+            && release.deltas.iter().all(|delta| delta.parts <= DELTA_PARTS_MAX);
         if fits { Ok(release) } else { Err(wrong(&document, "it is of another version")) }
     }
 

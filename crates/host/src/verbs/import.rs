@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use api::{ImportPrint, PropertyPrint};
 use import::{Format, ovf};
-use model::{BootKind, ChunkId, DiskBus, DiskSpec, Media, Name, NicModel, Ready};
+use model::{
+    BootKind, ChunkId, DiskBus, DiskRole, DiskSpec, Hardware, Media, Name, NicModel, Ready,
+};
 
 use super::{Answer, volume_print};
 use crate::failure::{Failure, Result};
@@ -40,12 +42,28 @@ pub struct ImportOptions {
     pub tpm: bool,
     /// The empty disk beside a CD.
     pub disk_bytes: Option<u64>,
+    /// Disks that are its maker's: an update replaces them. The others are the user's.
+    pub system: Vec<String>,
     /// Answers to the form of an OVF package.
     pub properties: Vec<(String, Answer)>,
     /// What is required of the form may come with `run`.
     pub properties_at_run: bool,
     /// The maker's part of what cloud-init configures: a file.
     pub vendor_data: Option<PathBuf>,
+}
+
+/// Gives disks to the maker; what their guest writes on them stays until an update replaces them.
+fn make_system(hardware: &mut Hardware, names: &[String]) -> Result<()> {
+    for name in names {
+        let all: Vec<&str> = hardware.disks.iter().map(|disk| disk.name.as_str()).collect();
+        let hint = format!("its disks are {}", all.join(", "));
+        let disk = hardware.disks.iter_mut().find(|disk| disk.name == *name && disk.is_disk());
+        let Some(disk) = disk else {
+            return Err(Failure::new("usage", format!("there is no disk {name:?} in it"), hint));
+        };
+        disk.role = DiskRole::System;
+    }
+    Ok(())
 }
 
 impl Host {
@@ -72,7 +90,8 @@ impl Host {
             computer.description = described(options, format);
         }
         apply(options, &answers, &mut computer)?;
-        let hardware = computer.hardware();
+        let mut hardware = computer.hardware();
+        make_system(&mut hardware, &options.system)?;
         if hardware.boot.kind == BootKind::Uefi {
             firmware::find(hardware.boot.secure_boot)?;
         }

@@ -15,8 +15,9 @@ use trust::key::Key;
 use trust::{Change, Roles, Trusted, Validity};
 
 use crate::Host;
+use crate::deltas;
 use crate::failure::{Failure, Result};
-use crate::makers::document::{self, Appliance, Built, Listed, Release};
+use crate::makers::document::{self, Appliance, Built, DeltaSays, Listed, Release};
 use crate::makers::{MAKER, Refused, document::HEALTHY_WITHIN_S};
 use crate::record::{How, Version};
 use crate::store::{self, Store};
@@ -42,6 +43,8 @@ pub struct PublishOptions {
     pub health: Vec<String>,
     pub migrate: Vec<String>,
     pub least: Option<String>,
+    /// Whether differences to the version before are published too.
+    pub deltas: bool,
 }
 
 /// Makers number versions so, in file names and on command lines.
@@ -132,7 +135,7 @@ impl Host {
         shop.keep(short, &options.version, kept)?;
         ambient::step("publish: kept");
 
-        let mut changes = BTreeMap::new();
+        let (mut changes, mut delta_bytes) = (BTreeMap::new(), 0);
         if appliance.find(&options.version).is_none() {
             let mut release =
                 self.release(options, short, published_id, id, &version_of(&store, id)?);
@@ -142,6 +145,14 @@ impl Host {
             release.sbom = Some(Release::sbom_document(&id_text));
             release.content_bytes = copied.reused_bytes + copied.new_bytes;
             release.packages = published.packages.len() as u64;
+            let before = appliance.channels.get(&options.channel);
+            let before = before.and_then(|channel| appliance.find(&channel.version));
+            if let Some(before) = before.filter(|_| options.deltas) {
+                let to = (published_id, &published);
+                let says = self.deltas(&store, &options.to, before, to, &mut changes, progress)?;
+                delta_bytes = says.as_ref().map_or(0, |says| says.bytes);
+                release.deltas.extend(says);
+            }
             changes.insert(Release::sbom_document(&id_text), Change::Put(sbom));
             changes.insert(Release::document(&id_text), Change::Put(document::encode(&release)?));
             appliance.versions.push(Listed {
@@ -168,10 +179,36 @@ impl Host {
             location: options.to.clone(),
             uploaded_bytes: stored.stored_bytes,
             reused_bytes: stored.reused_bytes,
+            delta_bytes,
             root_fingerprint: shop.fingerprint,
             new_maker: shop.is_new,
             total_ms: began.elapsed().as_millis() as u64,
         })
+    }
+
+    /// What is new in a version, for who has the one before: documents to sign.
+    fn deltas(
+        &self,
+        store: &Store,
+        location: &str,
+        before: &Listed,
+        to: (VersionId, &Version),
+        changes: &mut BTreeMap<String, Change>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Option<DeltaSays>> {
+        store.know(&store::absolute_location(location)?);
+        let Ok(from) = before.id.parse::<VersionId>() else { return Ok(None) };
+        let old = store.version(from)?;
+        let parts = deltas::make((from, &old), to, &self.fetcher(store)?, progress)?;
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        let Ok(count) = u32::try_from(parts.len()) else { return Ok(None) };
+        let id = to.0.to_string();
+        for (part, number) in parts.into_iter().zip(0..) {
+            let name = Release::delta_document(&before.id, &id, number);
+            changes.insert(name, Change::Put(part));
+        }
+        let says = DeltaSays { from: before.id.clone(), bytes, parts: count };
+        Ok(Some(says).filter(|says| says.parts > 0))
     }
 
     fn release(

@@ -36,7 +36,7 @@ mod swap;
 mod trial;
 
 use dress::{can_run, fits};
-use fetch::{PAGE, missing, wire_bytes};
+use fetch::{News, PAGE, missing, wire_bytes};
 use find::Found;
 use swap::Swap;
 
@@ -162,12 +162,23 @@ impl Host {
             print.fetched_bytes = 0;
             print.reused_bytes = release.content_bytes.saturating_sub(missing.len() as u64 * PAGE);
             let size = wire_bytes(&store, &missing);
+            let delta = release.deltas.iter().find(|d| d.from == follow.release.to_string());
+            let size = delta.map_or(size, |delta| delta.bytes.min(size));
             print.reason = Some(format!("{} to fetch", model::format_bytes(size)));
             return Ok(print);
         }
         let before = store.fetched_bytes();
-        let fetched = self.fetch_ahead(&store, &maker, &version, &new, options.rate, progress)?;
-        print.fetched_bytes = store.fetched_bytes() - before;
+        let news = News {
+            maker: &maker,
+            trusted: &trusted,
+            release: &release,
+            from: now.release,
+            old: &version,
+            new: &new,
+        };
+        let fetched = self.fetch_ahead(&store, &news, options.rate, progress)?;
+        print.delta_bytes = fetched.delta_bytes;
+        print.fetched_bytes = store.fetched_bytes() - before + fetched.delta_bytes;
         print.reused_bytes = release.content_bytes.saturating_sub(fetched.bytes);
         self.note(name, |noted| {
             if let Some(offered) = &mut noted.offered {
@@ -285,6 +296,7 @@ fn nothing(name: &Name, from: &str, reason: String) -> UpdatePrint {
         from: from.to_owned(),
         to: from.to_owned(),
         fetched_bytes: 0,
+        delta_bytes: 0,
         reused_bytes: 0,
         applied: false,
         rolled_back: false,

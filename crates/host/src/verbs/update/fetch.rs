@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chunk::ChunkSource;
+use delta::{PART_BYTES_MAX, Part};
 use manifest::{Manifest, NodeCache};
-use model::{ChunkId, DiskRole};
+use model::{ChunkId, DiskRole, VersionId};
+use trust::Trusted;
 use volume::{Cache, Cancel, Fetcher};
 
 use crate::Host;
+use crate::deltas::{self, Sources};
 use crate::failure::Result;
-use crate::makers::Maker;
+use crate::makers::{Maker, Release};
 use crate::record::Version;
 use crate::store::Store;
 
@@ -24,25 +27,53 @@ const NODES_KEPT: usize = 512;
 /// A page, bytes.
 pub(super) const PAGE: u64 = model::PAGE_BYTES as u64;
 
+/// A new version, and what it is compared with.
+pub(super) struct News<'a> {
+    pub maker: &'a Maker,
+    pub trusted: &'a Trusted,
+    pub release: &'a Release,
+    /// The maker's version that the instance has.
+    pub from: VersionId,
+    pub old: &'a Version,
+    pub new: &'a Version,
+}
+
+/// Waits as long as is needed to be no faster than was said.
+struct Pace {
+    began: ambient::Instant,
+    rate: Option<u64>,
+}
+
+impl Pace {
+    fn keep(&self, bytes: u64) {
+        if let Some(rate) = self.rate.filter(|rate| *rate > 0) {
+            let due = Duration::from_secs_f64(bytes as f64 / rate as f64);
+            ambient::sleep(due.saturating_sub(self.began.elapsed()));
+        }
+    }
+}
+
 impl Host {
-    /// Brings what of a new version this host lacks.
+    /// Brings what of a new version this host lacks: by differences where they are smaller.
     pub(super) fn fetch_ahead(
         &self,
         store: &Store,
-        maker: &Maker,
-        old: &Version,
-        new: &Version,
+        news: &News<'_>,
         rate: Option<u64>,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Fetched> {
-        store.reach(&maker.location)?;
+        let News { old, new, .. } = *news;
+        store.reach(&news.maker.location)?;
         let source = store.source();
         let fetcher = self.fetcher(store)?;
-        let missing = missing(&fetcher, old, new)?;
+        let mut missing = missing(&fetcher, old, new)?;
+        let bytes = missing.len() as u64 * PAGE;
+        let pace = Pace { began: ambient::now(), rate };
+        let delta_bytes = fetch_delta(store, news, &fetcher, &mut missing, &pace, progress)?;
         let mut ordered: Vec<(Option<chunk::Place>, ChunkId)> =
             missing.iter().map(|id| (source.place(id), *id)).collect();
         ordered.sort_unstable_by_key(|(place, _)| *place);
-        let (began, before) = (ambient::now(), store.fetched_bytes());
+        let before = store.fetched_bytes();
         let mut done = 0;
         for batch in ordered.chunks(BATCH) {
             let ids: Vec<ChunkId> = batch.iter().map(|(_, id)| *id).collect();
@@ -57,11 +88,7 @@ impl Host {
                 done,
                 ordered.len()
             ));
-            if let Some(rate) = rate.filter(|rate| *rate > 0) {
-                let fetched = store.fetched_bytes() - before;
-                let due = Duration::from_secs_f64(fetched as f64 / rate as f64);
-                ambient::sleep(due.saturating_sub(began.elapsed()));
-            }
+            pace.keep(delta_bytes + store.fetched_bytes() - before);
         }
         for blob in [&new.kernel, &new.initrd, &new.firmware].into_iter().flatten() {
             let folder = self.dir.folder("cache/blobs")?;
@@ -69,11 +96,11 @@ impl Host {
         }
         ambient::step("update: fetched");
         let left = self::missing(&fetcher, old, new)?;
-        Ok(Fetched { bytes: missing.len() as u64 * PAGE, all: left.is_empty() })
+        Ok(Fetched { bytes, delta_bytes, all: left.is_empty() })
     }
 
     /// What brings pages to this host's cache, and nodes of manifests too.
-    pub(super) fn fetcher(&self, store: &Store) -> Result<Arc<Fetcher>> {
+    pub(in crate::verbs) fn fetcher(&self, store: &Store) -> Result<Arc<Fetcher>> {
         let cache = Cache::open(&self.dir.folder("cache")?, self.dir.cache_bytes_max())?;
         Ok(Arc::new(Fetcher::new(Arc::new(cache), store.source(), FETCH_THREADS)))
     }
@@ -83,6 +110,8 @@ impl Host {
 pub(super) struct Fetched {
     /// Bytes of pages that were not here before.
     pub bytes: u64,
+    /// What came as differences, bytes on the wire.
+    pub delta_bytes: u64,
     /// Whether all of it is here now: a cache may be too small, or its disk full.
     pub all: bool,
 }
@@ -114,6 +143,46 @@ pub(super) fn missing(
         })?;
     }
     Ok(missing)
+}
+
+/// Brings what is said by differences to the version that is here, where that is less than the pages
+/// themselves; gives the bytes that it took. Whatever does not fit is left in `missing`.
+fn fetch_delta(
+    store: &Store,
+    news: &News<'_>,
+    fetcher: &Arc<Fetcher>,
+    missing: &mut BTreeSet<ChunkId>,
+    pace: &Pace,
+    progress: &mut dyn FnMut(&str),
+) -> Result<u64> {
+    let from = news.from.to_string();
+    let says = news.release.deltas.iter().find(|delta| delta.from == from);
+    let Some(says) = says.filter(|delta| delta.bytes < wire_bytes(store, missing)) else {
+        return Ok(0);
+    };
+    // As its maker made them: the instance may have a CD more.
+    let published = store.version(news.from)?;
+    let (old, new) = (Sources::open(&published, fetcher)?, Sources::open(news.new, fetcher)?);
+    let mut bytes = 0;
+    for number in 0..says.parts {
+        if missing.is_empty() {
+            break;
+        }
+        let name = Release::delta_document(&from, &news.release.id, number);
+        // Without it there is only more to fetch.
+        let Ok(part) = news.trusted.read(&name, PART_BYTES_MAX as u64) else { break };
+        bytes += part.len() as u64;
+        let Ok(part) = Part::decode(&part) else { break };
+        deltas::apply(&part, &old, &new, fetcher, missing)?;
+        progress(&format!(
+            "fetching what is new in version {}: {} of {}",
+            news.new.version,
+            model::format_bytes(bytes),
+            model::format_bytes(says.bytes)
+        ));
+        pace.keep(bytes);
+    }
+    Ok(bytes)
 }
 
 /// What fetching these takes, as far as the index tells: bytes of the frames that they lie in.

@@ -1,0 +1,159 @@
+//! The bytes of a part: a header, from what to what, and groups.
+
+use chunk::header::{Format, Intent};
+
+use crate::{DeltaError, NEW_BYTES_MAX, PART_BYTES_MAX, RUN_MAX, Result};
+
+const FORMAT: Format = Format {
+    name: "delta",
+    magic: *b"cltdelta",
+    version: 1,
+    read_only_compatible: 0,
+    incompatible: 0,
+};
+
+/// Chunks that lie one after the other in a part of a version: a disk, or a file like its kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Which: the disks in the order of its hardware, then kernel, initrd and firmware (those that it has).
+    pub source: u16,
+    /// The first chunk: of a disk, its page.
+    pub first: u64,
+    /// How many.
+    pub count: u32,
+}
+
+/// Chunks of the new version, compressed with chunks of the old one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Of the old version: what the dictionary is, in this order. Holes are left out.
+    pub old: Vec<Run>,
+    /// Of the new version: what comes out, in this order.
+    pub new: Vec<Run>,
+    /// A zstd frame.
+    pub packed: Vec<u8>,
+}
+
+/// A part of a delta.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The ids of the two versions.
+    pub from: [u8; 32],
+    pub to: [u8; 32],
+    pub groups: Vec<Group>,
+}
+
+impl Part {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = FORMAT.header().encode().to_vec();
+        bytes.extend_from_slice(&self.from);
+        bytes.extend_from_slice(&self.to);
+        number(&mut bytes, self.groups.len() as u64);
+        for group in &self.groups {
+            for runs in [&group.old, &group.new] {
+                number(&mut bytes, runs.len() as u64);
+                // Most runs begin a little after the one before.
+                let mut at = 0;
+                for run in runs {
+                    number(&mut bytes, u64::from(run.source));
+                    let step = (run.first as i64).wrapping_sub(at);
+                    number(&mut bytes, ((step << 1) ^ (step >> 63)) as u64);
+                    number(&mut bytes, u64::from(run.count));
+                    at = (run.first as i64).wrapping_add(i64::from(run.count));
+                }
+            }
+            number(&mut bytes, group.packed.len() as u64);
+            bytes.extend_from_slice(&group.packed);
+        }
+        bytes
+    }
+
+    /// Reads the bytes of one.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > PART_BYTES_MAX {
+            return Err(DeltaError::Malformed("it is longer than a part may be"));
+        }
+        let (_, mut rest) = FORMAT.read(bytes, Intent::Read)?;
+        let (from, to) = (id(&mut rest)?, id(&mut rest)?);
+        let count = read(&mut rest)?;
+        let mut groups = Vec::new();
+        for _ in 0..count {
+            let (old, new) = (runs(&mut rest)?, runs(&mut rest)?);
+            let length = usize::try_from(read(&mut rest)?).unwrap_or(usize::MAX);
+            if length > rest.len() {
+                return Err(DeltaError::Malformed("a group is longer than what is left"));
+            }
+            let (packed, after) = rest.split_at(length);
+            rest = after;
+            groups.push(Group { old, new, packed: packed.to_vec() });
+        }
+        if !rest.is_empty() {
+            return Err(DeltaError::Malformed("something follows its groups"));
+        }
+        Ok(Self { from, to, groups })
+    }
+}
+
+fn id(rest: &mut &[u8]) -> Result<[u8; 32]> {
+    let (id, after) =
+        rest.split_first_chunk::<32>().ok_or(DeltaError::Malformed("it ends in an id"))?;
+    *rest = after;
+    Ok(*id)
+}
+
+fn runs(rest: &mut &[u8]) -> Result<Vec<Run>> {
+    let count = read(rest)?;
+    // Each takes three bytes at least.
+    if count > u64::from(RUN_MAX) || count > rest.len() as u64 / 3 {
+        return Err(DeltaError::Malformed("more runs than there is room for"));
+    }
+    let (mut runs, mut at, mut chunks) = (Vec::with_capacity(count as usize), 0_i64, 0_u64);
+    for _ in 0..count {
+        let source = u16::try_from(read(rest)?)
+            .map_err(|_| DeltaError::Malformed("a source has too large a number"))?;
+        let step = read(rest)?;
+        let step = (step >> 1) as i64 ^ -((step & 1) as i64);
+        let first = at.checked_add(step).and_then(|first| u64::try_from(first).ok());
+        let first = first.ok_or(DeltaError::Malformed("a run begins before its source"))?;
+        let count = u32::try_from(read(rest)?).unwrap_or(u32::MAX);
+        chunks += u64::from(count);
+        if count == 0 || count > RUN_MAX || chunks > u64::from(RUN_MAX) {
+            return Err(DeltaError::Malformed("a run of no or too many chunks"));
+        }
+        at = i64::try_from(first + u64::from(count))
+            .map_err(|_| DeltaError::Malformed("a run ends beyond all sources"))?;
+        runs.push(Run { source, first, count });
+    }
+    Ok(runs)
+}
+
+/// Seven bits a byte, the lowest first (LEB128).
+fn number(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn read(rest: &mut &[u8]) -> Result<u64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let Some((byte, after)) = rest.split_first() else {
+            return Err(DeltaError::Malformed("it ends in a number"));
+        };
+        *rest = after;
+        let bits = u64::from(byte & 0x7f);
+        if bits << shift >> shift != bits {
+            break;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(DeltaError::Malformed("a number has more than 64 bits"))
+}
+
+const _: () = assert!(NEW_BYTES_MAX / 4096 < RUN_MAX as usize);

@@ -1,0 +1,22 @@
+//! Parts of deltas, and what unpacks from them.
+
+use ::delta::{NEW_BYTES_MAX, Part, unpack};
+
+use crate::golden;
+
+pub fn delta(bytes: &[u8]) {
+    let Ok(part) = Part::decode(bytes) else { return };
+    // Whoever reads a part can write it again.
+    assert_eq!(Part::decode(&part.encode()), Ok(part.clone()));
+    for group in &part.groups {
+        let pages: u64 = group.new.iter().map(|run| u64::from(run.count)).sum();
+        let wanted = usize::try_from(pages * 4096).unwrap_or(usize::MAX);
+        if let Ok(new) = unpack(&[7; 4096], &group.packed, wanted) {
+            assert!(new.len() == wanted && wanted <= NEW_BYTES_MAX);
+        }
+    }
+}
+
+pub fn deltas() -> Vec<Vec<u8>> {
+    vec![golden("delta/tests/golden/part.bin")]
+}

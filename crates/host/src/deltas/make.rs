@@ -1,0 +1,317 @@
+//! Making a delta: which old pages help to say a new one.
+//!
+//! A file that changed is said by the file of its name before, or where names have numbers
+//! (`linux-6.1.0-9`, `libfoo.so.1.2`) by the one that differs in these alone; what lies in no file that is
+//! known, by what lay there. Which old pages are taken decides only how small it gets.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chunk::Urgency;
+use delta::{Group, NEW_BYTES_MAX, OLD_BYTES_MAX, PART_BYTES_MAX, Part, Run};
+use files::{FileKind, FileSystem};
+use manifest::{Manifest, Visit};
+use model::{ChunkId, VersionId};
+use volume::{Cancel, Fetcher, View};
+
+use super::{PAGE, Sources};
+use crate::failure::{Failure, Result};
+use crate::inside::{self, Bytes};
+use crate::record::Version;
+
+/// A version with more pages than this gets none: 16 GiB.
+const PAGES_MAX: usize = 4 << 20;
+/// New pages in a group: enough to learn from each other, few enough to be thrown away.
+const GROUP_NEW: usize = (NEW_BYTES_MAX / PAGE) / 2;
+/// Old pages in a group.
+const GROUP_OLD: usize = OLD_BYTES_MAX / PAGE;
+/// A part is begun anew when it is so full, bytes.
+const PART_FULL: usize = PART_BYTES_MAX / 2;
+/// Files that are looked at, at most, and how deep.
+const FILES_MAX: usize = 1 << 20;
+const DEPTH_MAX: usize = 64;
+/// Bytes that are read of a file at once.
+const READ: usize = 1 << 20;
+
+/// Where a page lies: the disk's number, and the page.
+type Spot = (u16, u64);
+
+/// What is said together.
+#[derive(Default)]
+struct Item {
+    new: Vec<Spot>,
+    old: Vec<Spot>,
+}
+
+/// The parts of a delta from one version to another; none: there is nothing to gain.
+pub fn make(
+    from: (VersionId, &Version),
+    to: (VersionId, &Version),
+    fetcher: &Arc<Fetcher>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<Vec<u8>>> {
+    let (old, new) = (Sources::open(from.1, fetcher)?, Sources::open(to.1, fetcher)?);
+    let old_at = spots(&old)?;
+    let mut wanted = spots(&new)?;
+    wanted.retain(|id, _| !old_at.contains_key(id));
+    if wanted.is_empty() || old_at.is_empty() || old_at.len() + wanted.len() > PAGES_MAX {
+        return Ok(Vec::new());
+    }
+    let mut items = Vec::new();
+    for (number, disk) in new.numbered() {
+        progress("looking for what changed in files");
+        let before = files_of(&old, number, fetcher)?;
+        let Some(now) = files_of(&new, number, fetcher)? else { continue };
+        let before = before.unwrap_or_default();
+        let _ = disk;
+        for (path, file) in &now.by_path {
+            let ids = file.pages(&now)?;
+            let new: Vec<(usize, Spot)> = ids
+                .iter()
+                .enumerate()
+                .filter_map(|(at, id)| Some((at, wanted.remove(&(*id)?)?)))
+                .collect();
+            if new.is_empty() {
+                continue;
+            }
+            let twin = before.twin(path);
+            let old: Vec<Spot> = match twin {
+                Some(twin) => {
+                    let ids = twin.pages(&before)?;
+                    ids.iter().flatten().filter_map(|id| old_at.get(id).copied()).collect()
+                }
+                None => Vec::new(),
+            };
+            items.extend(cut(&new, ids.len(), &old));
+        }
+    }
+    // What is in no file: tables of the file system, and disks that have none that is known.
+    let mut rest: Vec<Spot> = wanted.into_values().collect();
+    rest.sort_unstable();
+    for spots in rest.chunks(GROUP_NEW) {
+        let old = spots.iter().filter(|(number, page)| {
+            let run = Run { source: *number, first: *page, count: 1 };
+            old.ids(&[run], 1).is_ok_and(|ids| ids.is_some())
+        });
+        items.push(Item { old: old.copied().collect(), new: spots.to_vec() });
+    }
+    let groups = together(items);
+    let packed = pack_all(&groups, &old, &new, fetcher, progress)?;
+    Ok(parts(from.0, to.0, packed))
+}
+
+/// Where every page of a version lies; one place each.
+fn spots(sources: &Sources) -> Result<HashMap<ChunkId, Spot>> {
+    let mut spots = HashMap::new();
+    for (number, disk) in sources.numbered() {
+        disk.walk(&sources.nodes, &mut |_, _| Visit::Descend, &mut |page, id| {
+            if spots.len() <= PAGES_MAX {
+                spots.entry(*id).or_insert((number, page));
+            }
+        })?;
+    }
+    Ok(spots)
+}
+
+/// A file's new pages with the old ones that help: of a long file, those around the same place.
+fn cut(new: &[(usize, Spot)], pages: usize, old: &[Spot]) -> Vec<Item> {
+    let cut = |some: &[(usize, Spot)]| {
+        let middle = some[some.len() / 2].0;
+        let around = (middle * old.len()).checked_div(pages.max(1)).unwrap_or(0);
+        let first = around.saturating_sub(GROUP_OLD / 2).min(old.len().saturating_sub(GROUP_OLD));
+        let old = &old[first..old.len().min(first + GROUP_OLD)];
+        Item { new: some.iter().map(|(_, spot)| *spot).collect(), old: old.to_vec() }
+    };
+    new.chunks(GROUP_NEW).map(cut).collect()
+}
+
+/// Small items side by side, so that they learn from each other.
+fn together(items: Vec<Item>) -> Vec<Item> {
+    let mut groups: Vec<Item> = Vec::new();
+    for item in items {
+        match groups.last_mut() {
+            Some(last)
+                if last.new.len() + item.new.len() <= GROUP_NEW
+                    && last.old.len() + item.old.len() <= GROUP_OLD =>
+            {
+                last.new.extend(item.new);
+                last.old.extend(item.old);
+            }
+            _ => groups.push(item),
+        }
+    }
+    for group in &mut groups {
+        let mut seen = BTreeSet::new();
+        group.old.retain(|spot| seen.insert(*spot));
+    }
+    groups
+}
+
+fn runs(spots: &[Spot]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (source, page) in spots {
+        match runs.last_mut() {
+            Some(run) if run.source == *source && run.first + u64::from(run.count) == *page => {
+                run.count += 1;
+            }
+            _ => runs.push(Run { source: *source, first: *page, count: 1 }),
+        }
+    }
+    runs
+}
+
+/// Packs all groups, on as many threads as there are CPUs.
+fn pack_all(
+    items: &[Item],
+    old: &Sources,
+    new: &Sources,
+    fetcher: &Arc<Fetcher>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<Group>> {
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+    let (next, packed) = (Mutex::new(0), Mutex::new(BTreeMap::new()));
+    let lock = |error: PoisonError<_>| error.into_inner();
+    let (told, tells) = std::sync::mpsc::channel();
+    let work = |told: std::sync::mpsc::Sender<()>| -> Result<()> {
+        loop {
+            let at = {
+                let mut next = next.lock().unwrap_or_else(lock);
+                *next += 1;
+                *next - 1
+            };
+            let Some(item) = items.get(at) else { return Ok(()) };
+            let (old_runs, new_runs) = (runs(&item.old), runs(&item.new));
+            let dictionary = bytes_of(old, &old_runs, fetcher)?;
+            let bytes = bytes_of(new, &new_runs, fetcher)?;
+            let frame = delta::pack(&dictionary, &bytes)
+                .map_err(|error| Failure::new("internal", error.to_string(), ""))?;
+            let group = Group { old: old_runs, new: new_runs, packed: frame };
+            packed.lock().unwrap_or_else(PoisonError::into_inner).insert(at, group);
+            let _ = told.send(());
+        }
+    };
+    std::thread::scope(|scope| -> Result<()> {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                let told = told.clone();
+                scope.spawn(|| work(told))
+            })
+            .collect();
+        drop(told);
+        for (done, ()) in tells.iter().enumerate() {
+            progress(&format!(
+                "comparing with the version before: {} of {}",
+                done + 1,
+                items.len()
+            ));
+        }
+        for worker in workers {
+            let ended = worker.join();
+            ended.unwrap_or_else(|_| Err(Failure::new("internal", "a packer panicked", "")))?;
+        }
+        Ok(())
+    })?;
+    Ok(packed.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
+}
+
+fn bytes_of(sources: &Sources, runs: &[Run], fetcher: &Arc<Fetcher>) -> Result<Vec<u8>> {
+    let ids = sources.ids(runs, usize::MAX)?.unwrap_or_default();
+    let mut bytes = Vec::with_capacity(ids.len() * PAGE);
+    let got = fetcher.get_many(&ids, Urgency::Background, &Cancel::default()).unwrap_or_default();
+    for chunk in got {
+        bytes.extend_from_slice(chunk?.bytes());
+    }
+    Ok(bytes)
+}
+
+fn parts(from: VersionId, to: VersionId, groups: Vec<Group>) -> Vec<Vec<u8>> {
+    let part = |groups| Part { from: *from.as_bytes(), to: *to.as_bytes(), groups };
+    let (mut parts, mut bytes, mut some) = (Vec::new(), 0, Vec::new());
+    for group in groups {
+        if bytes + group.packed.len() > PART_FULL && !some.is_empty() {
+            parts.push(part(std::mem::take(&mut some)).encode());
+            bytes = 0;
+        }
+        bytes += group.packed.len();
+        some.push(group);
+    }
+    if !some.is_empty() {
+        parts.push(part(some).encode());
+    }
+    parts
+}
+
+/// The files of one disk.
+#[derive(Default)]
+struct Files {
+    systems: Vec<FileSystem>,
+    by_path: BTreeMap<Vec<u8>, FileOf>,
+    /// By their paths without the numbers in them.
+    by_form: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+struct FileOf {
+    system: usize,
+    path: Vec<u8>,
+    bytes: u64,
+}
+
+impl Files {
+    fn twin(&self, path: &[u8]) -> Option<&FileOf> {
+        self.by_path.get(path).or_else(|| self.by_path.get(self.by_form.get(&form(path))?))
+    }
+}
+
+impl FileOf {
+    /// Its pages, as chunks; none: a hole, or zeros.
+    fn pages(&self, files: &Files) -> Result<Vec<Option<ChunkId>>> {
+        let mut pages = Vec::new();
+        let mut offset = 0;
+        while offset < self.bytes {
+            let mut bytes = match files.systems[self.system].read(&self.path, offset, READ) {
+                Ok(bytes) if !bytes.is_empty() => bytes,
+                // A file that cannot be read is told by where it lies.
+                _ => break,
+            };
+            offset += bytes.len() as u64;
+            bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
+            let id = |page: &[u8]| (!chunk::is_zero(page)).then(|| chunk::id_of(page));
+            pages.extend(bytes.chunks_exact(PAGE).map(id));
+        }
+        Ok(pages)
+    }
+}
+
+/// A path with every number in it as `#`.
+fn form(path: &[u8]) -> Vec<u8> {
+    let mut form = Vec::with_capacity(path.len());
+    for byte in path {
+        match byte {
+            b'0'..=b'9' if form.last() == Some(&b'#') => {}
+            b'0'..=b'9' => form.push(b'#'),
+            other => form.push(*other),
+        }
+    }
+    form
+}
+
+/// The files on a disk; none: there is no such disk.
+fn files_of(sources: &Sources, number: u16, fetcher: &Arc<Fetcher>) -> Result<Option<Files>> {
+    let Some(disk) = sources.disk(number) else { return Ok(None) };
+    let view = View::open(&format!("disk {number}"), Manifest::id(disk), fetcher.clone())?;
+    let bytes: Arc<dyn files::Disk> = Arc::new(Bytes(Arc::new(view)));
+    let mut files = Files::default();
+    // Whatever cannot be read as files is told by where it lies.
+    for part in files::parts(&*bytes).unwrap_or_default() {
+        let Ok(system) = FileSystem::open(bytes.clone(), &part) else { continue };
+        let found = inside::walk(&system, FILES_MAX, DEPTH_MAX, &mut |_| {});
+        let number = files.systems.len();
+        files.systems.push(system);
+        for (path, stat) in found.into_iter().filter(|(_, stat)| stat.kind == FileKind::File) {
+            let key = [format!("{number}").as_bytes(), &path].concat();
+            files.by_form.entry(form(&key)).or_insert_with(|| key.clone());
+            files.by_path.insert(key, FileOf { system: number, path, bytes: stat.size_bytes });
+        }
+    }
+    Ok(Some(files))
+}

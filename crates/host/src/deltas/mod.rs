@@ -1,0 +1,80 @@
+//! Deltas between two versions of an appliance: made when one is published, used when one is fetched.
+//!
+//! ```text
+//! publish ──▶ make: what only the new version has, file by file ──▶ signed parts beside the release
+//! update  ──▶ apply: parts + what of the old version is here ──▶ chunks, checked, in the host's cache
+//! ```
+//!
+//! *Invariants.* A delta is a shortcut: what it does not give is fetched as always. What comes out of it
+//! is a chunk only by hashing to the id that the new version's manifest says. Of disks alone: memory
+//! has nothing in common, and kernels are compressed already.
+
+mod apply;
+mod make;
+
+use std::sync::Arc;
+
+use delta::Run;
+use manifest::{Manifest, NodeCache};
+use model::{ChunkId, DiskRole};
+use volume::Fetcher;
+
+pub use apply::apply;
+pub use make::make;
+
+use crate::failure::Result;
+use crate::record::Version;
+
+/// Decoded nodes that are kept of one version.
+const NODES_KEPT: usize = 512;
+/// A page, bytes.
+const PAGE: usize = model::PAGE_BYTES;
+
+/// The disks of a version that a delta speaks of, in the order of its hardware. A user's own are not
+/// among them, and keep their number.
+pub struct Sources {
+    disks: Vec<Option<Manifest>>,
+    nodes: NodeCache,
+}
+
+impl Sources {
+    /// Opens those of a version, through the host's cache.
+    pub fn open(version: &Version, fetcher: &Arc<Fetcher>) -> Result<Self> {
+        let nodes = NodeCache::new(fetcher.clone(), NODES_KEPT);
+        let disks = version.hardware.disks.iter().zip(&version.disks);
+        let disks = disks.map(|(spec, id)| match spec.role {
+            DiskRole::System => Ok(Some(Manifest::open(*id, &**fetcher)?)),
+            _ => Ok(None),
+        });
+        Ok(Self { disks: disks.collect::<Result<_>>()?, nodes })
+    }
+
+    fn disk(&self, number: u16) -> Option<&Manifest> {
+        self.disks.get(usize::from(number))?.as_ref()
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u16, &Manifest)> {
+        let numbered = self.disks.iter().zip(0_u16..);
+        numbered.filter_map(|(disk, number)| Some((number, disk.as_ref()?)))
+    }
+
+    /// The pages of runs, at most `most`; none: they are not all there, or one is a hole.
+    fn ids(&self, runs: &[Run], most: usize) -> Result<Option<Vec<ChunkId>>> {
+        let mut ids = Vec::new();
+        for run in runs {
+            let Some(disk) = self.disk(run.source) else { return Ok(None) };
+            let count = u64::from(run.count);
+            let beyond = run.first.checked_add(count).is_none_or(|end| end > disk.pages());
+            if beyond || ids.len() as u64 + count > most as u64 {
+                return Ok(None);
+            }
+            let mut found = Vec::new();
+            disk.lookup_range(&self.nodes, run.first, count, &mut found)?;
+            for id in found {
+                let Some(id) = id else { return Ok(None) };
+                ids.push(id);
+            }
+        }
+        Ok(Some(ids))
+    }
+}
