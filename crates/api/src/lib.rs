@@ -11,8 +11,8 @@ pub use output::{
     AppliancePrint, AutoPrint, BuildPrint, CatalogPrint, CatalogVersion, ChannelPrint, CheckPrint,
     CheckpointPrint, ConfigPrint, CopyPrint, DoctorPrint, ErrorBody, ErrorPrint, ExecPrint,
     ExportDiskPrint, ExportPrint, ForkPrint, GcPrint, HistoryPrint, ImportPrint, InspectPrint,
-    InstancePrint, MakerPrint, MountPrint, PortPrint, PropertyPrint, PublishPrint, RepairPrint,
-    RepoInitPrint, RepoStatsPrint, ScrubPrint, SignedPrint, StartPrint, StatePrint, TracePrint,
-    UndoPrint, UpdatePrint, UpdatesPrint, VolumePrint, WarmPrint,
+    InstancePrint, MakerPrint, MirrorPrint, MountPrint, PortPrint, PropertyPrint, PublishPrint,
+    RepairPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, SignedPrint, StartPrint, StatePrint,
+    TracePrint, UndoPrint, UpdatePrint, UpdatesPrint, VolumePrint, WarmPrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

@@ -138,6 +138,9 @@ pub struct ChannelPrint {
 pub struct MakerPrint {
     pub name: String,
     pub location: String,
+    /// Where copies of its repository are, which are asked first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub mirrors: Vec<String>,
     pub root_fingerprint: String,
     pub root_version: u64,
     /// When this host last asked, RFC 3339, UTC; and whether just now.
@@ -581,7 +584,18 @@ pub struct CheckPrint {
     pub chunks: u64,
     pub objects: u64,
     pub read_bytes: u64,
+    /// What is damaged or missing; with `--repair`, and nobody had it.
     pub problems: Vec<String>,
+    /// With `--repair`: what was mended, and from where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mended: Vec<String>,
+    /// Bytes that were fetched for that.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub fetched_bytes: u64,
+}
+
+fn is_none(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// `repo repair`.
@@ -596,6 +610,28 @@ pub struct RepairPrint {
     pub repaired: Vec<String>,
     /// What could not be.
     pub problems: Vec<String>,
+}
+
+/// `repo mirror`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MirrorPrint {
+    pub from: String,
+    pub to: String,
+    /// Whose repository it is.
+    pub maker: String,
+    /// Versions that the mirror has.
+    pub versions: u64,
+    /// Bytes of content and of signed documents that the mirror lacked, and that it had.
+    pub copied_bytes: u64,
+    pub reused_bytes: u64,
+    /// What was read from the maker's place for that.
+    pub fetched_bytes: u64,
+    /// Objects that were written.
+    pub objects: u64,
+    /// Versions that the maker does not list any more, and what was freed.
+    pub dropped_versions: u64,
+    pub freed_bytes: u64,
+    pub total_ms: u64,
 }
 
 /// `repo gc`.

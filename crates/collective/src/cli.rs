@@ -508,12 +508,31 @@ pub enum Repo {
         /// Read and verify every byte
         #[arg(long)]
         read_data: bool,
+        /// Read and verify every byte, and mend what is damaged or missing: from --from, what this host
+        /// has cached, its sources, makers and their mirrors
+        #[arg(long)]
+        repair: bool,
+        /// Somebody who may have it: a mirror, a copy, another repository (repeat for more)
+        #[arg(long, value_name = "LOCATION", requires = "repair")]
+        from: Vec<String>,
     },
     /// Put back what is damaged or lost, from a copy of this repository
     Repair {
         /// The copy: a folder, s3://bucket/prefix or https://host/path
         #[arg(long, value_name = "LOCATION")]
         from: String,
+    },
+    /// Make a full copy of a maker's repository, signatures and all, or bring it up to date: for a
+    /// branch office (any web server on it serves it)
+    Mirror {
+        /// The maker's repository, or the name of a maker that this host trusts
+        from: String,
+        /// A folder or s3://bucket/prefix; made when it is not there
+        to: String,
+        /// The fingerprint of the maker's root, as the maker says it elsewhere; for a maker that this
+        /// host does not trust, the first time
+        #[arg(long, value_name = "FINGERPRINT")]
+        root_fingerprint: Option<String>,
     },
     /// Delete what nothing has named for the repository's grace age
     Gc,

@@ -5,6 +5,7 @@
 //! keys/<repository>.key   keys of private repositories, mode 0600
 //! cache/                  pages that the repository has; safe to delete
 //! index/<repository>/     local copies of the repository's index; safe to delete
+//! makers/, mirroring/, publishing/  what makers signed, as far as this host has believed it
 //! builds/, imports/, exports/       work under way; what a killed command left is swept by the next
 //! tools/                  what `build` keeps to be faster; safe to delete
 //! instances/<name>/       instance.json, volumes/, run/, shim.log

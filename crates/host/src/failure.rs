@@ -103,8 +103,8 @@ impl From<std::io::Error> for Failure {
 /// What to do when the repository does not answer.
 const HINT_UNAVAILABLE: &str = "nothing is lost: try again when the repository can be reached";
 /// What to do when bytes are not what they should be.
-const HINT_DAMAGED: &str = "`collective repo check --read-data` finds what is damaged; `collective repo repair --from COPY` puts it \
-     back from a copy of the repository";
+const HINT_DAMAGED: &str = "`collective repo check --repair` mends what somebody else still has (`--from LOCATION` names them); \
+     `collective repo repair --from COPY` puts back whole objects from a copy of the repository";
 /// What to do when bytes are nowhere.
 const HINT_MISSING: &str = "`collective repo check` looks for what else is missing; what a maker's repository holds is found \
      when this host knows it: `collective repo source LOCATION`";

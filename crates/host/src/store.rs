@@ -11,18 +11,16 @@
 //! *Invariant.* A head, version or branch is made visible only after the session that wrote what
 //! it names has finished.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::RepoInitPrint;
-use chunk::crypt::MasterKey;
 use chunk::{ChunkSink, ChunkSource, id_of};
 use manifest::{Manifest, NodeCache};
 use model::{CheckpointId, ChunkId, Generation, InstanceId, ManifestId, Name, VersionId};
 use objects::{Counted, ObjectError, Objects};
 use repository::{
-    Child, Init, Open, PackWriter, RefError, RefPayload, RefValue, Repository, RepositoryError,
+    Child, Init, PackWriter, RefError, RefPayload, RefValue, Repository, RepositoryError,
     StoreStats, Target,
 };
 
@@ -33,9 +31,13 @@ use crate::record::{self, AutoPoint, Blob, Checkpoint, Head, Version};
 mod care;
 mod find;
 mod makers;
+mod mend;
+mod open;
 mod traces;
 
 use makers::Makers;
+pub use open::key_import;
+use open::{keep_key, open_objects, open_stranger, open_with_keys};
 pub use traces::VersionTrace;
 
 const APPLIANCE: &str = "appliance";
@@ -105,10 +107,6 @@ pub fn absolute_location(location: &str) -> Result<String> {
     Ok(path.to_string_lossy().into_owned())
 }
 
-fn open_objects(host: &HostDir, location: &str) -> Result<Arc<Counted<Arc<dyn Objects>>>> {
-    Ok(Arc::new(Counted::new(host.doors().objects(location)?)))
-}
-
 impl Store {
     /// Makes a repository.
     pub fn init(
@@ -175,8 +173,8 @@ impl Store {
         }
         let objects = open_objects(host, location)?;
         let makers = Arc::new(Makers::new(host));
-        for location in crate::makers::locations(host) {
-            makers.know(&location);
+        for (location, mirrors) in crate::makers::locations(host) {
+            makers.know_with(&location, &mirrors);
         }
         let behind = sources.iter().map(|source| Arc::new(source.clone()) as _);
         let behind = behind.chain([makers.clone() as Arc<dyn ChunkSource>]).collect();
@@ -454,79 +452,6 @@ impl Store {
             )),
         }
     }
-}
-
-/// Takes a key; with a location, only when it opens what is there.
-pub fn key_import(host: &HostDir, location: Option<&str>, text: &str) -> Result<String> {
-    let key = repository::import_key(text)?;
-    let Some(location) = location else {
-        return Err(Failure::new(
-            "usage",
-            "which repository is this the key of?",
-            "name it with --repo",
-        ));
-    };
-    let open = Open { key: Some(key.clone()), ..Open::default() };
-    let repository = Repository::open(objects::open(location)?, open)?;
-    keep_key(host, &key)?;
-    Ok(hex(&repository.id()))
-}
-
-fn keep_key(host: &HostDir, key: &MasterKey) -> Result<std::path::PathBuf> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let text = repository::export_key(key);
-    // Named by a hash of itself: the same key twice is one file, and the name tells nothing.
-    let name =
-        ChunkId::from_bytes(blake3::derive_key("collective 2026 key file name", text.as_bytes()));
-    let path = host.folder("keys")?.join(format!("{}.key", name.short()));
-    let temporary = path.with_extension(format!("{:016x}", u64::from_le_bytes(ambient::random())));
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all())?;
-    std::fs::rename(&temporary, &path)?;
-    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(path)
-}
-
-fn open_with_keys(
-    host: &HostDir,
-    objects: Arc<dyn Objects>,
-    sources: Vec<Arc<dyn ChunkSource>>,
-) -> Result<Repository> {
-    let local_dir = Some(host.folder("index")?);
-    let open = |key: Option<MasterKey>| {
-        let open = Open { key, local_dir: local_dir.clone(), sources: sources.clone() };
-        Repository::open(objects.clone(), open)
-    };
-    let first = match open(None) {
-        Err(error @ RepositoryError::NeedsKey { .. }) => error,
-        other => return Ok(other?),
-    };
-    let mut tried = 0;
-    for entry in std::fs::read_dir(host.folder("keys")?)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "key") {
-            continue;
-        }
-        let key = repository::import_key(&std::fs::read_to_string(&path)?)
-            .map_err(|e| Failure::from(e).during(path.display()))?;
-        tried += 1;
-        match open(Some(key)) {
-            Err(RepositoryError::WrongKey { .. }) => {}
-            other => return Ok(other?),
-        }
-    }
-    let failure = Failure::from(first);
-    Err(if tried == 0 {
-        failure
-    } else {
-        Failure::new(
-            "key",
-            format!("{} (none of this host's {tried} keys fits)", failure.message),
-            failure.hint,
-        )
-    })
 }
 
 fn decode_head(name: &str, body: &[u8]) -> Result<Head> {

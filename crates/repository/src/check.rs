@@ -91,6 +91,19 @@ impl CheckReport {
     }
 }
 
+/// What was seen before the volumes were walked.
+pub(crate) struct Examined {
+    /// With what is wrong about objects that are no packs.
+    pub(crate) report: CheckReport,
+    /// What refs name.
+    pub(crate) roots: Vec<(Place, Target)>,
+    pub(crate) index: Index,
+    /// Packs that are missing or not whole, and what is wrong with each.
+    pub(crate) bad: HashMap<PackId, String>,
+    /// Chunks that are whole in no place.
+    damaged: HashSet<StoredName>,
+}
+
 impl Repository {
     /// Checks everything; reads and verifies every byte of every pack if `read_data`.
     ///
@@ -100,6 +113,54 @@ impl Repository {
         read_data: bool,
         progress: &mut dyn FnMut(CheckProgress),
     ) -> Result<CheckReport, RepositoryError> {
+        let Examined { mut report, roots, index, bad, damaged } =
+            self.examine(read_data, progress)?;
+        let mut finder = Finder {
+            repository: self,
+            index: &index,
+            marks: index.marks(),
+            damaged: &damaged,
+            elsewhere: HashSet::new(),
+            report: CheckReport::default(),
+        };
+        let total = roots.len() as u64;
+        for (done, root) in roots.into_iter().enumerate() {
+            progress(CheckProgress { step: "volumes", done: done as u64, total });
+            walk(self, [root], &mut finder)?;
+        }
+        progress(CheckProgress { step: "volumes", done: total, total });
+        let Finder { marks, report: found, .. } = finder;
+        let mut needed = HashSet::new();
+        if !bad.is_empty() {
+            index.for_each(&marks, |_, location, marked| {
+                if marked && bad.contains_key(&location.pack) {
+                    needed.insert(location.pack);
+                }
+            })?;
+        }
+        // A pack on its way out that nothing needs is nobody's loss.
+        let condemned = |id: &PackId| index.packs.get(id).is_some_and(|p| p.condemned_at != 0);
+        let mut bad: Vec<(PackId, String)> = bad.into_iter().collect();
+        bad.sort_unstable();
+        for (pack, complaint) in bad {
+            if needed.contains(&pack) || !condemned(&pack) {
+                report.object(&pack_key(&pack), complaint);
+            }
+        }
+        report.chunks = found.chunks;
+        report.manifests = found.manifests;
+        report.problem_count += found.problem_count;
+        let room = PROBLEMS_MAX.saturating_sub(report.problems.len());
+        report.problems.extend(found.problems.into_iter().take(room));
+        Ok(report)
+    }
+
+    /// Looks at refs, log and packs.
+    pub(crate) fn examine(
+        &self,
+        read_data: bool,
+        progress: &mut dyn FnMut(CheckProgress),
+    ) -> Result<Examined, RepositoryError> {
         let mut report = CheckReport::default();
         let roots = self.check_refs(&mut report, progress)?;
         match self.refresh() {
@@ -108,26 +169,12 @@ impl Repository {
         }
         let index = self.sound_index()?;
         self.check_log(&index, &mut report)?;
-        self.check_packs(&index, &mut report)?;
+        let mut bad = self.check_packs(&index, &mut report)?;
         let mut damaged = HashSet::new();
         if read_data {
-            self.check_data(&index, &mut report, &mut damaged, progress)?;
+            damaged = self.check_data(&index, &mut report, &mut bad, progress)?;
         }
-        let mut finder = Finder {
-            repository: self,
-            index: &index,
-            marks: index.marks(),
-            damaged: &damaged,
-            elsewhere: HashSet::new(),
-            report: &mut report,
-        };
-        let total = roots.len() as u64;
-        for (done, root) in roots.into_iter().enumerate() {
-            progress(CheckProgress { step: "volumes", done: done as u64, total });
-            walk(self, [root], &mut finder)?;
-        }
-        progress(CheckProgress { step: "volumes", done: total, total });
-        Ok(report)
+        Ok(Examined { report, roots, index, bad, damaged })
     }
 
     fn check_refs(
@@ -183,7 +230,13 @@ impl Repository {
         Ok(())
     }
 
-    fn check_packs(&self, index: &Index, report: &mut CheckReport) -> Result<(), RepositoryError> {
+    /// The packs that are missing, or not as long as they should be.
+    fn check_packs(
+        &self,
+        index: &Index,
+        report: &mut CheckReport,
+    ) -> Result<HashMap<PackId, String>, RepositoryError> {
+        let mut bad = HashMap::new();
         let listed: HashMap<PackId, u64> = self
             .inner
             .objects
@@ -194,24 +247,25 @@ impl Repository {
         report.packs = index.packs.len() as u64;
         for (id, info) in &index.packs {
             match listed.get(id) {
-                None => report.object(&pack_key(id), "it is missing"),
+                None => drop(bad.insert(*id, "it is missing".to_owned())),
                 Some(bytes) if *bytes != info.bytes => {
-                    let detail = format!("it has {bytes} bytes instead of {}", info.bytes);
-                    report.object(&pack_key(id), detail);
+                    bad.insert(*id, format!("it has {bytes} bytes instead of {}", info.bytes));
                 }
                 Some(_) => {}
             }
         }
-        Ok(())
+        Ok(bad)
     }
 
+    /// Reads every pack. Gives the chunks that are whole in none, and adds to `bad`.
     fn check_data(
         &self,
         index: &Index,
         report: &mut CheckReport,
-        damaged: &mut HashSet<StoredName>,
+        bad: &mut HashMap<PackId, String>,
         progress: &mut dyn FnMut(CheckProgress),
-    ) -> Result<(), RepositoryError> {
+    ) -> Result<HashSet<StoredName>, RepositoryError> {
+        let (mut lost, mut whole) = (HashSet::new(), HashSet::new());
         let mut names: BTreeMap<PackId, Vec<StoredName>> = BTreeMap::new();
         index.for_each(&index.marks(), |name, location, _| {
             names.entry(location.pack).or_default().push(*name);
@@ -222,25 +276,30 @@ impl Repository {
             match self.verify_pack(&pack) {
                 Ok((bytes, good, complaint)) => {
                     report.verified_bytes += bytes;
-                    let lost = names.into_iter().filter(|name| !good.contains(name));
-                    let before = damaged.len();
-                    damaged.extend(lost);
-                    if let Some(complaint) = complaint {
-                        report.object(&pack_key(&pack), complaint);
-                    } else if damaged.len() > before {
-                        let detail = "the index names chunks that it does not hold";
-                        report.object(&pack_key(&pack), detail);
-                    }
+                    let unlike = || "the index names chunks that it does not hold".to_owned();
+                    let lacks = names.iter().any(|name| !good.contains(name));
+                    let Some(complaint) = complaint.or_else(|| lacks.then(unlike)) else {
+                        continue;
+                    };
+                    bad.entry(pack).or_insert(complaint);
+                    lost.extend(names.into_iter().filter(|name| !good.contains(name)));
+                    whole.extend(good);
                 }
                 Err(error) if error.is_away() => return Err(error),
                 Err(error) => {
-                    report.object(&pack_key(&pack), error);
-                    damaged.extend(names);
+                    bad.entry(pack).or_insert_with(|| error.to_string());
+                    lost.extend(names);
                 }
             }
         }
         progress(CheckProgress { step: PACKS, done: total, total });
-        Ok(())
+        let mut damaged = HashSet::new();
+        for name in lost.into_iter().filter(|name| !whole.contains(name)) {
+            if index.locations(&name)?.iter().all(|at| bad.contains_key(&at.pack)) {
+                damaged.insert(name);
+            }
+        }
+        Ok(damaged)
     }
 
     /// Reads a whole pack. Gives its size, the chunks that are whole, and a complaint if one of
@@ -300,7 +359,7 @@ struct Finder<'a> {
     damaged: &'a HashSet<StoredName>,
     /// Chunks that another source has.
     elsewhere: HashSet<ChunkId>,
-    report: &'a mut CheckReport,
+    report: CheckReport,
 }
 
 impl Finder<'_> {

@@ -4,6 +4,9 @@
 //! already costs no byte on either side. Nothing is skipped because its parent is there: of garbage, a
 //! collection may have kept the parent alone.
 //!
+//! Pages that lie near one another are asked for together: across a network a request for each frame
+//! would wait most of the time.
+//!
 //! Crash: what was listed is found by the next try, which goes on from there; the rest is garbage.
 
 use std::collections::{HashMap, HashSet};
@@ -18,6 +21,8 @@ use crate::{Repository, RepositoryError};
 
 /// Chunks that came along with one that was asked for, and are kept in case they are next.
 const NEIGHBOURS_MAX: usize = 8192;
+/// Pages that are gathered before they are asked for: 16 MiB.
+const GATHERED_MAX: usize = 4096;
 /// So many bytes of new chunks are listed at once: what a crash costs, at most.
 const LIST_BYTES: u64 = 64 << 20;
 
@@ -45,12 +50,15 @@ pub fn copy(
         to,
         seen: HashSet::new(),
         neighbours: HashMap::new(),
+        gathered: Vec::new(),
+        awaited: HashSet::new(),
         copied: Copied::default(),
         listed: 0,
         progress,
     };
     let roots = roots.iter().map(|target| (Place::root("what is copied"), *target));
     walk(from, roots, &mut copying)?;
+    copying.take_gathered()?;
     Ok(copying.copied)
 }
 
@@ -60,6 +68,9 @@ struct Copying<'a> {
     /// Records, manifests and nodes that were walked.
     seen: HashSet<ChunkId>,
     neighbours: HashMap<ChunkId, Verified>,
+    /// Pages that the other repository lacks, in the order of the walk, each once.
+    gathered: Vec<ChunkId>,
+    awaited: HashSet<ChunkId>,
     copied: Copied,
     listed: u64,
     progress: &'a mut dyn FnMut(&Copied),
@@ -78,6 +89,44 @@ impl Copying<'_> {
         self.neighbours.extend(chunks.map(|chunk| (chunk.id(), chunk)));
         Ok(wanted)
     }
+
+    /// Brings the pages that were gathered, in their order.
+    fn take_gathered(&mut self) -> Result<(), RepositoryError> {
+        let gathered = std::mem::take(&mut self.gathered);
+        let mut awaited = std::mem::take(&mut self.awaited);
+        let mut here: HashMap<ChunkId, Verified> = HashMap::new();
+        let mut left = gathered.clone();
+        let mut together = true;
+        while let Some(first) = left.first().copied() {
+            let chunks = match together {
+                true => self.from.fetch_near(&left, Urgency::Background),
+                // With all that is done about damage.
+                false => self.from.fetch(&first, Urgency::Background)?,
+            };
+            let before = left.len();
+            here.extend(
+                chunks.into_iter().filter(|c| awaited.remove(&c.id())).map(|c| (c.id(), c)),
+            );
+            left.retain(|id| awaited.contains(id));
+            together &= left.len() < before;
+        }
+        for id in gathered {
+            let page = here.remove(&id).ok_or(chunk::FetchError::Missing { id })?;
+            self.put(id, &page)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, id: ChunkId, bytes: &[u8]) -> Result<(), RepositoryError> {
+        self.to.put(id, bytes).map_err(crate::record::from_sink)?;
+        self.copied.new_bytes += bytes.len() as u64;
+        if self.copied.new_bytes - self.listed >= LIST_BYTES {
+            self.to.settle()?;
+            self.listed = self.copied.new_bytes;
+            ambient::step("copy: listed");
+        }
+        Ok(())
+    }
 }
 
 impl Visitor for Copying<'_> {
@@ -95,13 +144,16 @@ impl Visitor for Copying<'_> {
             self.copied.reused_bytes += if page { PAGE_BYTES as u64 } else { 0 };
             return Ok(true);
         }
-        let bytes = self.bytes_of(id)?;
-        self.to.put(*id, &bytes).map_err(crate::record::from_sink)?;
-        self.copied.new_bytes += bytes.len() as u64;
-        if self.copied.new_bytes - self.listed >= LIST_BYTES {
-            self.to.settle()?;
-            self.listed = self.copied.new_bytes;
-            ambient::step("copy: listed");
+        if !page {
+            let bytes = self.bytes_of(id)?;
+            self.put(*id, &bytes)?;
+        } else if self.awaited.insert(*id) {
+            self.gathered.push(*id);
+            if self.gathered.len() >= GATHERED_MAX {
+                self.take_gathered()?;
+            }
+        } else {
+            self.copied.reused_bytes += PAGE_BYTES as u64;
         }
         Ok(true)
     }

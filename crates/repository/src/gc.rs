@@ -123,7 +123,7 @@ impl Run<'_> {
             .collect();
         self.repository.refresh()?;
         let index = self.repository.sound_index()?;
-        let marks = self.mark(&index, &kept)?;
+        let marks = self.mark(&index, &kept, &ages)?;
         ambient::step("gc: marked");
         for (stored, generation) in &old {
             self.repository.inner.objects.delete(&ref_key(stored, *generation))?;
@@ -178,8 +178,9 @@ impl Run<'_> {
         &self,
         index: &Index,
         kept: &[([u8; 32], Generation)],
+        ages: &HashMap<PackId, (u64, u64)>,
     ) -> Result<Marks, RepositoryError> {
-        let mut marker = Marker { repository: self.repository, index, marks: index.marks() };
+        let mut marker = Marker { repository: self.repository, index, marks: index.marks(), ages };
         for (stored, generation) in kept {
             let opened = match self.repository.refs().open(stored, *generation) {
                 // Another collection was faster: then this generation is none to keep.
@@ -303,12 +304,15 @@ struct Marker<'a> {
     repository: &'a Repository,
     index: &'a Index,
     marks: Marks,
+    /// Of several copies the youngest counts: where one was damaged, that is the one that mended it.
+    ages: &'a HashMap<PackId, (u64, u64)>,
 }
 
 impl Visitor for Marker<'_> {
     fn needs(&mut self, _: &Place, _: What, id: &ChunkId) -> Result<bool, RepositoryError> {
         let name = self.repository.inner.cipher.stored_name(id);
-        Ok(self.index.mark(&mut self.marks, &name)? == Some(false))
+        let rank = |pack: &PackId| self.ages.get(pack).map_or(0, |(_, modified)| *modified);
+        Ok(self.index.mark_preferring(&mut self.marks, &name, rank)? == Some(false))
     }
 
     /// What cannot be read may name anything: so nothing may be deleted.

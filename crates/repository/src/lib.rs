@@ -7,7 +7,8 @@
 //! * **A ref is the only thing that makes anything visible**, and it is created only after all
 //!   that it names is durable: packs, then the index object that lists them, then the ref.
 //! * Nothing is ever overwritten, except hints, which are never trusted, and damaged objects by
-//!   whole ones of a copy of the same repository ([`repair()`]).
+//!   whole ones of a copy of the same repository ([`repair()`]). Chunks from elsewhere go into new
+//!   packs ([`Repository::mend`]).
 //! * Whatever is read is authenticated (in a private repository) and verified against its id
 //!   before anyone sees it.
 //! * A pack is deleted only after the log said that it will be, for at least the grace age, and
@@ -36,6 +37,7 @@ mod index;
 mod key;
 mod layout;
 mod log;
+mod mend;
 mod open;
 mod pack;
 mod pack_ciphers;
@@ -64,6 +66,7 @@ pub use copy::{Copied, copy};
 pub use error::{RefError, RepositoryError};
 pub use gc::{GcOptions, GcStats};
 pub use key::{KeyPlace, export_key, import_key, new_key};
+pub use mend::{Helper, MendReport, Mended};
 pub use open::{GRACE_MS, Init, Open};
 pub use record::{Child, Record, Target, read_blob, read_record, write_blob, write_record};
 pub use refs::{RefEntry, RefPayload, RefValue, Refs};
@@ -127,6 +130,13 @@ impl Repository {
     /// How long something must be unreferenced before it can be deleted, milliseconds.
     pub fn grace_ms(&self) -> u64 {
         self.inner.config.grace_ms
+    }
+
+    /// Whether something in it is on its way out: a collection after the grace age deletes it.
+    pub fn has_condemned(&self) -> bool {
+        let index = self.index();
+        let condemned = index.packs.values().any(|info| info.condemned_at != 0);
+        condemned || !index.condemned_orphans.is_empty()
     }
 
     /// Its refs.

@@ -84,7 +84,7 @@ impl Repository {
         self.look_up(|index| index.locations(&name)).is_ok_and(|found| !found.is_empty())
     }
 
-    fn fetch_here(&self, id: &ChunkId) -> Result<Vec<Verified>, FetchError> {
+    pub(crate) fn fetch_here(&self, id: &ChunkId) -> Result<Vec<Verified>, FetchError> {
         let name = self.inner.cipher.stored_name(id);
         let locations = self.look_up(|index| index.locations(&name)).map_err(into_fetch)?;
         let mut worst = FetchError::Missing { id: *id };
@@ -108,6 +108,14 @@ impl Repository {
             }
         }
         Err(worst)
+    }
+
+    /// Whether one of the sources behind this repository keeps a chunk.
+    pub(crate) fn has_elsewhere(&self, id: &ChunkId) -> bool {
+        let kept = |source: &std::sync::Arc<dyn ChunkSource>| {
+            source.place(id).is_some() || source.fetch(id, Urgency::Background).is_ok()
+        };
+        self.inner.sources.iter().any(kept)
     }
 
     /// Where a chunk lies, as the index was last seen.

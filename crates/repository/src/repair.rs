@@ -1,4 +1,4 @@
-//! Putting back what is damaged or lost, from a copy of the same repository: a mirror, a backup.
+//! Putting back what is damaged or lost, from a copy of the same repository: a backup.
 //!
 //! Objects are created once and never changed, so an object of the copy that is whole is the one
 //! that was here. It is judged before it is used (opened with the repository's key, every frame

@@ -71,7 +71,16 @@ pub(crate) fn walk(
     visitor: &mut dyn Visitor,
 ) -> Result<(), RepositoryError> {
     let source: Arc<dyn ChunkSource> = Arc::new(repository.clone());
-    let nodes = NodeCache::new(source, NODES_KEPT);
+    walk_through(&source, roots, visitor)
+}
+
+/// The same, with everything read through `source`.
+pub(crate) fn walk_through(
+    source: &Arc<dyn ChunkSource>,
+    roots: impl IntoIterator<Item = (Place, Target)>,
+    visitor: &mut dyn Visitor,
+) -> Result<(), RepositoryError> {
+    let nodes = NodeCache::new(source.clone(), NODES_KEPT);
     let mut pending: Vec<(Place, Target)> = roots.into_iter().collect();
     while let Some((place, target)) = pending.pop() {
         match target {
@@ -82,7 +91,7 @@ pub(crate) fn walk(
                 if !visitor.needs(&place, What::Record, &id)? {
                     continue;
                 }
-                let read = repository.fetch(&id, Urgency::Background).map_err(Into::into);
+                let read = source.fetch(&id, Urgency::Background).map_err(Into::into);
                 match read.and_then(|chunks| parse_record(&id, &chunks[0])) {
                     Ok(record) => pending.extend(record.children.into_iter().map(|child| {
                         let label = child.label.into();

@@ -94,9 +94,10 @@ impl PackWriter {
         Ok(self.stats)
     }
 
-    /// [`Self::finish`] for copies of chunks that refs name already.
-    pub(crate) fn finish_copies(mut self) -> Result<(), RepositoryError> {
-        self.complete()
+    /// [`Self::finish`] for copies of chunks that refs name already. Gives the packs that they are in.
+    pub(crate) fn finish_copies(mut self) -> Result<HashSet<PackId>, RepositoryError> {
+        self.complete()?;
+        Ok(std::mem::take(&mut self.relied))
     }
 
     fn complete(&mut self) -> Result<(), RepositoryError> {

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`key`] | keys of people: made, kept in files (encrypted) or behind a command, signing |
 //! | [`sign`](publish) | a maker's side: documents in, signed metadata out, visible in one step |
+//! | [`mirror`](mirror()) | what is signed to another place, as it is |
 //! | [`verify`](Trusted) | a host's side: from a root that it trusts to documents that it may believe |
 //!
 //! # Invariants
@@ -33,6 +34,7 @@ mod clock;
 mod documents;
 mod error;
 pub mod key;
+mod mirror;
 mod publish;
 mod roles;
 mod roots;
@@ -41,6 +43,7 @@ mod store;
 mod verify;
 
 pub use error::TrustError;
+pub use mirror::{Mirrored, may_mirror, mirror};
 pub use publish::{Change, Validity, change, is_begun, rotate, sign_again, start};
 pub use roles::Roles;
 pub use roots::fingerprints;

@@ -212,6 +212,11 @@ impl Trusted {
         &self.freshness
     }
 
+    /// Whether it was signed after `other`, of the same maker.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        self.timestamp.signed.version > other.timestamp.signed.version
+    }
+
     /// The number of its root.
     pub fn root_version(&self) -> u64 {
         self.root.signed.version.get()

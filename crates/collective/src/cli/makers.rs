@@ -30,6 +30,16 @@ pub enum Trust {
         #[arg(long)]
         clock_is_right: bool,
     },
+    /// Name a mirror of a maker's (made by `repo mirror`): it is asked before the maker's own place
+    Mirror {
+        /// The maker's name
+        maker: String,
+        /// A folder, s3://bucket/prefix or https://host/path
+        location: String,
+        /// Ask it no more
+        #[arg(long)]
+        remove: bool,
+    },
     /// No longer trust a maker; its instances stay as they are
     Remove {
         /// Its name

@@ -25,8 +25,12 @@ pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
                 format!("this host uses {location} from now on")
             });
         }
-        Repo::Check { read_data } => return check(global, read_data),
+        Repo::Check { read_data: _, repair: true, from } => return mend(global, &from),
+        Repo::Check { read_data, .. } => return check(global, read_data),
         Repo::Repair { from } => return repair(global, &from),
+        Repo::Mirror { from, to, root_fingerprint } => {
+            mirror(global, &from, &to, root_fingerprint.as_deref())?;
+        }
         Repo::Gc => gc(global)?,
         Repo::Stats => stats(global)?,
         Repo::Source { location, remove } => {
@@ -109,6 +113,33 @@ fn check(global: &Global, read_data: bool) -> Result<ExitCode, Failure> {
     Ok(if document.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn mend(global: &Global, from: &[String]) -> Result<ExitCode, Failure> {
+    let document = open(global)?.repo_mend(from, &mut |text| print::note(global, text))?;
+    print::result(global, &document, || {
+        let mut text = String::new();
+        for mended in &document.mended {
+            text.push_str(&format!("mended: {mended}\n"));
+        }
+        for problem in &document.problems {
+            text.push_str(&format!("not mended: {problem}\n"));
+        }
+        let looked = format!(
+            "{} chunks in {} objects, {} read, {} fetched",
+            document.chunks,
+            document.objects,
+            format_bytes(document.read_bytes),
+            format_bytes(document.fetched_bytes)
+        );
+        text.push_str(&match (document.ok, document.mended.len()) {
+            (true, 0) => format!("nothing to mend: {looked}"),
+            (true, _) => format!("whole again: {looked}"),
+            (false, _) => format!("still damaged: {looked}"),
+        });
+        text
+    });
+    Ok(if document.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn repair(global: &Global, from: &str) -> Result<ExitCode, Failure> {
     let document = open(global)?.repo_repair(from, &mut |text| print::note(global, text))?;
     print::result(global, &document, || {
@@ -131,6 +162,37 @@ fn repair(global: &Global, from: &str) -> Result<ExitCode, Failure> {
         text
     });
     Ok(if document.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn mirror(global: &Global, from: &str, to: &str, root: Option<&str>) -> Result<(), Failure> {
+    let mut last = 0;
+    let mut progress = |text: &str| {
+        // A line for each part of a long way.
+        let now = ambient::unix_ms() / 1000;
+        if now > last {
+            print::note(global, text);
+            last = now;
+        }
+    };
+    let done = open(global)?.repo_mirror(from, to, root, &mut progress)?;
+    print::result(global, &done, || {
+        let mut text = format!(
+            "{} has all of {} ({} versions): {} copied, {} there already",
+            done.to,
+            done.maker,
+            done.versions,
+            format_bytes(done.copied_bytes),
+            format_bytes(done.reused_bytes),
+        );
+        if done.dropped_versions > 0 {
+            text.push_str(&format!(
+                "\n{} versions that the maker no longer lists are dropped",
+                done.dropped_versions
+            ));
+        }
+        text
+    });
+    Ok(())
 }
 
 fn gc(global: &Global) -> Result<(), Failure> {

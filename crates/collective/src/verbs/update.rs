@@ -33,7 +33,14 @@ pub fn trust(global: &Global, verb: Trust) -> Result<(), Failure> {
                 if makers.is_empty() {
                     return "this host trusts no maker: `collective trust add LOCATION`".to_owned();
                 }
-                print::table(
+                let mirrors = makers.iter().flat_map(|maker| {
+                    maker
+                        .mirrors
+                        .iter()
+                        .map(|at| format!("\n{} is asked at {at} first", maker.name))
+                });
+                let mirrors: String = mirrors.collect();
+                let table = print::table(
                     &["MAKER", "ROOT", "ASKED", "VALID UNTIL", "LOCATION"],
                     makers.iter().map(|maker| {
                         vec![
@@ -47,7 +54,8 @@ pub fn trust(global: &Global, verb: Trust) -> Result<(), Failure> {
                             maker.location.clone(),
                         ]
                     }),
-                )
+                );
+                table + &mirrors
             });
         }
         Trust::Refresh { maker, clock_is_right } => {
@@ -57,6 +65,18 @@ pub fn trust(global: &Global, verb: Trust) -> Result<(), Failure> {
                     "{}: {} appliances, valid until {}",
                     maker.name, maker.appliances, maker.expires
                 )
+            });
+        }
+        Trust::Mirror { maker, location, remove } => {
+            let maker = host.trust_mirror(&maker, &location, !remove)?;
+            print::result(global, &maker, || match maker.mirrors.len() {
+                0 => format!("{} has no mirrors: it is asked at {}", maker.name, maker.location),
+                _ => format!(
+                    "{} is asked at {}, then at {}",
+                    maker.name,
+                    maker.mirrors.join(", "),
+                    maker.location
+                ),
             });
         }
         Trust::Remove { maker } => {

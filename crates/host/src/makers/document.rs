@@ -2,6 +2,7 @@
 //! number in front. `docs/format/signed.md` has the fields.
 
 use model::{ChunkId, Name, VersionId};
+use repository::Target;
 use serde::{Deserialize, Serialize};
 use trust::Trusted;
 
@@ -265,6 +266,13 @@ impl Release {
     /// Its id.
     pub fn version_id(&self) -> Result<VersionId> {
         self.id.parse().map_err(|_| wrong(&self.id, "it names no version"))
+    }
+
+    /// Everything in the repository that it names.
+    pub fn roots(&self) -> Result<Vec<Target>> {
+        let mut roots = vec![Target::Record(self.version_id()?.into())];
+        roots.extend(self.traces().flatten().map(Target::Chunk));
+        Ok(roots)
     }
 
     fn traces(&self) -> impl Iterator<Item = Option<ChunkId>> + '_ {

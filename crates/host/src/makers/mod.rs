@@ -37,6 +37,9 @@ pub struct Maker {
     pub name: String,
     /// Its repository.
     pub location: String,
+    /// Copies of it, which are asked before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
     /// The root that a person trusted.
     pub fingerprint: String,
     pub added_unix_ms: u64,
@@ -73,11 +76,12 @@ pub fn all(host: &HostDir) -> Result<Vec<Maker>> {
     Ok(makers)
 }
 
-/// Where the makers are that are trusted. What cannot be read is left out: it is in nobody's way.
-pub fn locations(host: &HostDir) -> Vec<String> {
+/// Where the makers are that are trusted, and their mirrors. What cannot be read is left out: it is in
+/// nobody's way.
+pub fn locations(host: &HostDir) -> Vec<(String, Vec<String>)> {
     let entries = fs::read_dir(host.root().join("makers")).into_iter().flatten().flatten();
     let files = entries.map(|entry| entry.path().join("maker.json"));
-    files.filter_map(|file| read(&file).ok()).map(|maker| maker.location).collect()
+    files.filter_map(|file| read(&file).ok()).map(|maker| (maker.location, maker.mirrors)).collect()
 }
 
 /// The maker of an appliance with this name, if it has one that is trusted.
@@ -125,6 +129,7 @@ pub fn add(host: &HostDir, location: &str, fingerprint: &str) -> Result<(Maker, 
             format: FORMAT,
             name: name.to_string(),
             location: location.to_owned(),
+            mirrors: Vec::new(),
             fingerprint: fingerprint.to_ascii_lowercase(),
             added_unix_ms: ambient::unix_ms(),
         };
@@ -154,27 +159,58 @@ impl Maker {
         host.root().join("makers").join(&self.name)
     }
 
+    /// Where what was believed lies.
+    pub fn believed(&self, host: &HostDir) -> PathBuf {
+        self.folder(host).join("trusted")
+    }
+
     /// Asks it for news. Anything but "it does not answer" is an error: then what was believed
     /// stays, and nobody acts on what is there now.
     pub fn ask(&self, host: &HostDir) -> Result<Trusted> {
-        let objects = host.doors().objects(&self.location)?;
-        let asked = Trusted::refresh(&objects, &self.folder(host).join("trusted"));
+        self.ask_at(host, &self.location)
+    }
+
+    fn ask_at(&self, host: &HostDir, location: &str) -> Result<Trusted> {
+        let objects = host.doors().objects(location)?;
+        let asked = Trusted::refresh(&objects, &self.believed(host));
         asked.map_err(|error| self.failure(error))
     }
 
-    /// Asks it, and takes what was believed last when it does not answer.
+    /// Asks it; when it does not answer, its mirrors, which can say nothing that it has not signed;
+    /// and takes what was believed last when none of them has as much.
     pub fn ask_or_kept(&self, host: &HostDir) -> Result<Trusted> {
         match self.ask(host) {
             Err(failure) if failure.kind == "unavailable" || failure.kind == "repository" => {
-                self.kept(host, Some(failure.message))
+                let mut mirrors = self.mirrors.iter();
+                match mirrors.find_map(|mirror| self.ask_at(host, mirror).ok()) {
+                    Some(trusted) => Ok(trusted),
+                    None => self.kept(host, Some(failure.message)),
+                }
             }
             other => other,
         }
     }
 
+    /// Adds or removes a mirror.
+    pub fn set_mirror(mut self, host: &HostDir, location: &str, present: bool) -> Result<Self> {
+        if !present && !self.mirrors.iter().any(|mirror| mirror == location) {
+            return Err(Failure::new(
+                "not_found",
+                format!("{location} is no mirror of {} here", self.name),
+                "`collective trust list --json` names them",
+            ));
+        }
+        self.mirrors.retain(|mirror| mirror != location);
+        if present {
+            self.mirrors.push(location.to_owned());
+        }
+        dir::replace_json(&self.folder(host).join("maker.json"), &self)?;
+        Ok(self)
+    }
+
     /// What was believed last.
     pub fn kept(&self, host: &HostDir, why: Option<String>) -> Result<Trusted> {
-        let kept = Trusted::kept(&self.folder(host).join("trusted"), why);
+        let kept = Trusted::kept(&self.believed(host), why);
         kept.map_err(|error| self.failure(error))
     }
 
@@ -194,7 +230,7 @@ impl Maker {
 
     /// Lets the clock be earlier than it once was.
     pub fn accept_clock(&self, host: &HostDir) -> Result<()> {
-        Ok(Trusted::accept_clock(&self.folder(host).join("trusted"))?)
+        Ok(Trusted::accept_clock(&self.believed(host))?)
     }
 
     /// Whether a version did not work on this host.

@@ -12,13 +12,7 @@ use crate::failure::Result;
 impl Store {
     /// Checks everything that is named.
     pub fn check(&self, read_data: bool, progress: &mut dyn FnMut(&str)) -> Result<CheckPrint> {
-        let mut last = "";
-        let report = self.repository.check(read_data, &mut |at| {
-            if at.step != last || (at.total > 0 && at.done == at.total) {
-                progress(&format!("{}: {} of {}", at.step, at.done, at.total));
-                last = at.step;
-            }
-        })?;
+        let report = self.repository.check(read_data, &mut at_step(progress))?;
         let mut problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
         let more = report.problem_count.saturating_sub(problems.len() as u64);
         if more > 0 {
@@ -30,6 +24,8 @@ impl Store {
             objects: report.packs,
             read_bytes: report.verified_bytes,
             problems,
+            mended: Vec::new(),
+            fetched_bytes: 0,
         })
     }
 
@@ -45,13 +41,7 @@ impl Store {
         let from: Arc<dyn Objects> = open_objects(host, copy)?;
         let opened = open_with_keys(host, from.clone(), Vec::new());
         let key = opened.map_err(|failure| failure.during(format!("copy {copy}")))?.key().cloned();
-        let mut last = "";
-        let report = repository::repair(&here, &from, key, &mut |at| {
-            if at.step != last || (at.total > 0 && at.done == at.total) {
-                progress(&format!("{}: {} of {}", at.step, at.done, at.total));
-                last = at.step;
-            }
-        })?;
+        let report = repository::repair(&here, &from, key, &mut at_step(progress))?;
         Ok(RepairPrint {
             ok: report.left.is_empty(),
             objects: report.objects,
@@ -89,5 +79,18 @@ impl Store {
             chunks: stats.chunks,
             objects: stats.objects,
         })
+    }
+}
+
+/// Says where a long work is, once for each step and at its end.
+pub(super) fn at_step<'a>(
+    progress: &'a mut dyn FnMut(&str),
+) -> impl FnMut(repository::CheckProgress) + use<'a> {
+    let mut last = "";
+    move |at| {
+        if at.step != last || (at.total > 0 && at.done == at.total) {
+            progress(&format!("{}: {} of {}", at.step, at.done, at.total));
+            last = at.step;
+        }
     }
 }

@@ -1,8 +1,11 @@
-//! Makers' repositories as places where chunks come from: opened when the first chunk is asked for.
+//! Makers' repositories, and their mirrors, as places where chunks come from: opened when the first chunk
+//! is asked for.
 //!
-//! *Order.* Those whose index has the chunk; the others, the one whose instance was looked at last before
+//! *Order.* Mirrors that have the chunk, or whose maker's instance was looked at last and that were not
+//! tried yet; makers whose index has it; the others, the one whose instance was looked at last before
 //! all others; and one that could not be opened is asked again after a minute, so that a maker who is
-//! away is not in the way of another one's guests.
+//! away is not in the way of another one's guests. A mirror that could not be opened, or gave something
+//! else than what it was asked for a moment ago, comes after all others.
 //!
 //! *Invariant.* Only chunks come from here, each by its id: what a maker says otherwise has to be
 //! signed ([`crate::makers`]).
@@ -15,7 +18,7 @@ use model::ChunkId;
 use objects::{Counted, Objects};
 use repository::Repository;
 
-use super::{open_objects, open_with_keys};
+use super::{open_objects, open_stranger, open_with_keys};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 
@@ -28,8 +31,13 @@ pub struct Makers {
 /// So long a maker that could not be opened counts as away.
 const AWAY: Duration = Duration::from_secs(60);
 
+/// A place that serves a maker's chunks: its own, or a mirror.
 struct Maker {
     location: String,
+    /// Of a mirror, where its maker is.
+    mirrors: Option<String>,
+    /// When it last did not serve what it should have.
+    failed: Mutex<Option<ambient::Instant>>,
     /// Locked for moments only: nobody waits here for who opens it.
     opened: Mutex<Option<Opened>>,
     /// Held by who opens it. When that failed last, and why.
@@ -49,24 +57,34 @@ impl Makers {
 
     /// From now on chunks may come from there too, and before they come from others.
     pub fn know(&self, location: &str) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        match known.iter().position(|maker| maker.location == location) {
-            Some(at) => known[..=at].rotate_right(1),
-            None => {
-                let location = location.to_owned();
-                let (opened, opening) = (Mutex::new(None), Mutex::new(None));
-                known.insert(0, Arc::new(Maker { location, opened, opening }));
-            }
-        }
+        self.know_with(location, &[]);
     }
 
-    /// Opens it now.
+    /// The same, and before it from its mirrors.
+    pub fn know_with(&self, location: &str, mirrors: &[String]) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.iter().all(|maker| maker.maker() != location) {
+            let place = |at: &str, mirrors: Option<&str>| {
+                Arc::new(Maker {
+                    location: at.to_owned(),
+                    mirrors: mirrors.map(str::to_owned),
+                    failed: Mutex::new(None),
+                    opened: Mutex::new(None),
+                    opening: Mutex::new(None),
+                })
+            };
+            known.extend(mirrors.iter().map(|at| place(at, Some(location))));
+            known.push(place(location, None));
+        }
+        known.sort_by_key(|maker| maker.maker() != location);
+    }
+
+    /// Opens it now, and its mirrors; one of them is enough.
     pub fn reach(&self, location: &str) -> Result<()> {
         self.know(location);
-        match self.all().into_iter().find(|maker| maker.location == location) {
-            Some(maker) => maker.open(&self.host).map(drop),
-            None => Ok(()),
-        }
+        let all = self.all().into_iter().filter(|maker| maker.maker() == location);
+        let opened: Vec<Result<()>> = all.map(|maker| maker.open(&self.host).map(drop)).collect();
+        if opened.iter().any(Result::is_ok) { Ok(()) } else { opened.into_iter().collect() }
     }
 
     pub fn fetched_bytes(&self) -> u64 {
@@ -80,6 +98,27 @@ impl Makers {
 }
 
 impl Maker {
+    /// Whose chunks they are.
+    fn maker(&self) -> &str {
+        self.mirrors.as_deref().unwrap_or(&self.location)
+    }
+
+    /// Whether it is a mirror that did not serve a moment ago.
+    fn rests(&self) -> bool {
+        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.mirrors.is_some() && failed.is_some_and(|at| at.elapsed() < AWAY)
+    }
+
+    fn did_not_serve(&self) {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(ambient::now());
+    }
+
+    /// Whether nobody has tried to open it.
+    fn is_untried(&self) -> bool {
+        // Who is opening it holds this.
+        self.opening.try_lock().is_ok_and(|failed| failed.is_none()) && self.opened().is_none()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
         // What is in there is whole at any time.
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
@@ -97,7 +136,10 @@ impl Maker {
         }
         let open = || {
             let objects = open_objects(host, &self.location)?;
-            let repository = open_with_keys(host, objects.clone(), Vec::new())?;
+            let repository = match &self.mirrors {
+                Some(_) => open_stranger(host, objects.clone(), &self.location)?,
+                None => open_with_keys(host, objects.clone(), Vec::new())?,
+            };
             Ok(Opened { repository, objects })
         };
         let opened: Opened = open().inspect_err(|failure: &Failure| {
@@ -129,12 +171,21 @@ impl Makers {
     /// In the order in which they are asked for a chunk.
     fn in_order(&self, id: &ChunkId) -> Vec<Arc<Maker>> {
         let all = self.all();
-        let first = all.first().cloned();
-        let rank = |maker: &Arc<Maker>| match maker.opened() {
-            Some(opened) if opened.place(id).is_some() => 0,
-            _ if first.as_ref().is_some_and(|first| Arc::ptr_eq(first, maker)) => 1,
-            Some(_) => 2,
-            None => 3,
+        let first = all.first().map(|first| first.maker().to_owned());
+        let is_first = |maker: &Maker| first.as_deref() == Some(maker.maker());
+        let rank = |maker: &Arc<Maker>| {
+            let (is_mirror, opened) = (maker.mirrors.is_some(), maker.opened());
+            let has = opened.as_ref().is_some_and(|opened| opened.place(id).is_some());
+            match opened {
+                _ if maker.rests() => 5,
+                Some(_) if is_mirror && has => 0,
+                None if is_mirror && is_first(maker) && maker.is_untried() => 0,
+                Some(_) if has => 1,
+                _ if !is_mirror && is_first(maker) => 2,
+                Some(_) => 3,
+                None if !is_mirror => 4,
+                None => 5,
+            }
         };
         let mut ranked: Vec<_> = all.iter().map(|maker| (rank(maker), maker.clone())).collect();
         ranked.sort_by_key(|(rank, _)| *rank);
@@ -149,24 +200,39 @@ impl ChunkSource for Makers {
             match maker.open_again(&self.host).and_then(|opened| opened.fetch(id, urgency)) {
                 Ok(chunks) => return Ok(chunks),
                 Err(FetchError::Missing { .. }) => {}
+                Err(FetchError::Damaged { .. }) if maker.mirrors.is_some() => {
+                    maker.did_not_serve();
+                }
                 // Somebody who is away may have it, which is worth waiting for.
-                Err(error) if !matches!(worst, FetchError::Unavailable { .. }) => worst = error,
-                Err(_) => {}
+                Err(error) => {
+                    maker.did_not_serve();
+                    if !matches!(worst, FetchError::Unavailable { .. }) {
+                        worst = error;
+                    }
+                }
             }
         }
         Err(worst)
     }
 
     fn place(&self, id: &ChunkId) -> Option<Place> {
-        let opened = self.all().into_iter().filter_map(|maker| maker.opened());
-        opened.into_iter().find_map(|opened| opened.place(id))
+        let mut serving = self.all().into_iter().filter(|maker| !maker.rests());
+        serving.find_map(|maker| maker.opened()?.place(id))
     }
 
     fn fetch_near(&self, ids: &[ChunkId], urgency: Urgency) -> Vec<Verified> {
         let Some(first) = ids.first() else { return Vec::new() };
-        let mut opened = self.all().into_iter().filter_map(|maker| maker.opened());
-        let has = opened.find(|opened| opened.place(first).is_some());
-        has.map_or_else(Vec::new, |opened| opened.fetch_near(ids, urgency))
+        let mut serving = self.all().into_iter().filter(|maker| !maker.rests());
+        let has = serving.find_map(|maker| {
+            let opened = maker.opened().filter(|opened| opened.place(first).is_some())?;
+            Some((maker, opened))
+        });
+        let Some((maker, opened)) = has else { return Vec::new() };
+        let chunks = opened.fetch_near(ids, urgency);
+        if chunks.is_empty() {
+            maker.did_not_serve();
+        }
+        chunks
     }
 }
 

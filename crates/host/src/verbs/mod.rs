@@ -14,6 +14,7 @@ mod fork;
 mod history;
 mod import;
 mod look;
+mod mirror;
 mod outfit;
 mod provenance;
 mod publish;

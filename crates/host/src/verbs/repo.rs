@@ -58,14 +58,25 @@ impl Host {
         self.store()?.check(read_data, progress)
     }
 
+    /// Checks everything, every byte, and mends what is damaged or missing from `from`, this host's
+    /// cache, its sources and makers.
+    pub fn repo_mend(&self, from: &[String], progress: &mut dyn FnMut(&str)) -> Result<CheckPrint> {
+        let from: Result<Vec<String>> =
+            from.iter().map(|place| store::absolute_location(place)).collect();
+        Store::mend(&self.dir, &self.location_here(), &from?, progress)
+    }
+
+    fn location_here(&self) -> String {
+        match self.location.as_deref().or(self.dir.repository()) {
+            Some(location) => location.to_owned(),
+            None => self.dir.root().join("repository").to_string_lossy().into_owned(),
+        }
+    }
+
     /// Puts back what is damaged, from a copy of the repository.
     pub fn repo_repair(&self, copy: &str, progress: &mut dyn FnMut(&str)) -> Result<RepairPrint> {
         let copy = store::absolute_location(copy)?;
-        let here = match self.location.as_deref().or(self.dir.repository()) {
-            Some(location) => location.to_owned(),
-            None => self.dir.root().join("repository").to_string_lossy().into_owned(),
-        };
-        Store::repair(&self.dir, &here, &copy, progress)
+        Store::repair(&self.dir, &self.location_here(), &copy, progress)
     }
 
     /// Deletes what nothing names.

@@ -40,6 +40,7 @@ impl Host {
             Err(failure) => Ok(MakerPrint {
                 name: maker.name.clone(),
                 location: maker.location.clone(),
+                mirrors: maker.mirrors.clone(),
                 root_fingerprint: maker.fingerprint.clone(),
                 root_version: 0,
                 asked: String::new(),
@@ -199,12 +200,13 @@ pub(super) fn not_offered(maker: &Maker, why: &str) -> Failure {
     Failure::new("not_found", why, format!("`collective catalog {}` lists what it has", maker.name))
 }
 
-fn print(maker: &Maker, trusted: &Trusted) -> Result<MakerPrint> {
+pub(super) fn print(maker: &Maker, trusted: &Trusted) -> Result<MakerPrint> {
     let freshness = trusted.freshness();
     document::maker(trusted)?;
     Ok(MakerPrint {
         name: maker.name.clone(),
         location: maker.location.clone(),
+        mirrors: maker.mirrors.clone(),
         root_fingerprint: maker.fingerprint.clone(),
         root_version: trusted.root_version(),
         asked: rfc3339(freshness.asked_unix_ms),

@@ -75,7 +75,7 @@ impl Run<'_> {
                 Err(error) => return Err(error),
             }
         }
-        writer.finish_copies()?;
+        writer.finish_copies().map(drop)?;
         self.stats.repacked_packs = rewritten.len() as u64;
         Ok(rewritten)
     }

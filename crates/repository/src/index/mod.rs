@@ -233,13 +233,23 @@ impl Index {
         marks: &mut Marks,
         name: &StoredName,
     ) -> Result<Option<bool>, RepositoryError> {
-        let mut best: Option<(bool, usize, usize)> = None;
+        self.mark_preferring(marks, name, |_| 0)
+    }
+
+    /// The same; of several copies in packs in use, the one whose pack ranks highest.
+    pub(crate) fn mark_preferring(
+        &self,
+        marks: &mut Marks,
+        name: &StoredName,
+        rank: impl Fn(&PackId) -> u64,
+    ) -> Result<Option<bool>, RepositoryError> {
+        let mut best: Option<((bool, u64), usize, usize)> = None;
         for (number, segment) in self.segments.iter().enumerate().rev() {
             segment.find(name, |at, location| {
                 if let Some(info) = self.packs.get(&location.pack) {
-                    let candidate = (info.condemned_at != 0, number, at);
-                    if best.is_none_or(|(condemned, ..)| condemned && !candidate.0) {
-                        best = Some(candidate);
+                    let order = (info.condemned_at != 0, u64::MAX - rank(&location.pack));
+                    if best.is_none_or(|(least, ..)| order < least) {
+                        best = Some((order, number, at));
                     }
                 }
             })?;
