@@ -4,8 +4,10 @@
 //! here, or from the maker. Only such bytes are kept, each in a file of its hash's name, whole or not
 //! at all. One that is damaged is fetched again.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use objects::Objects;
@@ -14,6 +16,10 @@ use crate::key::hex;
 use crate::state::{folder, write_durably};
 use crate::store::SIGNED;
 use crate::{Result, TrustError};
+
+/// A document that is signed no more is kept for so long: somebody may be reading what was believed
+/// before.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Where documents come from.
 pub(crate) struct Documents {
@@ -57,5 +63,20 @@ impl Documents {
         // A disk that is full is no reason to know less: then it is not there when the maker is away.
         let _ = folder(&self.folder).and_then(|()| write_durably(&file, &found));
         Ok(found.to_vec())
+    }
+
+    /// Removes what is not among these any more. What cannot be removed now is removed another time.
+    pub(crate) fn keep_only<'a>(&self, signed: impl Iterator<Item = &'a [u8]>) {
+        let signed: HashSet<String> = signed.map(hex).collect();
+        let before = ambient::unix_ms().saturating_sub(KEPT.as_millis() as u64);
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let written = entry.metadata().and_then(|meta| meta.modified());
+            let old = written.is_ok_and(|at| {
+                at.duration_since(UNIX_EPOCH).is_ok_and(|at| (at.as_millis() as u64) < before)
+            });
+            if old && !signed.contains(&*entry.file_name().to_string_lossy()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 }

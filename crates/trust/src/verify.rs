@@ -117,6 +117,8 @@ impl Trusted {
         let mut trusted = Self::of(state.clone(), dir, Some(objects.clone()), viewer, None);
         trusted.in_time()?;
         state.write(dir)?;
+        let signed = trusted.targets.signed.targets.values();
+        trusted.documents.keep_only(signed.map(|target| &*target.hashes.sha256));
         if let Some(newest) = newest {
             trusted.root = newest;
         }

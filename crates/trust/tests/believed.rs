@@ -44,6 +44,29 @@ fn a_kept_document_that_is_damaged_is_fetched_again() {
 }
 
 #[test]
+fn documents_that_are_signed_no_more_go_after_a_day() {
+    let story = Story::new();
+    assert_eq!(story.ask().unwrap(), "1");
+    story.publish("2");
+    assert_eq!(story.ask().unwrap(), "2");
+    let documents = story.host().join("documents");
+    let count = || fs::read_dir(&documents).unwrap().count();
+    assert_eq!(count(), 2, "somebody may read what was believed a moment ago");
+    for entry in fs::read_dir(&documents).unwrap().map(Result::unwrap) {
+        let long_ago = entry.metadata().unwrap().modified().unwrap() - Duration::from_secs(90_000);
+        fs::File::options()
+            .append(true)
+            .open(entry.path())
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+    }
+    assert_eq!(story.ask().unwrap(), "2");
+    assert_eq!(count(), 1);
+    assert_eq!(Trusted::kept(&story.host(), None).unwrap().read(DOCUMENT, 10).unwrap(), b"2");
+}
+
+#[test]
 fn what_was_believed_and_cannot_be_read_is_said_and_not_forgotten() {
     let story = Story::new();
     assert_eq!(story.ask().unwrap(), "1");
