@@ -1,8 +1,10 @@
 //! The maker's objects as `tough` asks for them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use objects::{ObjectError, Objects};
+use tough::schema::{Signed, Snapshot};
 use tough::{Transport, TransportError, TransportErrorKind, TransportStream};
 use url::Url;
 
@@ -31,9 +33,12 @@ pub(crate) fn documents_url() -> Url {
 /// Where metadata comes from.
 #[derive(Clone)]
 pub(crate) struct Source {
-    pub(crate) objects: Arc<dyn Objects>,
+    objects: Arc<dyn Objects>,
     /// Roots with higher numbers are not seen.
-    pub(crate) roots_max: u64,
+    roots_max: u64,
+    /// The length of the list of documents, once a snapshot has said it: how long a slow server is
+    /// listened to follows from it. What the snapshot says is verified before it is asked for.
+    targets_bytes: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Source {
@@ -43,6 +48,10 @@ impl std::fmt::Debug for Source {
 }
 
 impl Source {
+    pub(crate) fn new(objects: Arc<dyn Objects>, roots_max: u64) -> Self {
+        Self { objects, roots_max, targets_bytes: Arc::new(TARGETS_BYTES_MAX.into()) }
+    }
+
     fn read(&self, url: &Url) -> Result<bytes::Bytes, TransportError> {
         let error = |kind, cause: String| TransportError::new_with_cause(kind, url.path(), cause);
         let key = url.path().trim_start_matches('/');
@@ -56,14 +65,22 @@ impl Source {
             _ if root.is_some() => ROOT_BYTES_MAX,
             "timestamp.json" => TIMESTAMP_BYTES_MAX,
             _ if name.ends_with(".snapshot.json") => SNAPSHOT_BYTES_MAX,
-            _ => TARGETS_BYTES_MAX,
+            _ => self.targets_bytes.load(Ordering::Relaxed),
         };
-        self.objects.get(key, bytes_max).map_err(|cause| match cause {
+        let bytes = self.objects.get(key, bytes_max).map_err(|cause| match cause {
             ObjectError::NotFound { .. } => {
                 error(TransportErrorKind::FileNotFound, cause.to_string())
             }
             _ => error(TransportErrorKind::Other, cause.to_string()),
-        })
+        })?;
+        if name.ends_with(".snapshot.json")
+            && let Ok(snapshot) = serde_json::from_slice::<Signed<Snapshot>>(&bytes)
+            && let Some(targets) = snapshot.signed.meta.get("targets.json")
+            && let Some(length) = targets.length
+        {
+            self.targets_bytes.store(length.min(TARGETS_BYTES_MAX), Ordering::Relaxed);
+        }
+        Ok(bytes)
     }
 }
 

@@ -303,7 +303,7 @@ impl Asking<'_> {
             max_root_updates: roots::ROOTS_MAX,
         };
         let loader = RepositoryLoader::new(&root, metadata_url(), documents_url())
-            .transport(Source { objects: self.objects.clone(), roots_max })
+            .transport(Source::new(self.objects.clone(), roots_max))
             .limits(limits)
             .datastore(work)
             // We look at dates ourselves: see the module's documentation.

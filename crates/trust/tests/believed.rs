@@ -199,6 +199,22 @@ fn what_was_believed_is_whole_while_it_is_replaced() {
     });
 }
 
+/// How long a slow server is listened to follows from how much is asked of it.
+#[test]
+fn nothing_is_asked_for_that_is_longer_than_it_should_be() {
+    let story = Story::new();
+    let seen = Arc::new(Meanwhile::new(story.store.clone(), "nothing", || {}));
+    let store: Arc<dyn Objects> = seen.clone();
+    Trusted::begin(&store, &story.fingerprint, &story.host()).unwrap().read(DOCUMENT, 9).unwrap();
+    let asked = seen.asked.lock().unwrap();
+    assert!(asked.iter().any(|(key, _)| key.ends_with(".targets.json")), "{asked:?}");
+    for (key, bytes_max) in asked.iter() {
+        let exact = key.ends_with(".targets.json") || key.contains("/targets/");
+        let most = if exact { story.store.head(key).unwrap().bytes } else { 256 << 10 };
+        assert!(*bytes_max <= most, "{key}: {bytes_max}");
+    }
+}
+
 /// Web servers that have a page for every address, and worse ones.
 #[test]
 fn roots_that_are_none_end_the_row() {

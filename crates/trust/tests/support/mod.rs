@@ -207,11 +207,14 @@ pub struct Meanwhile {
     inner: Arc<dyn Objects>,
     key: String,
     once: Mutex<Option<Once>>,
+    /// What was asked for whole, and how many bytes it was to have at most.
+    pub asked: Mutex<Vec<(String, u64)>>,
 }
 
 impl Meanwhile {
     pub fn new(inner: Arc<dyn Objects>, key: &str, once: impl FnOnce() + Send + 'static) -> Self {
-        Self { inner, key: key.to_owned(), once: Mutex::new(Some(Box::new(once))) }
+        let (key, once) = (key.to_owned(), Mutex::new(Some(Box::new(once) as Once)));
+        Self { inner, key, once, asked: Mutex::default() }
     }
 
     fn now(&self, key: &str) {
@@ -226,6 +229,7 @@ impl Meanwhile {
 impl Objects for Meanwhile {
     fn get(&self, key: &str, bytes_max: u64) -> Result<Bytes, ObjectError> {
         self.now(key);
+        self.asked.lock().unwrap().push((key.to_owned(), bytes_max));
         self.inner.get(key, bytes_max)
     }
     fn get_range(&self, key: &str, offset: u64, bytes: u64) -> Result<Bytes, ObjectError> {
