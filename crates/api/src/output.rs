@@ -468,6 +468,8 @@ pub struct ConfigPrint {
     /// Automatic checkpoints of instances that say nothing of their own: `off`, or for example
     /// `5m,last=6,hourly=24`.
     pub auto: String,
+    /// What `repo gc` keeps of instances' histories: `all`, or for example `last=20,daily=14`.
+    pub keep: String,
     /// What is done about makers' new versions by itself: `off`, or for example
     /// `6h,rate=1MiB,window=02:00-05:00`.
     pub updates: String,
@@ -635,8 +637,16 @@ pub struct MirrorPrint {
 }
 
 /// `repo gc`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct GcPrint {
+    /// Nothing was done: this is what would go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// What retention drops, in words; and what that frees, in time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub dropped_bytes: u64,
     pub live_chunks: u64,
     /// Packs that nothing needs; deleted by a later gc, after the grace age.
     pub condemned_packs: u64,

@@ -472,7 +472,9 @@ pub struct Logs {
 #[derive(Args)]
 pub struct Config {
     /// `auto`: how often checkpoints are taken by themselves, and which are kept, of instances that
-    /// say nothing of their own, nor their makers (off, 5m, 5m,dirtied=256MiB,last=6,hourly=24,daily=7); `scrub`: whether what a running instance lacks is fetched in the background, so that it can
+    /// say nothing of their own, nor their makers (off, 5m, 5m,dirtied=256MiB,last=6,hourly=24,daily=7); `keep`: what
+    /// `repo gc` keeps of instances' automatic checkpoints and undone branches (all,
+    /// last=20,daily=14,weekly=8); `scrub`: whether what a running instance lacks is fetched in the background, so that it can
     /// go on without the repository (on, off); `cache-size`: what this host may keep of
     /// repositories
     #[arg(requires = "value")]
@@ -535,7 +537,7 @@ pub enum Repo {
         root_fingerprint: Option<String>,
     },
     /// Delete what nothing has named for the repository's grace age
-    Gc,
+    Gc(Gc),
     /// Show what it holds and what that takes
     Stats,
     /// Add a place that may have more (a maker's repository, a mirror), or remove one
@@ -549,6 +551,23 @@ pub enum Repo {
     /// The key of a private repository
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Key(Key),
+}
+
+#[derive(Args)]
+pub struct Gc {
+    /// First thin out automatic checkpoints and undone branches of all instances that rest: the last
+    /// so many, and the last of so many hours, days and weeks [default: as `config keep` says]
+    #[arg(long, value_name = "WHAT")]
+    pub keep: Option<String>,
+    /// For makers: first take versions off the list, signed, but for so many of each channel
+    #[arg(long, value_name = "NUMBER", requires = "keys")]
+    pub keep_versions: Option<u32>,
+    /// A key that signs: a file, or `command:PROGRAM PUBLIC` (repeat for more)
+    #[arg(long = "key", value_name = "KEY", requires = "keep_versions")]
+    pub keys: Vec<String>,
+    /// Only say what would go, and how many bytes
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Subcommand)]

@@ -352,6 +352,41 @@ fn a_mirror_is_made_while_the_maker_publishes() {
     assert_eq!(market.read(&market.path("mirror")).len() as u64, last);
 }
 
+/// A maker keeps so many versions: what is signed says so first, whoever dies; a mirror follows.
+#[test]
+fn versions_that_a_maker_does_not_keep_are_dropped() {
+    let market = Market::new("versions");
+    (2..=5).for_each(|number| drop(market.publish(number)));
+    market.mirror("office").ok();
+    let (www, key) = (market.path("www"), market.path("acme.key"));
+    let gc = |dies_at: Option<&str>, more: &[&str]| {
+        let mut command = market.world.program("maker");
+        command.args(["--json", "--repo", &www, "repo", "gc", "--keep-versions"]).args(more);
+        command.args(["--key", &key]).envs(dies_at.map(|step| ("COLLECTIVE_DIE_AT", step)));
+        said(command.output().unwrap())
+    };
+    let said = gc(None, &["2", "--dry-run"]).ok();
+    assert_eq!(said["dropped"], serde_json::json!(["nano 1", "nano 2", "nano 3"]));
+    let bytes = said["dropped_bytes"].as_u64().unwrap();
+    assert!((100 << 10..600 << 10).contains(&bytes), "{said}");
+    assert_eq!(market.read(&www), ["5", "4", "3", "2", "1"], "only said");
+    assert_eq!(gc(None, &["0"]).json()["error"]["kind"], "usage");
+    // Whoever dies in between: what is signed is there.
+    let died = gc(Some("retain: signed"), &["3"]);
+    assert!(died.code != 0 && died.stdout.is_empty(), "{died:?}");
+    assert_eq!(market.read(&www), ["5", "4", "3"]);
+    let done = gc(None, &["2"]).ok();
+    assert_eq!(done["dropped"], serde_json::json!(["nano 3"]), "{done}");
+    assert_eq!(market.read(&www), ["5", "4"]);
+    assert!(gc(None, &["2"]).ok()["dropped"].is_null());
+    // Its signed documents are gone from the list, and its number is never another's.
+    let again = market.make(&["publish", "nano", "--version", "5", "--to", &www, "--key", &key]);
+    assert_eq!(again.code, 0, "{again:?}");
+    let mirrored = market.mirror("office").ok();
+    assert_eq!((&mirrored["versions"], &mirrored["dropped_versions"]), (&2.into(), &3.into()));
+    assert_eq!(market.read(&market.path("mirror")), ["5", "4"]);
+}
+
 /// What is damaged in a repository comes back from whoever has it.
 #[test]
 fn a_damaged_repository_is_mended_from_a_maker() {

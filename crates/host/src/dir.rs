@@ -24,7 +24,7 @@ use std::sync::Arc;
 use model::{HostId, Name, Updates};
 use serde::{Deserialize, Serialize};
 
-use crate::auto::Auto;
+use crate::auto::{Auto, Keep};
 use crate::doors::{Doors, Real};
 use crate::failure::{Failure, Result};
 
@@ -52,6 +52,9 @@ pub(crate) struct HostFile {
     /// As [`Auto`] is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     auto: Option<String>,
+    /// As [`Keep`] is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keep: Option<String>,
     /// As [`Updates`] are written, or `off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     updates: Option<String>,
@@ -111,6 +114,7 @@ impl HostDir {
                 cache_bytes_max: cache_bytes_default(),
                 scrub: scrub_default(),
                 auto: None,
+                keep: None,
                 updates: None,
             };
             // Two first commands at once: the one that links first decides.
@@ -192,6 +196,17 @@ impl HostDir {
         let said = self.identity.updates.as_deref();
         said.map_or(Ok(Some(Updates::default())), Updates::parse)
             .unwrap_or(Some(Updates::default()))
+    }
+
+    /// What `repo gc` keeps of instances' histories; none: all of it.
+    pub fn keep(&self) -> Option<Keep> {
+        self.identity.keep.as_deref().and_then(|text| Keep::parse(text).ok())
+    }
+
+    /// Sets what `repo gc` keeps of instances' histories.
+    pub fn configure_keep(&mut self, keep: Option<Keep>) -> Result<()> {
+        self.identity.keep = keep.map(|keep| keep.to_string());
+        replace_file(&self.root.join("host.json"), &encode(&self.identity)?)
     }
 
     /// Whether a repository lies inside this directory.

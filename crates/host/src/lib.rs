@@ -56,8 +56,8 @@ pub use store::KeyPlace;
 pub use trust;
 pub use verbs::{
     Accelerator, Answer, AutoChange, BuildOptions, ExportFormat, ExportOptions, Following,
-    ForkOptions, ImportOptions, PublishOptions, Reference, ResumeOptions, RunOptions, StartOptions,
-    UpdateMode, UpdateOptions, View, mount_main, updates_main, validate_recipe,
+    ForkOptions, GcOptions, ImportOptions, PublishOptions, Reference, ResumeOptions, RunOptions,
+    StartOptions, UpdateMode, UpdateOptions, View, mount_main, updates_main, validate_recipe,
 };
 
 use model::Name;

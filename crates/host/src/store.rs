@@ -33,6 +33,7 @@ mod find;
 mod makers;
 mod mend;
 mod open;
+mod retain;
 mod traces;
 
 use makers::Makers;

@@ -330,6 +330,100 @@ fn what_is_thinned_out_frees_its_bytes() {
     }
 }
 
+/// A collection that is told what to keep thins out lines that rest and what was undone, and nothing
+/// that somebody needs; saying so first changes nothing.
+#[test]
+fn what_a_collection_is_told_to_keep_is_kept_and_the_rest_goes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let host = HostDir::open(&temporary.path().join("host")).unwrap();
+    let location = temporary.path().join("repository");
+    let location = location.to_str().unwrap();
+    let grace = Some(std::time::Duration::from_millis(1));
+    Store::init(&host, location, KeyPlace::None, grace).unwrap();
+    let store = Store::open(&host, location).unwrap();
+    let mut session = store.session().unwrap();
+    let blob = session.put_blob(b"version").unwrap();
+    session.finish().unwrap();
+    let version = VersionId::from_bytes(*blob.id.as_bytes());
+    let all = keep("last=200");
+    let grow = |name: &str, lease: bool, from: u64| {
+        let mut head = Head { version, name: Name::new(name).unwrap(), ..head() };
+        head.instance = InstanceId::from_bytes([from as u8; 16]);
+        if !lease {
+            (head.lease, head.state) = (None, InstanceState::Stopped);
+        }
+        head.holds = Vec::new();
+        for number in from..from + 12 {
+            let why = if number % 6 == 2 { Why::Checkpoint } else { Why::Auto };
+            let id = store_checkpoint(&store, &head, why, number);
+            head = line::advance(
+                &head,
+                Taken { id, why, taken_unix_ms: number * MINUTE_MS },
+                &all,
+                &[],
+            );
+        }
+        let Advance::Done(at) = store.advance(Generation(0), &head).unwrap() else {
+            panic!("nobody else moves it")
+        };
+        (at, head)
+    };
+    let (_, rests) = grow("rests", false, 0);
+    let (_, runs) = grow("runs", true, 100);
+    // Three branches: two that were undone, and what a crashed host had not stored.
+    let mut undone = Vec::new();
+    for (number, why) in [(50, Why::Undo), (51, Why::Undo), (52, Why::Suspend)] {
+        let tip = store_checkpoint(&store, &rests, why, number);
+        let autos = (0..3).map(|auto| AutoPoint {
+            id: store_checkpoint(&store, &rests, Why::Auto, number * 100 + auto),
+            taken_unix_ms: (number * 100 + auto) * MINUTE_MS,
+            parent: rests.explicit(),
+        });
+        let left = Some(rests.autos[1].id);
+        store.add_branch(&rests, tip, left, autos.collect()).unwrap();
+        undone.push(tip);
+    }
+    let fork = Name::new("fork").unwrap();
+    let origin = Some(rests.autos[3].id);
+    let fork = Head { name: fork, origin, autos: Vec::new(), ..rests.clone() };
+    let fork = Head { instance: InstanceId::from_bytes([9; 16]), ..fork };
+    store.advance(Generation(0), &fork).unwrap();
+
+    let policy = keep("last=1");
+    let plan = store.plan_thinning(&policy).unwrap();
+    let noise = NOISE_PAGES * PAGE_BYTES as u64;
+    let frees = store.thinning_frees(&plan).unwrap();
+    // Of the line 10 but the last, the branches' start and the fork's; one branch with its tip; of the two
+    // others 2 each.
+    let gone = 10 - 3 + 4 + 4;
+    assert!(frees > (gone - 1) * noise && frees < (gone + 1) * noise, "{} noises", frees / noise);
+    let words = plan.words.join("; ");
+    assert!(words.contains("rests: 7 of 10 automatic") && words.contains("runs: runs"), "{words}");
+    assert!(words.contains("which was undone"), "{words}");
+    assert_eq!(store.head(&rests.name).unwrap().head.unwrap().1, rests, "only said");
+    let before = bytes_below(std::path::Path::new(location));
+    store.thin_out(plan).unwrap();
+    for _ in 0..4 {
+        store.gc().unwrap();
+    }
+    let freed = before - bytes_below(std::path::Path::new(location));
+    assert!(freed.abs_diff(frees) < 2 * noise, "{frees} were said, {freed} were freed");
+    let check = store.check(true, &mut |_| {}).unwrap();
+    assert!(check.ok, "{:?}", check.problems);
+    let now = store.head(&rests.name).unwrap().head.unwrap().1;
+    let stays: Vec<_> = now.autos.iter().map(|auto| auto.id).collect();
+    assert_eq!(stays, [1, 3, 9].map(|at| rests.autos[at].id));
+    assert_eq!(store.head(&runs.name).unwrap().head.unwrap().1, runs);
+    let branches = store.branches(rests.instance).unwrap();
+    let mut tips: Vec<_> = branches.iter().map(|branch| branch.checkpoint).collect();
+    let mut expected = undone[1..].to_vec();
+    tips.sort();
+    expected.sort();
+    assert_eq!(tips, expected);
+    assert!(branches.iter().all(|branch| branch.head.autos.len() == 1));
+    assert!(store.plan_thinning(&policy).unwrap().words.iter().all(|w| w.starts_with("runs")));
+}
+
 /// The list that a head keeps is bounded, whatever a policy may say.
 #[test]
 fn a_head_with_as_many_as_can_be_is_written_and_read() {

@@ -25,6 +25,7 @@ mod check;
 mod config;
 mod copy;
 mod error;
+mod free;
 #[doc(hidden)]
 pub mod fuzz;
 mod gc;

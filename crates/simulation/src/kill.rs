@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::auto::Auto;
-use host::{ForkOptions, Result};
+use host::{ForkOptions, GcOptions, Result};
 use model::Name;
 
 use crate::chance::Chance;
@@ -119,7 +119,7 @@ pub(crate) fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> 
             }
             for _ in 0..3 {
                 run.world.wait_ms(GRACE_MS * 2);
-                run.host(1).repo_gc()?;
+                run.host(1).repo_gc(&GcOptions::default())?;
             }
             run.world.act_for(0);
         }
@@ -144,7 +144,7 @@ pub(crate) fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> 
             let options = fork_options();
             host.fork(&options)?;
             run.world.wait_ms(GRACE_MS * 2);
-            host.repo_gc()?;
+            host.repo_gc(&GcOptions::default())?;
             run.world.wait_ms(GRACE_MS * 2);
         }
         _ => {}
@@ -182,17 +182,17 @@ pub(crate) fn act(run: &Run, at: usize, verb: &str) -> Result<()> {
         "stop" => host.stop(&a(), true, Duration::from_secs(1)).map(drop),
         "undo" | "undo when suspended" => host.undo(&a(), None, &start_options()).map(drop),
         "fork" | "fork of a suspended one" => host.fork(&fork_options()).map(drop),
-        "gc" => host.repo_gc().map(drop),
+        "gc" => host.repo_gc(&GcOptions::default()).map(drop),
         // What one condemns, the next removes, if nothing hinders it.
-        "gc, gc, gc" => (0..3).try_for_each(|_| host.repo_gc().map(drop)),
+        "gc, gc, gc" => (0..3).try_for_each(|_| host.repo_gc(&GcOptions::default()).map(drop)),
         // What the first condemned, the second could remove; it knows what is named, and who is
         // interrupted goes on before it does.
         "gc, and gc long after" => {
             run.world.wait_ms(GRACE_MS * 2);
-            host.repo_gc()?;
+            host.repo_gc(&GcOptions::default())?;
             run.world.wait_ms(GRACE_MS * 2);
             run.world.state().fates[at].passes_at = Some("gc: marked");
-            host.repo_gc().map(drop)
+            host.repo_gc(&GcOptions::default()).map(drop)
         }
         _ => run.resume(at, &a(), true),
     }

@@ -275,7 +275,9 @@ impl Run {
                     host.set_auto(&mine, change).map(drop)
                 });
             }
-            (14, _) => self.verb(at, "gc", &mut || host.repo_gc().map(drop)),
+            (14, _) => {
+                self.verb(at, "gc", &mut || host.repo_gc(&host::GcOptions::default()).map(drop))
+            }
             (15, _) => {
                 let leap = chance.is(300);
                 self.world.wait_ms(if leap { GRACE_MS * 2 } else { 5_000 });
@@ -527,7 +529,8 @@ impl Run {
         for round in 0..3 {
             self.world.wait_ms(GRACE_MS * 2);
             self.world.act_for(round % self.hosts.len());
-            let done = self.host(round % self.hosts.len()).repo_gc().map(drop);
+            let done =
+                self.host(round % self.hosts.len()).repo_gc(&host::GcOptions::default()).map(drop);
             must(round, "gc", done, &[]);
         }
         self.look(last);

@@ -201,6 +201,7 @@ pub fn config(global: &Global, verb: &Config) -> Result<(), Failure> {
             format!("cache-size  {}", format_bytes(config.cache_bytes_max)),
             format!("scrub       {}", config.scrub),
             format!("auto        {}", config.auto),
+            format!("keep        {}", config.keep),
             format!("updates     {}", config.updates),
         ]
         .join("\n")

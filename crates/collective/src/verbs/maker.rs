@@ -200,7 +200,11 @@ fn appliance(text: &str) -> Result<Name, Failure> {
 }
 
 fn keys(keys: &Keys) -> Result<Vec<Key>, Failure> {
-    keys.keys.iter().map(|place| open_key(place)).collect()
+    open_keys(&keys.keys)
+}
+
+pub(super) fn open_keys(places: &[String]) -> Result<Vec<Key>, Failure> {
+    places.iter().map(|place| open_key(place)).collect()
 }
 
 fn open_key(place: &str) -> Result<Key, Failure> {

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use host::{Failure, KeyPlace};
+use host::auto::Keep;
+use host::{Failure, GcOptions, KeyPlace};
 use model::format_bytes;
 
 use super::{not_written, open};
-use crate::cli::{Global, Key, Repo};
+use crate::cli::{Gc, Global, Key, Repo};
 use crate::print;
 
 pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
@@ -31,7 +32,7 @@ pub fn execute(global: &Global, verb: Repo) -> Result<ExitCode, Failure> {
         Repo::Mirror { from, to, root_fingerprint } => {
             mirror(global, &from, &to, root_fingerprint.as_deref())?;
         }
-        Repo::Gc => gc(global)?,
+        Repo::Gc(verb) => gc(global, &verb)?,
         Repo::Stats => stats(global)?,
         Repo::Source { location, remove } => {
             let sources = open(global)?.source(&location, !remove)?;
@@ -195,10 +196,30 @@ fn mirror(global: &Global, from: &str, to: &str, root: Option<&str>) -> Result<(
     Ok(())
 }
 
-fn gc(global: &Global) -> Result<(), Failure> {
-    let document = open(global)?.repo_gc()?;
+fn gc(global: &Global, verb: &Gc) -> Result<(), Failure> {
+    let keep = verb.keep.as_deref().map(Keep::parse).transpose();
+    let keep = keep.map_err(|error| Failure::new("usage", error.to_string(), error.hint()))?;
+    let keys = super::maker::open_keys(&verb.keys)?;
+    let (versions, dry_run) = (verb.keep_versions, verb.dry_run);
+    let document = open(global)?.repo_gc(&GcOptions { keep, versions, keys, dry_run })?;
     print::result(global, &document, || {
-        let mut text = format!(
+        let mut text = String::new();
+        let verb = if document.dry_run { "would drop" } else { "dropped" };
+        for dropped in &document.dropped {
+            text.push_str(&format!("{verb} {dropped}\n"));
+        }
+        let bytes = format_bytes(document.dropped_bytes);
+        if document.dry_run {
+            text.push_str(&match document.dropped.len() {
+                0 => "nothing would go".to_owned(),
+                _ => format!("that would free {bytes}, a grace age later"),
+            });
+            return text;
+        }
+        if !document.dropped.is_empty() {
+            text.push_str(&format!("that frees {bytes}, a grace age later\n"));
+        }
+        text += &format!(
             "{} chunks are needed; {} packs deleted ({} freed), {} rewritten",
             document.live_chunks,
             document.deleted_packs,

@@ -67,6 +67,7 @@ impl Store {
             repacked_packs: done.repacked_packs,
             freed_bytes: done.removed_bytes,
             grace_s: self.repository.grace_ms() / 1000,
+            ..GcPrint::default()
         })
     }
 

@@ -4,7 +4,7 @@ use api::ConfigPrint;
 use model::Updates;
 
 use crate::Host;
-use crate::auto::Auto;
+use crate::auto::{Auto, Keep};
 use crate::failure::{Failure, Result};
 
 impl Host {
@@ -16,6 +16,7 @@ impl Host {
             cache_bytes_max: self.dir.cache_bytes_max(),
             scrub: if self.dir.scrubs() { "on" } else { "off" }.to_owned(),
             auto: self.dir.auto().unwrap_or(Auto::Off).to_string(),
+            keep: self.dir.keep().map_or_else(|| "all".to_owned(), |keep| keep.to_string()),
             updates: self.dir.updates().map_or_else(|| "off".to_owned(), |u| u.to_string()),
         }
     }
@@ -41,6 +42,13 @@ impl Host {
                     ));
                 }
             },
+            ("keep", "all") => self.dir.configure_keep(None)?,
+            ("keep", _) => match Keep::parse(value) {
+                Ok(keep) => self.dir.configure_keep(Some(keep))?,
+                Err(error) => {
+                    return wrong(&format!("`all`, or like last=20,daily=14,weekly=8 ({error})"));
+                }
+            },
             ("updates", _) => match Updates::parse(value) {
                 Ok(updates) => self.dir.configure_updates(updates)?,
                 Err(error) => {
@@ -53,7 +61,7 @@ impl Host {
                 return Err(Failure::new(
                     "usage",
                     format!("there is nothing called {key} to set"),
-                    "it is `auto`, `updates`, `scrub` or `cache-size`; for the rest see `collective repo use` and `repo source`",
+                    "it is `auto`, `keep`, `updates`, `scrub` or `cache-size`; for the rest see `collective repo use` and `repo source`",
                 ));
             }
         }

@@ -57,10 +57,10 @@ fn is_number(version: &str) -> bool {
 }
 
 /// A maker's repository, open for publishing.
-struct Shop {
-    objects: Arc<dyn Objects>,
-    repository: Repository,
-    trusted: Trusted,
+pub(super) struct Shop {
+    pub(super) objects: Arc<dyn Objects>,
+    pub(super) repository: Repository,
+    pub(super) trusted: Trusted,
     maker: Name,
     /// This is what its users compare.
     fingerprint: String,
@@ -235,7 +235,7 @@ impl Host {
     }
 
     /// Opens a maker's repository; makes it when there is none and a name for the maker.
-    fn shop(&self, to: &str, maker: Option<&Name>, keys: &[Key]) -> Result<Shop> {
+    pub(super) fn shop(&self, to: &str, maker: Option<&Name>, keys: &[Key]) -> Result<Shop> {
         if keys.is_empty() {
             return Err(Failure::new(
                 "key",

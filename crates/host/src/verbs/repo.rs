@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{CheckPrint, GcPrint, RepairPrint, RepoInitPrint, RepoStatsPrint};
+use api::{CheckPrint, RepairPrint, RepoInitPrint, RepoStatsPrint};
 
 use crate::Host;
 use crate::failure::Result;
@@ -77,11 +77,6 @@ impl Host {
     pub fn repo_repair(&self, copy: &str, progress: &mut dyn FnMut(&str)) -> Result<RepairPrint> {
         let copy = store::absolute_location(copy)?;
         Store::repair(&self.dir, &self.location_here(), &copy, progress)
-    }
-
-    /// Deletes what nothing names.
-    pub fn repo_gc(&self) -> Result<GcPrint> {
-        self.store()?.gc()
     }
 
     /// What it holds.
