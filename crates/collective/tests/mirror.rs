@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use repository::{Open, Repository};
-use s3_server::WebServer;
+use s3_server::{S3Server, WebServer};
 use serde_json::Value;
 use support::{Said, World, appliance, copy_tree, said};
 
@@ -350,6 +350,32 @@ fn a_mirror_is_made_while_the_maker_publishes() {
     });
     market.mirror("office").ok();
     assert_eq!(market.read(&market.path("mirror")).len() as u64, last);
+}
+
+/// A mirror in S3 is one like any other.
+#[test]
+fn s3_holds_a_mirror() {
+    let market = Market::new("mirror-s3");
+    let folder = market.world.root().join("s3");
+    fs::create_dir_all(folder.join("bucket")).unwrap();
+    let server = S3Server::start(&folder, &["bucket"], "127.0.0.1:0").unwrap();
+    let mirror = || {
+        let url = market.server.url();
+        let print = &market.fingerprint;
+        let words = ["repo", "mirror", &url, "s3://bucket/acme", "--root-fingerprint", print];
+        let mut command = market.world.command("office", &words);
+        command
+            .env("AWS_ENDPOINT_URL", server.endpoint())
+            .env("AWS_ACCESS_KEY_ID", s3_server::ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", s3_server::SECRET_KEY)
+            .env("AWS_REGION", "us-east-1");
+        said(command.output().unwrap()).ok()
+    };
+    assert!(mirror()["copied_bytes"].as_u64().unwrap() > DISK_BYTES as u64);
+    assert_eq!(mirror()["objects"], 0);
+    market.publish(2);
+    assert!(mirror()["copied_bytes"].as_u64().unwrap() < 400 << 10);
+    assert_eq!(market.read(&market.path("s3/bucket/acme")), ["2", "1"]);
 }
 
 /// A maker keeps so many versions: what is signed says so first, whoever dies; a mirror follows.
