@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("build", &["model", "ambient"]),
     ("import", &["model"]),
     ("api", &["model"]),
+    ("plane", &["model"]),
     (
         "host",
         &[

@@ -1,0 +1,15 @@
+//! The service plane: what decides where instances run, and what has to be done for it.
+//!
+//! ```text
+//! fleet (hosts, instances) ──planner──▶ plan: which instance where, and why
+//! wanted, seen ─────────────reconcile─▶ the one next act
+//! ```
+//!
+//! **Invariant:** deciding is pure: no I/O, no clock, no chance; the same input gives the same plan.
+//! **Invariant:** what may run an instance is its head in the repository, and nothing here. The plane
+//! keeps wishes and sights; without it no computer is lost, only nobody moves any.
+//! **Invariant:** never touches a volume, a chunk or a machine: hosts do.
+
+pub mod fleet;
+pub mod planner;
+pub mod reconcile;
