@@ -4,15 +4,19 @@
 //! *Invariants.* Nothing here does I/O or decides anything; no other crate's internal type is
 //! serialized. A field, once printed, keeps its name and unit; new ones may be added.
 
+mod makers;
 mod output;
 mod shim;
 
+pub use makers::{
+    CatalogPrint, CatalogVersion, ChannelPrint, DiffPrint, FilePrint, MakerPrint, PackagePrint,
+    PublishPrint, SignedPrint, UpdatePrint, UpdatesPrint,
+};
 pub use output::{
-    AppliancePrint, AutoPrint, BuildPrint, CatalogPrint, CatalogVersion, ChannelPrint, CheckPrint,
-    CheckpointPrint, ConfigPrint, CopyPrint, DoctorPrint, ErrorBody, ErrorPrint, ExecPrint,
-    ExportDiskPrint, ExportPrint, ForkPrint, GcPrint, HistoryPrint, ImportPrint, InspectPrint,
-    InstancePrint, MakerPrint, MirrorPrint, MountPrint, PortPrint, PropertyPrint, PublishPrint,
-    RepairPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, SignedPrint, StartPrint, StatePrint,
-    TracePrint, UndoPrint, UpdatePrint, UpdatesPrint, VolumePrint, WarmPrint,
+    AppliancePrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint,
+    DoctorPrint, ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint,
+    GcPrint, HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MirrorPrint, MountPrint,
+    PortPrint, PropertyPrint, RepairPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint,
+    StatePrint, TracePrint, UndoPrint, VolumePrint, WarmPrint,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 mod makers;
 
-pub use makers::{Catalog, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank};
+pub use makers::{
+    Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
+};
 
 /// Virtual appliances: whole computers as data. Run them anywhere, suspend here and go on there,
 /// undo mistakes, and never administer anything.
@@ -64,6 +66,8 @@ pub enum Verb {
     Trust(Trust),
     /// List what trusted makers offer
     Catalog(Catalog),
+    /// Show what differs between two versions, appliances, instances or checkpoints
+    Diff(Diff),
     /// Bring an instance to its maker's new version; its data stays, and what does not work is undone
     Update(Update),
     /// Go back to the version before the last update; its data stays as it is now
@@ -82,7 +86,7 @@ pub enum Verb {
     /// List instances
     Ps(Ps),
     /// Show everything known about an instance
-    Inspect(One),
+    Inspect(Inspect),
     /// Stop an instance's CPUs; its memory stays on this host
     Pause(One),
     /// Let a paused instance go on
@@ -131,6 +135,16 @@ pub enum Verb {
         #[arg(hide_possible_values = true)]
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    /// The instance's name
+    pub name: String,
+    /// Also what on its system disks is not as its maker shipped it, at its last checkpoint (reads
+    /// the disks)
+    #[arg(long)]
+    pub drift: bool,
 }
 
 /// A verb about one instance.

@@ -40,6 +40,18 @@ fn out(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
+/// What a long way says on its parts: at most once a second.
+pub fn progress(global: &Global) -> impl FnMut(&str) + use<'_> {
+    let mut last = 0;
+    move |text| {
+        let now = ambient::unix_ms() / 1000;
+        if now > last {
+            note(global, text);
+            last = now;
+        }
+    }
+}
+
 /// Prints a failure and gives the exit code: 2 for usage, 124 for a timeout, else 1.
 pub fn failure(failure: &Failure, json: bool) -> ExitCode {
     if json {

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use market::Market;
+use serde_json::Value;
 use support::{appliance, copy_tree, eventually};
 
 fn same(text: String) -> String {
@@ -398,6 +399,15 @@ fn guest_gets_what_differs_and_not_what_changed_with_it() {
     let wire = fetched["fetched_bytes"].as_u64().unwrap();
     assert_eq!(fetched["delta_bytes"], delta, "{fetched}");
     assert!(wire < 400 << 10, "{fetched}");
+    let differ = world.run("A", &["diff", "acme/work@1", "acme/work@2", "--files"]).ok();
+    let files = differ["files"].to_string();
+    assert!(files.contains("libwork.so.1") && files.contains("libwork.so.2"), "{differ}");
+    assert_eq!(differ["files"].as_array().unwrap().len(), 2, "{differ}");
+    let differ = world.run("A", &["diff", "d1", "acme/work:stable"]).ok();
+    assert_eq!((&differ["files"], &differ["fetch_bytes"]), (&Value::Null, &0.into()), "{differ}");
+    assert_eq!(world.run("A", &["diff", "d1", "nobody"]).error().0, "not_found");
+    let drift = world.run("A", &["inspect", "d1", "--drift"]).ok()["drift"].clone();
+    assert_eq!(drift.as_array().unwrap().len(), 0, "{drift}");
     // It is here: its maker is needed no more.
     let new = market.path("new");
     drop(market.server);

@@ -92,6 +92,20 @@ pub struct Update {
 }
 
 #[derive(Args)]
+pub struct Diff {
+    /// From: MAKER/NAME@VERSION, MAKER/NAME:CHANNEL, NAME of an appliance or an instance, or
+    /// NAME@CHECKPOINT
+    #[arg(value_name = "A")]
+    pub from: String,
+    /// To
+    #[arg(value_name = "B")]
+    pub to: String,
+    /// Also which files on the system disks (reads the disks)
+    #[arg(long)]
+    pub files: bool,
+}
+
+#[derive(Args)]
 pub struct Rollback {
     /// The instance's name
     pub name: String,

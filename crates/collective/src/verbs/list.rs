@@ -7,7 +7,7 @@ use host::Failure;
 use model::format_bytes;
 
 use super::{name, open};
-use crate::cli::{Config, Doctor, Global, One, Ps};
+use crate::cli::{Config, Doctor, Global, Inspect, Ps};
 use crate::print;
 
 pub fn doctor(global: &Global, verb: &Doctor) -> Result<ExitCode, Failure> {
@@ -66,8 +66,13 @@ fn row(instance: &InstancePrint) -> Vec<String> {
     ]
 }
 
-pub fn inspect(global: &Global, verb: &One) -> Result<(), Failure> {
-    let shown = open(global)?.inspect(&name(&verb.name)?)?;
+pub fn inspect(global: &Global, verb: &Inspect) -> Result<(), Failure> {
+    let host = open(global)?;
+    let name = name(&verb.name)?;
+    let mut shown = host.inspect(&name)?;
+    if verb.drift {
+        shown.drift = Some(host.drift(&name, &mut print::progress(global))?);
+    }
     print::result(global, &shown, || describe(&shown));
     Ok(())
 }
@@ -115,6 +120,9 @@ fn describe(shown: &InspectPrint) -> String {
     }
     if let Some(scrub) = &shown.scrub {
         lines.push(format!("scrub       {}", describe_scrub(scrub)));
+    }
+    if let Some(drift) = &shown.drift {
+        lines.push(format!("not as its maker shipped it:\n{}", super::diff::paths(drift)));
     }
     lines.push(print::table(
         &["VOLUME", "SIZE", "WRITTEN", "FETCHED", "CACHED", "BASE"],

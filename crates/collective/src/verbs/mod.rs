@@ -3,6 +3,7 @@
 mod appliance;
 mod attach;
 mod auto;
+mod diff;
 mod files;
 mod foreign;
 mod history;
@@ -32,6 +33,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Appliances => done(appliance::appliances(&global)),
         Verb::Trust(verb) => done(update::trust(&global, verb)),
         Verb::Catalog(verb) => done(update::catalog(&global, &verb)),
+        Verb::Diff(verb) => done(diff::diff(&global, &verb)),
         Verb::Update(verb) => update::update(&global, &verb),
         Verb::Rollback(verb) => done(update::rollback(&global, &verb)),
         Verb::Publish(verb) => done(maker::publish(&global, &verb)),

@@ -183,15 +183,7 @@ pub fn update(global: &Global, verb: &Update) -> Result<ExitCode, Failure> {
         force: verb.force,
         start: super::start::start_options(&verb.start)?,
     };
-    let mut last = 0;
-    let mut progress = |text: &str| {
-        // A line for each part of a long way, and not for each batch.
-        let now = ambient::unix_ms() / 1000;
-        if now > last {
-            print::note(global, text);
-            last = now;
-        }
-    };
+    let mut progress = print::progress(global);
     let updated = open(global)?.update(&options, &mut progress)?;
     print::result(global, &updated, || describe(&updated));
     Ok(if updated.rolled_back { ExitCode::FAILURE } else { ExitCode::SUCCESS })

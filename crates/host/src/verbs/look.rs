@@ -155,6 +155,7 @@ impl Host {
                 Some(auto) => auto,
                 None => super::auto_print(self.said(&store, &head)?),
             },
+            drift: None,
             signed: self.signed(&head),
             updates: self.updates_print(&head),
             trace: status.and_then(|status| status.trace),

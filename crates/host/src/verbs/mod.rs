@@ -7,6 +7,7 @@ mod ask;
 mod auto;
 mod build;
 mod config;
+mod diff;
 mod doctor;
 mod export;
 mod files;

@@ -4,7 +4,7 @@ use api::{CatalogPrint, CatalogVersion, MakerPrint};
 use model::InstanceId;
 use trust::Trusted;
 
-use super::RunOptions;
+use super::{Reference, RunOptions};
 use crate::Host;
 use crate::failure::{Failure, Result};
 use crate::makers::{self, Appliance, Listed, Maker, Release, Wanted, document};
@@ -117,6 +117,19 @@ impl Host {
         options: &RunOptions,
     ) -> Result<(VersionId, Follow)> {
         let reference = &options.appliance;
+        let release = self.signed_release(maker, reference)?;
+        let id = self.take_version(store, maker, &release)?;
+        let channel = reference.channel.as_deref().unwrap_or(CHANNEL);
+        let channel = match &reference.version {
+            Some(_) => None,
+            None => Some(channel.to_owned()),
+        };
+        let (location, policy) = (maker.location.clone(), options.updates);
+        Ok((id, Follow { location, channel, policy, release: id }))
+    }
+
+    /// What a maker that is trusted signed under this name.
+    pub(super) fn signed_release(&self, maker: &Maker, reference: &Reference) -> Result<Release> {
         let trusted = maker.ask_or_kept(&self.dir)?;
         let short = super::publish::short_name(&reference.name);
         let appliance = self.published(maker, &trusted, short)?;
@@ -129,14 +142,7 @@ impl Host {
         let host = InstanceId::from_bytes(*self.dir.id().as_bytes());
         let offer = makers::offer(&appliance, wanted, host, None, ambient::unix_ms())
             .map_err(|why| not_offered(maker, &why))?;
-        let release = Release::read(&trusted, short, &offer.listed)?;
-        let id = self.take_version(store, maker, &release)?;
-        let channel = match &reference.version {
-            Some(_) => None,
-            None => Some(channel.to_owned()),
-        };
-        let (location, policy) = (maker.location.clone(), options.updates);
-        Ok((id, Follow { location, channel, policy, release: id }))
+        Release::read(&trusted, short, &offer.listed)
     }
 
     pub(super) fn published(

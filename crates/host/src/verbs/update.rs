@@ -36,7 +36,8 @@ mod swap;
 mod trial;
 
 use dress::{can_run, fits};
-use fetch::{News, PAGE, missing, wire_bytes};
+use fetch::{News, PAGE};
+pub(super) use fetch::{missing, wire_bytes};
 use find::Found;
 use swap::Swap;
 

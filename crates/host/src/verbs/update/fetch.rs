@@ -119,7 +119,7 @@ pub(super) struct Fetched {
 /// The pages of a new version's disks that this host lacks, where they differ from the old one's.
 ///
 /// Nobody is asked for what is here: what was fetched once is found again without its maker.
-pub(super) fn missing(
+pub(in crate::verbs) fn missing(
     fetcher: &Arc<Fetcher>,
     old: &Version,
     new: &Version,
@@ -186,7 +186,7 @@ fn fetch_delta(
 }
 
 /// What fetching these takes, as far as the index tells: bytes of the frames that they lie in.
-pub(super) fn wire_bytes(store: &Store, ids: &BTreeSet<ChunkId>) -> u64 {
+pub(in crate::verbs) fn wire_bytes(store: &Store, ids: &BTreeSet<ChunkId>) -> u64 {
     let source = store.source();
     let places: BTreeSet<_> = ids.iter().filter_map(|id| source.place(id)).collect();
     places.iter().map(|place| u64::from(place.bytes)).sum()
