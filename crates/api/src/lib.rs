@@ -1,11 +1,12 @@
 //! The only place where wire types live: what the CLI prints with `--json`, and what the CLI and
-//! a shim say to each other.
+//! a shim say to each other, and what the plane and its callers do.
 //!
 //! *Invariants.* Nothing here does I/O or decides anything; no other crate's internal type is
 //! serialized. A field, once printed, keeps its name and unit; new ones may be added.
 
 mod makers;
 mod output;
+mod plane;
 mod shim;
 
 pub use makers::{
@@ -18,5 +19,9 @@ pub use output::{
     GcPrint, HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MirrorPrint, MountPrint,
     PortPrint, PropertyPrint, RepairPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint,
     StatePrint, TracePrint, UndoPrint, VolumePrint, WarmPrint,
+};
+pub use plane::{
+    BeatReply, ChoicePrint, HostChange, HostPrint, HostReport, HostWish, InstanceSeen,
+    InstanceWish, PlacedPrint, PlanPrint, Problem,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 mod makers;
+mod planes;
 
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
+pub use planes::{At, Hosts, OneHost, Plan, Plane, Token};
 
 /// Virtual appliances: whole computers as data. Run them anywhere, suspend here and go on there,
 /// undo mistakes, and never administer anything.
@@ -127,6 +129,13 @@ pub enum Verb {
     /// Repositories: where everything is kept
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Repo(Repo),
+    /// For many hosts: serve what is known of them, and say where instances would run
+    Plane(Plane),
+    /// For many hosts: the hosts that take part
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+    Host(Hosts),
+    /// For many hosts: say where instances would run, and why
+    Plan(Plan),
     /// Print the JSON Schema of appliance.yaml
     Schema,
     /// Print a completion script for a shell

@@ -1,5 +1,7 @@
 //! What every store promises, on the embedded one and on three members of etcd.
 
+#[path = "support/proxy.rs"]
+mod proxy;
 mod support;
 
 use std::collections::BTreeSet;
@@ -9,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kv::{Change, Condition, Kv, KvError, Outcome, Revision, Txn, VALUE_BYTES_MAX, Watch};
-use support::{Cluster, Proxy};
+use proxy::Proxy;
+use support::Cluster;
 
 /// Long enough for what must come, short enough to fail by.
 const SOON: Duration = Duration::from_secs(15);
@@ -285,7 +288,7 @@ fn two_stores_in_one_cluster_do_not_meet(cluster: &Cluster) {
 }
 
 fn what_was_sent_twice_happens_once(cluster: &Cluster) {
-    let proxy = Proxy::before(cluster);
+    let proxy = Proxy::before(&cluster.location(""));
     let kv = kv::open(&proxy.location("twice")).unwrap();
     let watch = kv.watch("t/", kv.list("t/").unwrap().revision).unwrap();
     let lossy = |txn: Txn| {

@@ -5,11 +5,15 @@
 //! wanted, seen ─────────────reconcile─▶ the one next act
 //! ```
 //!
+//! Around that is a service ([`serve`]): a state in a `kv` store, and HTTP in front of it.
+//!
 //! **Invariant:** deciding is pure: no I/O, no clock, no chance; the same input gives the same plan.
 //! **Invariant:** what may run an instance is its head in the repository, and nothing here. The plane
 //! keeps wishes and sights; without it no computer is lost, only nobody moves any.
 //! **Invariant:** never touches a volume, a chunk or a machine: hosts do.
 
+pub mod client;
 pub mod fleet;
 pub mod planner;
 pub mod reconcile;
+pub mod serve;

@@ -22,7 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("build", &["model", "ambient"]),
     ("import", &["model"]),
     ("api", &["model"]),
-    ("plane", &["model"]),
+    ("plane", &["kv", "api", "model", "ambient"]),
     (
         "host",
         &[
@@ -44,6 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "volume",
         ],
     ),
+    ("agent", &["host", "plane", "api", "ambient"]),
     (
         "fuzz",
         &[
@@ -63,7 +64,20 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "collective",
-        &["ambient", "api", "build", "host", "import", "model", "objects", "repository", "vmm"],
+        &[
+            "agent",
+            "ambient",
+            "api",
+            "build",
+            "host",
+            "import",
+            "kv",
+            "model",
+            "objects",
+            "plane",
+            "repository",
+            "vmm",
+        ],
     ),
     ("s3-server", &[]),
     (
@@ -97,6 +111,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
             "build",
             "import",
             "kv",
+            "plane",
             "repository",
             "trust",
             "vmm",
@@ -113,9 +128,15 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["tokio", "object_store", "futures"],
-        &["objects", "kv", "s3-server", "trust"],
-        "the core is synchronous: only `objects` and `kv` talk to stores over sockets, and `trust` \
-         waits for its library",
+        &["objects", "kv", "plane", "s3-server", "trust"],
+        "the core is synchronous: only `objects` and `kv` talk to stores over sockets, `plane` serves \
+         one, and `trust` waits for its library",
+    ),
+    (
+        &["hyper", "hyper-util", "http-body-util"],
+        &["plane", "s3-server"],
+        "the plane's HTTP, by the libraries that are here for clients anyway (a framework would bring \
+         routing, which is one table of ours that the OpenAPI document is made of too)",
     ),
     (
         &["redb"],
@@ -125,8 +146,8 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["reqwest"],
-        &["kv"],
-        "etcd by its JSON gateway, with the HTTP client that `object_store` brings anyway \
+        &["kv", "plane"],
+        "the plane's callers, and etcd by its JSON gateway, with the HTTP client that `object_store` brings anyway \
          (etcd-client would need protoc wherever Collective is built, and some forty crates)",
     ),
     (&["getrandom", "rand", "fastrand"], &["ambient"], "chance enters through `ambient`"),

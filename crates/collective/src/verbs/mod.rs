@@ -10,6 +10,7 @@ mod history;
 mod instance;
 mod list;
 mod maker;
+mod planes;
 mod repo;
 mod start;
 mod update;
@@ -40,6 +41,9 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Promote(verb) => done(maker::promote(&global, &verb)),
         Verb::Yank(verb) => done(maker::yank(&global, &verb)),
         Verb::Key(verb) => done(maker::key(&global, verb)),
+        Verb::Plane(verb) => done(planes::plane(&global, &verb)),
+        Verb::Host(verb) => done(planes::hosts(&global, verb)),
+        Verb::Plan(verb) => done(planes::plan(&global, &verb)),
         Verb::Schema => done(appliance::schema(&global)),
         Verb::Run(verb) => done(start::run(&global, &verb)),
         Verb::Resume(verb) => done(start::resume(&global, &verb)),

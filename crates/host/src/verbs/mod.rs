@@ -7,6 +7,7 @@ mod ask;
 mod auto;
 mod build;
 mod config;
+mod describe;
 mod diff;
 mod doctor;
 mod export;

@@ -1,0 +1,208 @@
+//! `plane`, `host ...`, `plan`: the verbs about many hosts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use agent::Heard;
+use api::{HostChange, HostPrint, HostWish, PlanPrint};
+use host::{Failure, Host, HostDir};
+use model::format_bytes;
+use plane::client::{Client, ClientError};
+use plane::serve::{LEASE, ServeError, Server};
+
+use super::open;
+use crate::cli::{At, Global, Hosts, OneHost, Plan, Plane, Token};
+use crate::print;
+
+const TOKEN_FILE: &str = "plane.token";
+
+pub fn plane(global: &Global, verb: &Plane) -> Result<(), Failure> {
+    let folder = global.dir.clone().unwrap_or_else(HostDir::default_path);
+    let state = verb
+        .state
+        .clone()
+        .unwrap_or_else(|| format!("embedded:{}", folder.join("plane").display()));
+    let token_file = verb.token_file.clone().unwrap_or_else(|| folder.join(TOKEN_FILE));
+    let plane = plane::serve::Plane::open(&state, &token_file, LEASE).map_err(not_served)?;
+    let server = Server::start(plane, verb.listen).map_err(not_served)?;
+    let url = format!("http://{}", server.address());
+    let document = serde_json::json!({"url": url, "token_file": token_file});
+    print::result(global, &document, || {
+        format!("a plane at {url}; callers need the token in {}", token_file.display())
+    });
+    loop {
+        std::thread::park();
+    }
+}
+
+fn not_served(error: ServeError) -> Failure {
+    let kind = match &error {
+        ServeError::State(kv::KvError::Invalid { .. }) | ServeError::Exposed { .. } => "usage",
+        ServeError::State(kv::KvError::InUse { .. }) => "state",
+        ServeError::State(kv::KvError::Unavailable { .. }) => "unavailable",
+        ServeError::State(kv::KvError::NoSpace { .. }) => "no_space",
+        _ => "io",
+    };
+    let hint = error.hint();
+    Failure::new(kind, error.to_string(), hint)
+}
+
+pub fn hosts(global: &Global, verb: Hosts) -> Result<(), Failure> {
+    match verb {
+        Hosts::Join { url, token, label } => join(global, &url, &token, &label),
+        Hosts::List(at) => list(global, &at),
+        Hosts::Cordon(one) => wish(global, &one, HostWish::Cordoned),
+        Hosts::Uncordon(one) => wish(global, &one, HostWish::Ready),
+        Hosts::Drain(one) => wish(global, &one, HostWish::Draining),
+        Hosts::Remove(one) => {
+            let client = client(global, &one.at)?;
+            let host = find(&client, &one.host)?;
+            let path = format!("/v1/hosts/{}", host.id);
+            client.send("DELETE", &path, &[], None::<&()>).map_err(not_answered)?;
+            print::result(global, &host, || format!("{} is forgotten", host.name));
+            Ok(())
+        }
+    }
+}
+
+fn join(global: &Global, url: &str, token: &Token, label: &[String]) -> Result<(), Failure> {
+    let mut labels = BTreeMap::new();
+    for text in label {
+        let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            let hint = "for example --label site=home";
+            return Err(Failure::new("usage", format!("{text:?} is no label"), hint));
+        };
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    let host: Host = open(global)?;
+    let client = Client::new(url, &read_token(global, token)?).map_err(not_answered)?;
+    let mut well = None;
+    agent::run(&host, &client, &labels, |heard| {
+        // Said when it changes, not with each beat.
+        match heard {
+            Heard::Taken(reply) => {
+                if well != Some(true) {
+                    print::note(global, &format!("this host has joined {url} ({})", reply.state));
+                }
+                well = Some(true);
+            }
+            Heard::Failed(error) => {
+                if well != Some(false) {
+                    print::note(global, &format!("{error}; this host goes on trying"));
+                }
+                well = Some(false);
+            }
+        }
+        true
+    })
+}
+
+fn list(global: &Global, at: &At) -> Result<(), Failure> {
+    let hosts: Vec<HostPrint> = client(global, at)?.get("/v1/hosts").map_err(not_answered)?;
+    print::result(global, &hosts, || {
+        if global.quiet {
+            return hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join("\n");
+        }
+        let header = ["NAME", "STATE", "INSTANCES", "CPUS", "MEMORY", "CACHE", "LABELS", "ID"];
+        print::table(&header, hosts.iter().map(row))
+    });
+    Ok(())
+}
+
+fn row(host: &HostPrint) -> Vec<String> {
+    let labels = host.labels.iter().map(|(key, value)| format!("{key}={value}"));
+    vec![
+        host.name.clone(),
+        host.state.clone(),
+        host.instances.to_string(),
+        host.cpus.to_string(),
+        format_bytes(host.memory_bytes),
+        format_bytes(host.cache_bytes),
+        labels.collect::<Vec<_>>().join(" "),
+        host.id.get(..12).unwrap_or(&host.id).to_owned(),
+    ]
+}
+
+fn wish(global: &Global, one: &OneHost, state: HostWish) -> Result<(), Failure> {
+    let client = client(global, &one.at)?;
+    let path = format!("/v1/hosts/{}", find(&client, &one.host)?.id);
+    client.send("PATCH", &path, &[], Some(&HostChange { state })).map_err(not_answered)?;
+    let host: HostPrint = client.get(&path).map_err(not_answered)?;
+    print::result(global, &host, || format!("{} is {}", host.name, host.state));
+    Ok(())
+}
+
+/// A host by its name, or by how its id begins. The id is what counts: names may be alike.
+fn find(client: &Client, text: &str) -> Result<HostPrint, Failure> {
+    let hosts: Vec<HostPrint> = client.get("/v1/hosts").map_err(not_answered)?;
+    let fits =
+        |host: &&HostPrint| host.name == text || (text.len() >= 6 && host.id.starts_with(text));
+    let mut found: Vec<_> = hosts.iter().filter(fits).cloned().collect();
+    let hint = "`collective host list` lists hosts; an id names one for certain";
+    match (found.pop(), found.is_empty()) {
+        (Some(host), true) => Ok(host),
+        (Some(_), false) => {
+            Err(Failure::new("usage", format!("more than one host is called {text}"), hint))
+        }
+        (None, _) => Err(Failure::new("not_found", format!("no host {text} has joined"), hint)),
+    }
+}
+
+pub fn plan(global: &Global, verb: &Plan) -> Result<(), Failure> {
+    let plan: PlanPrint = client(global, &verb.at)?.get("/v1/plan").map_err(not_answered)?;
+    print::result(global, &plan, || {
+        let lines = plan.choices.iter().map(|choice| {
+            let target = choice.target.as_deref().unwrap_or("nowhere");
+            let source =
+                choice.source.as_deref().map(|name| format!("{name} ")).unwrap_or_default();
+            format!("{} {source}-> {target}: {}\n", choice.instance, choice.why.join("; "))
+        });
+        format!("{}{} stay where they are", lines.collect::<String>(), plan.stay)
+    });
+    Ok(())
+}
+
+fn client(global: &Global, at: &At) -> Result<Client, Failure> {
+    let from_environment = || std::env::var("COLLECTIVE_PLANE").ok().filter(|url| !url.is_empty());
+    let url = at.plane.clone().or_else(from_environment);
+    let url = url.unwrap_or_else(|| "http://127.0.0.1:7070".to_owned());
+    Client::new(&url, &read_token(global, &at.token)?).map_err(not_answered)
+}
+
+fn read_token(global: &Global, token: &Token) -> Result<String, Failure> {
+    if let Some(token) = &token.token {
+        return Ok(token.clone());
+    }
+    let from_environment =
+        || std::env::var_os("COLLECTIVE_PLANE_TOKEN_FILE").filter(|file| !file.is_empty());
+    let file = token.token_file.clone().or_else(|| from_environment().map(PathBuf::from));
+    let file = file.unwrap_or_else(|| {
+        global.dir.clone().unwrap_or_else(HostDir::default_path).join(TOKEN_FILE)
+    });
+    let text = std::fs::read_to_string(&file).map_err(|error| {
+        let message = format!("cannot read the plane's token in {}: {error}", file.display());
+        Failure::new("permission", message, "name the file with --token-file")
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+fn not_answered(error: ClientError) -> Failure {
+    match error {
+        ClientError::Refused(problem) => {
+            // Kinds are words of ours; one that this program does not know is a newer plane's.
+            let kinds = ["usage", "not_found", "state", "changed", "permission", "unavailable"];
+            let kind = kinds.into_iter().find(|kind| *kind == problem.kind).unwrap_or("plane");
+            Failure::new(kind, problem.detail, problem.hint)
+        }
+        ClientError::Url { .. } => Failure::new(
+            "usage",
+            error.to_string(),
+            "`collective plane` says where it listens when it starts",
+        ),
+        ClientError::Unreachable { .. } => Failure::new(
+            "unavailable",
+            error.to_string(),
+            "is `collective plane` running there? Instances go on without it",
+        ),
+    }
+}

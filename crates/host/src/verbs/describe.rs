@@ -1,0 +1,88 @@
+//! What this host says of itself to a plane.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+
+use api::{HostReport, InstanceSeen};
+use model::{HostId, InstanceState};
+use vmm::KvmProof;
+
+use crate::Host;
+use crate::failure::{Failure, Result};
+
+impl Host {
+    /// This host, for ever.
+    pub fn id(&self) -> HostId {
+        self.dir.id()
+    }
+
+    /// What there is, and what runs. The repository is not asked: this is said every few seconds.
+    pub fn describe(&self, labels: BTreeMap<String, String>) -> Result<HostReport> {
+        let mut instances = Vec::new();
+        for name in self.dir.instances()? {
+            let local = self.local(&name).read()?;
+            let seen = match (self.status(&name), local) {
+                (Some(status), _) => Some((status.state, status.generation)),
+                // Nobody owns it, and it has writes that no checkpoint has.
+                (None, Some(local)) if local.open => {
+                    let state = InstanceState::Failed.as_str().to_owned();
+                    Some((state, local.generation().0))
+                }
+                (None, _) => None,
+            };
+            let seen = seen.map(|(state, generation)| InstanceSeen {
+                name: name.to_string(),
+                state,
+                generation,
+            });
+            instances.extend(seen);
+        }
+        Ok(HostReport {
+            name: self.dir.name().to_owned(),
+            labels,
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            memory_bytes: memory_for_guests()?,
+            kvm: matches!(crate::accel::proof(&self.dir)?, KvmProof::Proven),
+            cache_bytes: self.cache_bytes()?,
+            cached: BTreeMap::new(),
+            instances,
+        })
+    }
+
+    /// What the cache's files take of the disk.
+    fn cache_bytes(&self) -> Result<u64> {
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(self.dir.folder("cache")?)? {
+            // One that has just gone takes nothing.
+            bytes += entry?.metadata().map_or(0, |found| found.blocks() * 512);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Seven eighths of the memory: the rest is the host's own.
+fn memory_for_guests() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    let kib = kib.ok_or_else(|| {
+        Failure::new("internal", "/proc/meminfo does not say how much memory there is", "")
+    })?;
+    Ok(kib / 8 * 7 * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_host_has_memory_and_nothing_that_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host::open(folder.path(), None).unwrap();
+        std::fs::write(host.dir.folder("cache").unwrap().join("page"), [1; 10_000]).unwrap();
+        let report = host.describe([("site".to_owned(), "home".to_owned())].into()).unwrap();
+        assert!(report.memory_bytes > 100 << 20 && report.cpus > 0 && report.instances.is_empty());
+        assert!(report.cache_bytes >= 10_000, "{}", report.cache_bytes);
+        assert_eq!(host.describe(report.labels.clone()).unwrap(), report, "the same again");
+    }
+}

@@ -1,0 +1,140 @@
+//! The socket. Requests are read and bounded here; what they mean is on a thread of its own, where
+//! the state may be waited for.
+//!
+//! *Bounds:* [`CONNECTIONS_MAX`], [`BODY_BYTES_MAX`], [`HEADER_TIME`], [`BODY_TIME`].
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
+
+use super::routes::{Reply, Request};
+use super::{Plane, Refused, ServeError};
+
+const CONNECTIONS_MAX: usize = 512;
+const BODY_BYTES_MAX: usize = 512 * 1024;
+const HEADER_TIME: Duration = Duration::from_secs(10);
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// A plane that is served; dropped, it is not.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Server {
+    /// Serves a plane on an address of the loopback (port 0: any free one).
+    pub fn start(plane: Arc<Plane>, address: SocketAddr) -> Result<Self, ServeError> {
+        if !address.ip().is_loopback() {
+            return Err(ServeError::Exposed { address });
+        }
+        let io = |source| ServeError::Io { what: format!("cannot listen on {address}"), source };
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(64)
+            .thread_name("plane")
+            .enable_all()
+            .build()
+            .map_err(io)?;
+        let listener = runtime.block_on(TcpListener::bind(address)).map_err(io)?;
+        let address = listener.local_addr().map_err(io)?;
+        runtime.spawn(accept(listener, plane));
+        Ok(Self { address, runtime: Some(runtime) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // What is under way is ended: a caller that got no answer asks again.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, plane: Arc<Plane>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // More callers than that wait in the kernel's queue.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok((socket, _)) = listener.accept().await else {
+            // Out of descriptors: some will be let go.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let _ = socket.set_nodelay(true);
+        let plane = plane.clone();
+        tokio::spawn(async move {
+            let serve = service_fn(move |request| respond(plane.clone(), request));
+            // A caller that hangs up is no concern of ours.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIME)
+                .serve_connection(TokioIo::new(socket), serve)
+                .await;
+            drop(place);
+        });
+    }
+}
+
+async fn respond(
+    plane: Arc<Plane>,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let headers = head.headers.iter().filter_map(|(name, value)| {
+        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+    });
+    let request = Request {
+        method: head.method.as_str().to_owned(),
+        path: head.uri.path().to_owned(),
+        headers: headers.collect(),
+        body: Vec::new(),
+    };
+    let read = Limited::new(body, BODY_BYTES_MAX).collect();
+    let body = match tokio::time::timeout(BODY_TIME, read).await {
+        Ok(Ok(body)) => body.to_bytes().to_vec(),
+        _ => {
+            let detail =
+                format!("a body of more than {BODY_BYTES_MAX} bytes, or one that broke off");
+            return Ok(write(plane.refuse(&Refused::new(413, "usage", detail, "send less"))));
+        }
+    };
+    let request = Request { body, ..request };
+    let answered = tokio::task::spawn_blocking(move || plane.answer(&request)).await;
+    Ok(answered.map(write).unwrap_or_else(|_| {
+        let mut response = hyper::Response::new(Full::default());
+        *response.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    }))
+}
+
+fn write(reply: Reply) -> hyper::Response<Full<Bytes>> {
+    let mut response = hyper::Response::new(Full::new(Bytes::from(reply.body)));
+    *response.status_mut() = hyper::StatusCode::from_u16(reply.status).unwrap_or_default();
+    let headers = response.headers_mut();
+    if !reply.kind.is_empty() {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.kind));
+    }
+    if let Some(revision) = reply.etag
+        && let Ok(value) = HeaderValue::from_str(&format!("\"{}\"", revision.0))
+    {
+        headers.insert(ETAG, value);
+    }
+    response
+}

@@ -1,0 +1,285 @@
+//! The plane behind its socket.
+
+#[path = "../../kv/tests/support/mod.rs"]
+mod etcd;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use api::{
+    BeatReply, HostChange, HostPrint, HostReport, HostWish, InstanceSeen, InstanceWish,
+    PlacedPrint, PlanPrint,
+};
+use plane::client::{Client, ClientError};
+use plane::serve::{Plane, ServeError, Server, document};
+use serde::Serialize;
+
+/// The shortest that any store grants.
+const LEASE: Duration = Duration::from_secs(2);
+
+struct Serving {
+    server: Server,
+    client: Client,
+}
+
+fn serve(state: &str, folder: &Path) -> Serving {
+    let file = folder.join("token");
+    let plane = Plane::open(state, &file, LEASE).unwrap();
+    let server = Server::start(plane, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let token = std::fs::read_to_string(file).unwrap();
+    let client = Client::new(&format!("http://{}", server.address()), token.trim()).unwrap();
+    Serving { server, client }
+}
+
+fn embedded(folder: &Path) -> String {
+    format!("embedded:{}", folder.join("state").display())
+}
+
+fn id(n: u8) -> String {
+    format!("{n:02x}").repeat(16)
+}
+
+fn report(name: &str) -> HostReport {
+    HostReport {
+        name: name.to_owned(),
+        labels: [("site".to_owned(), "home".to_owned())].into(),
+        cpus: 4,
+        memory_bytes: 8 << 30,
+        kvm: false,
+        cache_bytes: 123,
+        cached: [("ab".repeat(32), 1 << 30)].into(),
+        instances: Vec::new(),
+    }
+}
+
+fn wish() -> InstanceWish {
+    InstanceWish {
+        version: "ab".repeat(32),
+        base_bytes: 1 << 30,
+        cpus: 1,
+        memory_bytes: 1 << 30,
+        needs: Vec::new(),
+        near: None,
+        apart: None,
+    }
+}
+
+fn beat(client: &Client, n: u8, report: &HostReport) -> BeatReply {
+    client.put(&format!("/v1/hosts/{}/beat", id(n)), report).unwrap()
+}
+
+#[track_caller]
+fn refused(
+    client: &Client,
+    (method, path): (&str, &str),
+    headers: &[(&str, &str)],
+    body: Option<&impl Serialize>,
+    expected: (u16, &str),
+) {
+    match client.send(method, path, headers, body) {
+        Err(ClientError::Refused(problem)) => {
+            assert_eq!((problem.status, problem.kind.as_str()), expected, "{problem:?}");
+            assert!(!problem.hint.is_empty(), "{problem:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+const NONE: Option<&()> = None;
+
+#[test]
+fn nobody_is_served_without_the_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let Serving { server, client } = serve(&embedded(folder.path()), folder.path());
+    let stranger = Client::new(&format!("http://{}", server.address()), "guess").unwrap();
+    for path in ["/v1/hosts", "/v1/plan", "/metrics", "/nothing"] {
+        refused(&stranger, ("GET", path), &[], NONE, (401, "permission"));
+    }
+    refused(&stranger, ("DELETE", "/v1/openapi.json"), &[], NONE, (401, "permission"));
+    assert_eq!(stranger.send("GET", "/v1/openapi.json", &[], NONE).unwrap().status, 200);
+    refused(&client, ("GET", "/nothing"), &[], NONE, (404, "not_found"));
+    refused(&client, ("POST", "/v1/hosts"), &[], NONE, (405, "usage"));
+    refused(&client, ("GET", "/v1/hosts/x"), &[], NONE, (400, "usage"));
+    let large = "x".repeat(600_000);
+    refused(&client, ("PUT", "/v1/instances/a"), &[], Some(&large), (413, "usage"));
+    let text = client.send("GET", "/metrics", &[], NONE).unwrap().body;
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("\ncollective_plane_refused_total 9\n"), "{text}");
+    assert!(text.contains("\ncollective_hosts{state=\"ready\"} 0\n"), "{text}");
+
+    let plane = Plane::open(&embedded(&folder.path().join("b")), &folder.path().join("t"), LEASE);
+    let exposed = Server::start(plane.unwrap(), "0.0.0.0:0".parse().unwrap());
+    assert!(matches!(exposed, Err(ServeError::Exposed { .. })));
+}
+
+#[test]
+fn hosts_come_are_wished_for_and_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = embedded(folder.path());
+    let Serving { server, client } = serve(&state, folder.path());
+    let first = beat(&client, 1, &report("a"));
+    let expected = BeatReply { lease_ms: 2000, begun_again: true, state: "ready".to_owned() };
+    assert_eq!(first, expected);
+    assert!(!beat(&client, 1, &report("a")).begun_again);
+    beat(&client, 2, &report("b"));
+    let hosts: Vec<HostPrint> = client.get("/v1/hosts").unwrap();
+    let names: Vec<_> = hosts.iter().map(|h| (h.name.as_str(), h.state.as_str())).collect();
+    assert_eq!(names, [("a", "ready"), ("b", "ready")]);
+    assert_eq!((hosts[0].cache_bytes, hosts[0].cpus), (123, 4));
+
+    // A change by who has seen what is there; another one is refused.
+    let path = format!("/v1/hosts/{}", id(1));
+    let etag = client.send("GET", &path, &[], NONE).unwrap().etag.unwrap();
+    let cordon = HostChange { state: HostWish::Cordoned };
+    let seen = [("If-Match", etag.as_str())];
+    client.send("PATCH", &path, &seen, Some(&cordon)).unwrap();
+    let drain = HostChange { state: HostWish::Draining };
+    refused(&client, ("PATCH", &path), &seen, Some(&drain), (412, "changed"));
+    assert_eq!(beat(&client, 1, &report("a")).state, "cordoned", "and the host is told");
+    refused(&client, ("DELETE", &path), &[], NONE, (409, "state"));
+
+    // It ends with its lease, keeps what was wished of it, and comes back.
+    let ends = Instant::now() + Duration::from_secs(10);
+    loop {
+        beat(&client, 2, &report("b"));
+        let host: HostPrint = client.get(&path).unwrap();
+        if host.state == "gone" {
+            break;
+        }
+        assert!(Instant::now() < ends, "its lease never ended");
+        sleep(Duration::from_millis(200));
+    }
+    let back = beat(&client, 1, &report("a"));
+    assert!(back.begun_again && back.state == "cordoned");
+
+    // Another plane on the same state knows it all; what nobody keeps alive goes.
+    drop(server);
+    let Serving { client, server: _server } = reopened(&state, folder.path());
+    let hosts: Vec<HostPrint> = client.get("/v1/hosts").unwrap();
+    assert_eq!((hosts.len(), hosts[0].state.as_str()), (2, "cordoned"));
+    sleep(LEASE + Duration::from_millis(500));
+    client.send("DELETE", &path, &[], NONE).unwrap();
+    refused(&client, ("GET", &path), &[], NONE, (404, "not_found"));
+}
+
+/// The state's file is let go a moment after its server has ended.
+fn reopened(state: &str, folder: &Path) -> Serving {
+    let ends = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = Plane::open(state, &folder.join("token"), LEASE) {
+        assert!(Instant::now() < ends, "{error}");
+        sleep(Duration::from_millis(20));
+    }
+    serve(state, folder)
+}
+
+#[test]
+fn a_plan_says_what_would_be_done_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let Serving { client, server: _server } = serve(&embedded(folder.path()), folder.path());
+    beat(&client, 1, &HostReport { cached: Default::default(), ..report("a") });
+    beat(&client, 2, &report("b"));
+    let path = "/v1/instances/web";
+    let new = [("If-None-Match", "*")];
+    let put = client.send("PUT", path, &new, Some(&wish())).unwrap();
+    refused(&client, ("PUT", path), &new, Some(&wish()), (412, "changed"));
+    let wrong = InstanceWish { needs: vec!["magic".to_owned()], ..wish() };
+    refused(&client, ("PUT", path), &[], Some(&wrong), (400, "usage"));
+    refused(&client, ("PUT", "/v1/instances/No"), &[], Some(&wish()), (400, "usage"));
+    refused(&client, ("PUT", path), &[], Some(&"text"), (400, "usage"));
+
+    let plan: PlanPrint = client.get("/v1/plan").unwrap();
+    let choice = &plan.choices[0];
+    assert_eq!((choice.decision.as_str(), choice.target.as_deref()), ("place", Some("b")));
+    let why = choice.why.join("; ");
+    assert!(why.contains("holds 1.0 GiB of 1.0 GiB") && why.contains("before a"), "{why}");
+
+    // It runs on a now, by what a says; then it stays.
+    let seen = InstanceSeen { name: "web".to_owned(), state: "running".to_owned(), generation: 3 };
+    beat(&client, 1, &HostReport { instances: vec![seen], ..report("a") });
+    let placed: PlacedPrint = client.get(path).unwrap();
+    assert_eq!(placed.host, Some(id(1)));
+    let plan: PlanPrint = client.get("/v1/plan").unwrap();
+    assert_eq!((plan.choices.len(), plan.stay), (0, 1));
+    // A drained host is left.
+    let drain = HostChange { state: HostWish::Draining };
+    client.send("PATCH", &format!("/v1/hosts/{}", id(1)), &[], Some(&drain)).unwrap();
+    let plan: PlanPrint = client.get("/v1/plan").unwrap();
+    let choice = &plan.choices[0];
+    assert_eq!((choice.decision.as_str(), choice.source.as_deref()), ("move", Some("a")));
+
+    let etag = put.etag.unwrap();
+    let seen = [("If-Match", etag.as_str())];
+    client.send("PUT", path, &seen, Some(&wish())).unwrap();
+    refused(&client, ("DELETE", path), &seen, NONE, (412, "changed"));
+    client.send("DELETE", path, &[], NONE).unwrap();
+    refused(&client, ("DELETE", path), &[], NONE, (404, "not_found"));
+}
+
+#[test]
+fn the_published_document_is_that_of_the_code() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api/openapi.json");
+    let document = document();
+    if std::env::var_os("COLLECTIVE_BLESS").is_some() {
+        std::fs::write(&file, &document).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), document, "COLLECTIVE_BLESS=1 writes it");
+    // Each schema that it points at is in it.
+    let value: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let mut pointers = 0;
+    for part in document.split("\"$ref\": \"#").skip(1) {
+        let pointer = part.split('"').next().unwrap();
+        assert!(value.pointer(pointer).is_some(), "{pointer}");
+        pointers += 1;
+    }
+    assert!(pointers > 20);
+}
+
+#[test]
+fn etcd_lets_two_planes_be_one_and_either_be_killed() {
+    let mut cluster = etcd::Cluster::start();
+    let folder = tempfile::tempdir().unwrap();
+    let state = cluster.location("plane");
+    let one = serve(&state, folder.path());
+    let two = serve(&state, folder.path());
+    assert!(beat(&one.client, 1, &report("a")).begun_again);
+    assert!(!beat(&two.client, 1, &report("a")).begun_again, "one lease, whoever is asked");
+    // Both change one thing at once, each by what it has seen: one of them wins.
+    let path = "/v1/instances/web";
+    one.client.send("PUT", path, &[], Some(&wish())).unwrap();
+    let etag = two.client.send("GET", path, &[], NONE).unwrap().etag.unwrap();
+    let seen = [("If-Match", etag.as_str())];
+    let change = |client: &Client| client.send("PUT", path, &seen, Some(&wish())).is_ok();
+    assert_eq!([change(&one.client), change(&two.client)], [true, false]);
+    drop(one);
+    let leader = cluster.leader().unwrap();
+    cluster.kill(leader);
+    beat(&two.client, 1, &report("a"));
+    let plan: PlanPrint = two.client.get("/v1/plan").unwrap();
+    assert_eq!(plan.choices.len(), 1);
+    assert_eq!(plan.choices[0].target.as_deref(), Some("a"));
+}
+
+#[test]
+fn many_callers_at_once_are_all_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = serve(&embedded(folder.path()), folder.path());
+    let token = std::fs::read_to_string(folder.path().join("token")).unwrap();
+    let url = Arc::new(format!("http://{}", serving.server.address()));
+    std::thread::scope(|scope| {
+        for n in 0..16u8 {
+            let (url, token) = (url.clone(), token.trim());
+            scope.spawn(move || {
+                let client = Client::new(&url, token).unwrap();
+                for round in 0..10 {
+                    let report = HostReport { cache_bytes: round, ..report(&format!("h{n:02}")) };
+                    beat(&client, n, &report);
+                }
+            });
+        }
+    });
+    let hosts: Vec<HostPrint> = serving.client.get("/v1/hosts").unwrap();
+    assert_eq!(hosts.len(), 16);
+    assert!(hosts.iter().all(|host| host.cache_bytes == 9 && host.state == "ready"));
+}
