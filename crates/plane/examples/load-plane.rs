@@ -1,0 +1,63 @@
+//! How many requests a plane on an embedded state answers in a second, with 8 callers on this
+//! machine: `scripts/bench-plane`. Writes are beats in which a host's instance has changed: each is a
+//! commit with a disk's sync behind it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use api::{BeatReply, HostPrint, HostReport, InstanceSeen};
+use plane::client::Client;
+use plane::serve::{LEASE, Plane, Server};
+
+const CALLERS: u8 = 8;
+const TIME: Duration = Duration::from_secs(5);
+
+fn main() {
+    let folder = std::path::PathBuf::from(std::env::args().nth(1).expect("a folder to work in"));
+    let token_file = folder.join("token");
+    let state = format!("embedded:{}", folder.join("state").display());
+    let plane = Plane::open(&state, &token_file, LEASE).expect("the state opens");
+    let server = Server::start(plane, "127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let token = std::fs::read_to_string(token_file).expect("the token is there");
+    let url = format!("http://{}", server.address());
+    let rate = |act: &(dyn Fn(&Client, u8, u64) + Sync)| {
+        let done = AtomicU64::new(0);
+        let begun = ambient::now();
+        std::thread::scope(|scope| {
+            for n in 0..CALLERS {
+                let (done, url, token) = (&done, &url, token.trim());
+                scope.spawn(move || {
+                    let client = Client::new(url, token).expect("a client");
+                    for round in 0.. {
+                        if begun.elapsed() > TIME {
+                            return;
+                        }
+                        act(&client, n, round);
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        done.into_inner() as f64 / begun.elapsed().as_secs_f64()
+    };
+    let writes = rate(&|client, n, round| {
+        let seen =
+            InstanceSeen { name: format!("i{n}"), state: "running".to_owned(), generation: round };
+        let report = HostReport {
+            name: format!("h{n}"),
+            labels: Default::default(),
+            cpus: 4,
+            memory_bytes: 8 << 30,
+            kvm: false,
+            cache_bytes: 0,
+            cached: Default::default(),
+            instances: vec![seen],
+        };
+        let path = format!("/v1/hosts/{n:032x}/beat");
+        client.put::<BeatReply>(&path, &report).expect("a beat is taken");
+    });
+    let reads = rate(&|client, n, _| {
+        client.get::<HostPrint>(&format!("/v1/hosts/{n:032x}")).expect("a host is shown");
+    });
+    println!("{{\"writes_per_s\":{writes:.0},\"reads_per_s\":{reads:.0}}}");
+}
