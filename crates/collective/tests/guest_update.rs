@@ -346,6 +346,35 @@ fn guest_on_trial_is_examined_whoever_is_there() {
     assert!(hint.contains("collective undo t1"), "{hint}");
 }
 
+/// An instance that was given a CD has a version of its own; whose it is and where it is on its maker's
+/// list is known all the same, also after it went back.
+#[test]
+fn guest_with_a_cd_of_its_own_keeps_its_place_in_its_makers_list() {
+    let market = Market::new("update-cd");
+    let world = &market.world;
+    let first = market.publish("1", same, &[])["version_id"].clone();
+    market.trusts("A");
+    let seed = market.path("seed");
+    fs::write(&seed, "#cloud-config\n{}\n").unwrap();
+    world.run("A", &["run", "acme/nano", "--name", "n1", "--user-data", &seed]).ok();
+    let signed = |what: &str| world.run("A", &["inspect", "n1"]).ok()["signed"][what].clone();
+    assert_eq!((signed("version_id"), signed("signed")), (first.clone(), true.into()));
+    let second = market.publish("2", larger, &["--least", "1"])["version_id"].clone();
+    assert_eq!(world.run("A", &["update", "n1", "--force"]).ok()["applied"], true);
+    assert_eq!((signed("version_id"), signed("signed")), (second.clone(), true.into()));
+    world.run("A", &["undo", "n1"]).ok();
+    assert_eq!((market.version("A", "n1"), signed("version_id")), ("1".to_owned(), first.clone()));
+    let again = world.run("A", &["update", "n1", "--force"]).ok();
+    assert_eq!((&again["applied"], &again["to"]), (&true.into(), &"2".into()), "{again}");
+    assert_eq!(world.run("A", &["rollback", "n1", "--force"]).ok()["to"], "1");
+    assert_eq!(signed("version_id"), first);
+    // Nor is it offered again what was gone back from.
+    let nothing = world.run("A", &["update", "n1"]).ok();
+    assert_eq!(nothing["applied"], false, "{nothing}");
+    let row = world.run("A", &["history", "n1"]).ok();
+    assert!(!row.as_array().unwrap().is_empty());
+}
+
 /// What changed a little is fetched as what changed; whatever a delta does not give is fetched as always.
 #[test]
 fn guest_gets_what_differs_and_not_what_changed_with_it() {
