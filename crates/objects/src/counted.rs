@@ -11,7 +11,7 @@ use crate::{Features, ObjectError, ObjectMeta, Objects};
 pub struct Counts {
     /// Requests that read an object or part of one.
     pub reads: u64,
-    /// Bytes that they returned.
+    /// Bytes that they returned; of a server that serves whole objects only, those that it sent.
     pub read_bytes: u64,
     /// Requests that wrote an object.
     pub writes: u64,
@@ -50,7 +50,10 @@ impl<T: Objects> Counted<T> {
     pub fn counts(&self) -> Counts {
         Counts {
             reads: self.reads.load(Relaxed),
-            read_bytes: self.read_bytes.load(Relaxed),
+            read_bytes: self
+                .read_bytes
+                .load(Relaxed)
+                .saturating_add_signed(self.inner.surplus_bytes()),
             writes: self.writes.load(Relaxed),
             written_bytes: self.written_bytes.load(Relaxed),
             others: self.others.load(Relaxed),
@@ -116,6 +119,9 @@ impl<T: Objects> Objects for Counted<T> {
     }
     fn forget(&self, key: &str) {
         self.inner.forget(key);
+    }
+    fn surplus_bytes(&self) -> i64 {
+        self.inner.surplus_bytes()
     }
     fn sweep(&self, age_ms: u64) -> Result<(), ObjectError> {
         self.inner.sweep(age_ms)

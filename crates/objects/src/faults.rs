@@ -203,6 +203,9 @@ impl Objects for Faults {
     fn forget(&self, key: &str) {
         self.inner.forget(key);
     }
+    fn surplus_bytes(&self) -> i64 {
+        self.inner.surplus_bytes()
+    }
     fn sweep(&self, age_ms: u64) -> Result<(), ObjectError> {
         self.inner.sweep(age_ms)
     }

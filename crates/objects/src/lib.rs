@@ -138,6 +138,12 @@ pub trait Objects: Send + Sync {
         let _ = key;
     }
 
+    /// Bytes that were read beyond those that were asked for, or (below zero) that were asked for and
+    /// not read: a server that serves whole objects only is read once for many parts.
+    fn surplus_bytes(&self) -> i64 {
+        0
+    }
+
     /// Removes what writers that died left behind at least `age_ms` ago, by the store's clock.
     fn sweep(&self, age_ms: u64) -> Result<(), ObjectError> {
         let _ = age_ms;
@@ -184,6 +190,9 @@ impl<T: Objects + ?Sized> Objects for Arc<T> {
     }
     fn forget(&self, key: &str) {
         (**self).forget(key);
+    }
+    fn surplus_bytes(&self) -> i64 {
+        (**self).surplus_bytes()
     }
     fn sweep(&self, age_ms: u64) -> Result<(), ObjectError> {
         (**self).sweep(age_ms)

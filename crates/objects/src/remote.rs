@@ -494,6 +494,10 @@ impl Objects for Remote {
         self.whole.forget(key);
     }
 
+    fn surplus_bytes(&self) -> i64 {
+        self.whole.surplus_bytes()
+    }
+
     fn location(&self) -> String {
         self.location.clone()
     }

@@ -6,7 +6,7 @@
 //! readers of one object fetch it once; who waits for another one's waits in line.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -22,6 +22,8 @@ pub(crate) struct Whole {
     needed: AtomicBool,
     /// The newest first.
     kept: Mutex<VecDeque<(String, Bytes)>>,
+    /// Bytes of wholes, less those of parts that were cut out of them.
+    surplus: AtomicI64,
 }
 
 impl Whole {
@@ -45,7 +47,11 @@ impl Whole {
         let known = kept.iter().position(|(known, _)| known == key).and_then(|at| kept.remove(at));
         let whole = match known.filter(|(_, whole)| whole.len() >= end) {
             Some((_, whole)) => whole,
-            None => remote.get(key, OBJECT_BYTES_MAX)?,
+            None => {
+                let whole = remote.get(key, OBJECT_BYTES_MAX)?;
+                self.surplus.fetch_add(whole.len() as i64, Ordering::Relaxed);
+                whole
+            }
         };
         if end > whole.len() {
             let (key, wanted, found) = (key.to_owned(), offset + bytes, whole.len() as u64);
@@ -57,7 +63,13 @@ impl Whole {
             sum += bytes.len();
             sum <= KEPT_BYTES_MAX || sum == bytes.len()
         });
+        self.surplus.fetch_sub(bytes as i64, Ordering::Relaxed);
         Ok(whole.slice(start..end))
+    }
+
+    /// As [`Objects::surplus_bytes`].
+    pub(crate) fn surplus_bytes(&self) -> i64 {
+        self.surplus.load(Ordering::Relaxed)
     }
 
     /// The next reader fetches it again.

@@ -173,7 +173,7 @@ impl PackWriter {
         }
         let pipeline = match &mut self.pipeline {
             Some(pipeline) => pipeline,
-            none => none.insert(Pipeline::start(&self.repository)?),
+            none => none.insert(Pipeline::start(&self.repository, builder.effort())?),
         };
         let empty = pipeline.empty_builder().unwrap_or_else(|| FrameBuilder::new(builder.effort()));
         let full = std::mem::replace(builder, empty);

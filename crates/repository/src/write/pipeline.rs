@@ -9,8 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use chunk::PAGE_BYTES;
 use chunk::crypt::PackId;
-use chunk::frame::{Frame, FrameBuilder};
+use chunk::frame::{Effort, Frame, FrameBuilder};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use objects::ObjectError;
 
@@ -71,7 +72,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn start(repository: &Repository) -> Result<Self, RepositoryError> {
+    pub(super) fn start(repository: &Repository, effort: Effort) -> Result<Self, RepositoryError> {
         let compressors =
             std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, COMPRESSORS_MAX));
         let compressors = ambient::threads(compressors);
@@ -95,7 +96,8 @@ impl Pipeline {
         }
         drop((compressed, to_compress));
         let of = repository.clone();
-        this.spawn("pack", move |shared| pack(&of, &to_pack, &packed, shared))?;
+        let apart = effort == Effort::THOROUGH;
+        this.spawn("pack", move |shared| pack(&of, &to_pack, &packed, shared, apart))?;
         for _ in 0..ambient::threads(UPLOADERS) {
             let (of, to_upload) = (repository.clone(), to_upload.clone());
             this.spawn("upload", move |shared| upload(&of, &to_upload, shared))?;
@@ -213,14 +215,19 @@ fn pack(
     frames: &Receiver<Frame>,
     packed: &Sender<(PackEntry, Vec<u8>)>,
     shared: &Shared,
+    apart: bool,
 ) {
     let cipher = &repository.inner.cipher;
-    let mut open: Option<PackBuilder> = None;
+    // What is stored once and read by many: pages and what names them are in packs of their own, so
+    // that who needs the one does not fetch the other from a server that serves whole files only.
+    let mut open: [Option<PackBuilder>; 2] = [None, None];
     for frame in frames {
         if shared.failed() {
             shared.count_packed(0);
             continue;
         }
+        let of_pages = frame.plain_bytes == frame.ids.len() * PAGE_BYTES;
+        let open = &mut open[usize::from(apart && !of_pages)];
         let builder =
             open.get_or_insert_with(|| PackBuilder::new(cipher, PackId(ambient::random())));
         let bytes = builder.push(cipher, frame);
@@ -232,7 +239,7 @@ fn pack(
             return;
         }
     }
-    if let Some(last) = open.filter(|_| !shared.failed()) {
+    for last in open.into_iter().flatten().filter(|_| !shared.failed()) {
         // It fails only when the uploaders are gone: then they have reported why.
         let _ = packed.send(last.finish());
     }
