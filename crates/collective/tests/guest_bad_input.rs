@@ -117,7 +117,7 @@ fn guest_goes_on_after_one_flipped_bit_was_put_right() {
     for (host, id) in &needed {
         let flipped = surgery.locate(id).flip();
         let hint = refused(&world, host, "t1", "damaged", &["damaged", "packs/"]);
-        assert!(hint.contains("repo check --read-data"), "{hint}");
+        assert!(hint.contains("repo check --repair"), "{hint}");
         let check = world.run(host, &["repo", "check", "--read-data"]);
         assert_eq!(check.code, 1, "{check:?}");
         drop(flipped);

@@ -423,8 +423,11 @@ fn a_damaged_repository_is_mended_from_a_maker() {
         for folder in fs::read_dir(Path::new(&mirror).join("packs")).unwrap().flatten() {
             for pack in fs::read_dir(folder.path()).unwrap().flatten() {
                 let mut bytes = fs::read(pack.path()).unwrap();
-                let middle = bytes.len() / 2;
-                bytes[middle] ^= bit;
+                // In so many places that no other copy has all of it.
+                for eighth in 1..8 {
+                    let at = bytes.len() * eighth / 8;
+                    bytes[at] ^= bit;
+                }
                 fs::write(pack.path(), bytes).unwrap();
             }
         }
