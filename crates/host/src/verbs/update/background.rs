@@ -9,7 +9,7 @@
 //! while it works.
 //!
 //! *Invariants.* One at a time of an instance. Outside of the host's window nothing that runs is
-//! touched. Trouble is noted ([`super::noted`]) and is nobody's.
+//! touched. Trouble is noted ([`crate::noted`]) and is nobody's.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
