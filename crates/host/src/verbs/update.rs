@@ -104,6 +104,7 @@ impl Host {
     ) -> Result<UpdatePrint> {
         let name = &options.name;
         let store = self.writable_store()?;
+        let before = store.fetched_bytes();
         let Some((_, head)) = store.head(name)?.head else { return Err(claim::not_found(name)) };
         let Some(now) = head.follow.clone() else { return Err(no_maker(&head)) };
         if options.mode == UpdateMode::Now && head.trial.is_some() {
@@ -168,7 +169,6 @@ impl Host {
             print.reason = Some(format!("{} to fetch", model::format_bytes(size)));
             return Ok(print);
         }
-        let before = store.fetched_bytes();
         let news = News {
             maker: &maker,
             trusted: &trusted,
