@@ -86,6 +86,10 @@ pub fn updates_main(arguments: &[std::ffi::OsString]) -> ExitCode {
         let wrong = || Failure::new("usage", "__updates HOST-DIR REPOSITORY NAME WHAT", "");
         let [dir, repository, name, what] = arguments else { return Err(wrong()) };
         let name = name.to_str().and_then(|name| Name::new(name).ok()).ok_or_else(wrong)?;
+        // It may have been removed since this was started: it is not made anew.
+        if !Path::new(dir).join("host.json").exists() {
+            return Ok(());
+        }
         let host = Host::open(Path::new(dir), repository.to_str())?;
         if what == BACK { host.go_back_by_itself(&name) } else { host.update_by_itself(&name) }
     };
