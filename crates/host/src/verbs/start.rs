@@ -1,5 +1,6 @@
 //! `run` and `resume`: start a shim, and wait for what it says.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -270,21 +271,25 @@ pub(crate) fn bear(host: &HostDir, local: &LocalDir, order: &Order) -> Result<()
 /// Starts the shim as a process that outlives this one.
 fn spawn(host: &HostDir, local: &LocalDir, order: &Order) -> Result<Child> {
     dir::make_private_dir(local.path())?;
-    let log = File::options().create(true).append(true).open(local.shim_log())?;
     let order =
         serde_json::to_string(order).map_err(|e| Failure::new("internal", e.to_string(), ""))?;
-    Command::new(program()?)
-        .arg("__shim")
-        .arg(host.root())
-        .arg(order)
+    let words = ["__shim".as_ref(), host.root().as_os_str(), order.as_ref()];
+    detached(local, &words).map_err(|e| e.during("cannot start the instance's shim"))
+}
+
+/// Starts this program as a process that outlives this one and writes to the instance's log.
+pub(super) fn detached(local: &LocalDir, words: &[&OsStr]) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(local.shim_log())?;
+    let child = Command::new(program()?)
+        .args(words)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         // A group of its own: Ctrl-C of the command is not for the guest.
         .process_group(0)
-        .spawn()
-        .map_err(|e| Failure::from(e).during("cannot start the instance's shim"))
+        .spawn()?;
+    Ok(child)
 }
 
 /// Waits until the shim listens.

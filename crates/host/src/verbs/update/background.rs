@@ -12,9 +12,8 @@
 //! touched. Trouble is noted ([`crate::noted`]) and is nobody's.
 
 use std::fs::File;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode};
 
 use model::{InstanceState, Name, Updates};
 
@@ -60,21 +59,10 @@ fn begin(
     name: &str,
     what: &str,
 ) -> Result<Child> {
-    let log = File::options().create(true).append(true).open(local.shim_log())?;
-    Command::new(start::program()?)
-        .arg("__updates")
-        .arg(host.root())
-        .arg(repository)
-        .arg(name)
-        .arg(what)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        // It outlives the shim that it stops.
-        .process_group(0)
-        .spawn()
-        .map_err(|e| Failure::from(e).during("cannot look for a new version"))
+    // It outlives the shim that it stops.
+    let words = ["__updates".as_ref(), host.root().as_os_str()];
+    let words = [&words[..], &[repository.as_ref(), name.as_ref(), what.as_ref()]].concat();
+    start::detached(local, &words).map_err(|e| e.during("cannot look for a new version"))
 }
 
 /// That process: `__updates HOST-DIR REPOSITORY NAME WHAT`.
