@@ -196,11 +196,7 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
     let market = Market::new("update-form");
     let world = &market.world;
     world.share_tools("maker");
-    let (to, key) = (market.path("www"), market.path("acme.key"));
-    let publish = |version: &str, more: &[&str]| {
-        let words = ["publish", "tiny", "--version", version, "--to", &to, "--key", &key];
-        market.make(&[&words[..], &["--maker", "acme"], more].concat()).ok();
-    };
+    let publish = |version: &str, more: &[&str]| market.publish_tiny(version, more);
     market.make(&["build", &appliance("tiny")]).ok();
     publish("1", &[]);
     market.trusts("A");
@@ -285,10 +281,7 @@ fn guest_on_trial_is_examined_whoever_is_there() {
     let world = &market.world;
     world.share_tools("maker");
     let (to, key) = (market.path("www"), market.path("acme.key"));
-    let publish = |version: &str, more: &[&str]| {
-        let words = ["publish", "tiny", "--version", version, "--to", &to, "--key", &key];
-        market.make(&[&words[..], &["--maker", "acme"], more].concat()).ok();
-    };
+    let publish = |version: &str, more: &[&str]| market.publish_tiny(version, more);
     market.make(&["build", &appliance("tiny")]).ok();
     publish("1", &[]);
     publish("2", &["--migrate", "/bin/sleep 4", "--health", "/bin/false"]);

@@ -43,6 +43,13 @@ impl Market {
         self.make(&[&words[..], &["--maker", "acme"], more].concat()).ok()
     }
 
+    /// Publishes the `tiny` that was built last.
+    pub fn publish_tiny(&self, version: &str, more: &[&str]) {
+        let (to, key) = (self.path("www"), self.path("acme.key"));
+        let words = ["publish", "tiny", "--version", version, "--to", &to, "--key", &key];
+        self.make(&[&words[..], &["--maker", "acme"], more].concat()).ok();
+    }
+
     pub fn build(&self, number: &str, change: impl Fn(String) -> String) {
         let folder = self.recipe(number, change);
         self.make(&["build", folder.to_str().unwrap()]).ok();

@@ -58,12 +58,11 @@ pub fn make(
         return Ok(Vec::new());
     }
     let mut items = Vec::new();
-    for (number, disk) in new.numbered() {
+    for (number, _) in new.numbered() {
         progress("looking for what changed in files");
         let before = files_of(&old, number, fetcher)?;
         let Some(now) = files_of(&new, number, fetcher)? else { continue };
         let before = before.unwrap_or_default();
-        let _ = disk;
         for (path, file) in &now.by_path {
             let ids = file.pages(&now)?;
             let new: Vec<(usize, Spot)> = ids
