@@ -223,8 +223,12 @@ fn race(objects: Arc<dyn Objects>, grace_ms: u64, advance: impl Fn() + Send + Sy
     let repository = init(&objects, grace_ms);
     let done = Arc::new(AtomicBool::new(false));
     let removed = Arc::new(AtomicU64::new(0));
+    // Opened before anything is collected: opening probes, and so short a grace age may end a
+    // probe on a busy machine.
+    let open = || again(&repository, &objects).unwrap();
+    let (collects, writes) = (open(), [open(), open(), open()]);
     let collector = {
-        let (repository, done) = (again(&repository, &objects).unwrap(), Arc::clone(&done));
+        let (repository, done) = (collects, Arc::clone(&done));
         let removed = Arc::clone(&removed);
         std::thread::spawn(move || {
             while !done.load(Ordering::Relaxed) {
@@ -234,9 +238,9 @@ fn race(objects: Arc<dyn Objects>, grace_ms: u64, advance: impl Fn() + Send + Sy
             }
         })
     };
-    let writers: Vec<_> = (0..3u64)
-        .map(|writer| {
-            let (repository, objects) = (again(&repository, &objects).unwrap(), objects.clone());
+    let writers: Vec<_> = (0u64..)
+        .zip(writes)
+        .map(|(writer, repository)| {
             let removed = Arc::clone(&removed);
             std::thread::spawn(move || {
                 let mut expected: Vec<(String, model::ManifestId, u64)> = Vec::new();
@@ -245,8 +249,9 @@ fn race(objects: Arc<dyn Objects>, grace_ms: u64, advance: impl Fn() + Send + Sy
                 let raced = || removed.load(Ordering::Relaxed) > 0;
                 for round in (0..4000u64).take_while(|round| *round < 40 || !raced()) {
                     let name = format!("w{writer}-{}", round % 5);
-                    // Overlaps with what others store and drop.
-                    let first = (round % 4) * 20 + writer * 10;
+                    // Overlaps with what others store and drop, and is new every few rounds: else
+                    // all that there is would soon be in use for ever, and nothing to collect.
+                    let first = round / 8 * 1000 + (round % 4) * 20 + writer * 10;
                     match publish(&repository, &name, first..first + 40) {
                         Ok(id) => {
                             published += 1;
@@ -267,7 +272,6 @@ fn race(objects: Arc<dyn Objects>, grace_ms: u64, advance: impl Fn() + Send + Sy
                         refs.remove("instance", &name, at).unwrap();
                     }
                 }
-                let _ = objects;
                 assert!(published > stale, "{published} published, {stale} stale");
                 expected
             })
