@@ -1,61 +1,105 @@
-//! A host's agent: says to a plane that this host is there and what it has, as long as it runs.
+//! A host's agent: says to a plane that this host is there and what it has, and does what the plane
+//! orders, as long as it runs.
 //!
 //! ```text
-//! report ──▶ beat ──ok──▶ wait a third of the lease ─┐
-//!   ▲          └──no──▶ wait a little ──────────────┤
-//!   └───────────────────────────────────────────────┘
+//! beat:   report ──▶ plane ──lease──▶ plane/lease.json, for the shims
+//! orders: plane ──▶ each on a thread of its own ──▶ what came of it ──▶ plane
 //! ```
 //!
-//! **Invariant:** holds nothing. When it ends, instances go on; the plane thinks the host gone after its
-//! lease, and knows it again with the next beat.
-//! **Invariant:** carries out no order yet, and so nobody takes an instance over from this host by
-//! itself.
+//! **Invariant:** holds nothing. When it ends, instances go on until the host's lease is over, and are
+//! held and suspended then by their own shims; the plane knows the host again with the next beat.
+//! **Invariant:** starts nothing while the lease is over, and does nothing with a head of another
+//! generation than the order's.
 
-use std::collections::BTreeMap;
+mod orders;
+mod tenure;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::BeatReply;
 use host::{Failure, Host};
 use plane::client::{Client, ClientError};
 
+use tenure::Tenure;
+
 /// Between two tries, when the plane does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 /// The shortest time between two beats, whatever the plane says.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// What came of a beat.
+/// What happened.
 #[derive(Debug)]
 pub enum Heard {
-    /// The plane has taken it.
+    /// The plane has taken a beat.
     Taken(BeatReply),
     /// It did not; it is tried again.
     Failed(ClientError),
+    /// An order was carried out, or why not, in words.
+    Did(String),
 }
 
-/// Says so until `heard`, which is told what came of each beat, says no. A host that cannot say what it
+/// One host and its plane.
+struct Agent<'a> {
+    host: &'a Host,
+    labels: &'a BTreeMap<String, String>,
+    tenure: Tenure,
+    /// The order that is carried out for each instance: one after the other.
+    under_way: Mutex<HashMap<String, String>>,
+    over: AtomicBool,
+    heard: &'a (dyn Fn(&Heard) -> bool + Sync),
+}
+
+/// Takes part until `heard`, which is told what happens, says no. A host that cannot say what it
 /// has, or a plane that refuses it, ends it too.
 pub fn run(
     host: &Host,
     client: &Client,
     labels: &BTreeMap<String, String>,
-    mut heard: impl FnMut(&Heard) -> bool,
+    heard: &(dyn Fn(&Heard) -> bool + Sync),
 ) -> Result<(), Failure> {
-    let path = format!("/v1/hosts/{}/beat", host.id());
-    loop {
-        let report = host.describe(labels.clone())?;
-        let (heard_now, pause) = match client.put::<BeatReply>(&path, &report) {
-            Ok(reply) => {
-                let third = Duration::from_millis(reply.lease_ms / 3);
-                (Heard::Taken(reply), third.max(PAUSE_MIN))
+    let over = AtomicBool::new(false);
+    let agent = Agent { host, labels, tenure: Tenure::default(), under_way: Mutex::default(), over, heard };
+    let twin = client.twin().map_err(|e| Failure::new("internal", e.to_string(), ""))?;
+    std::thread::scope(|scope| {
+        let (agent, twin) = (&agent, &twin);
+        scope.spawn(move || agent.take_orders(scope, twin));
+        let ended = agent.beats(client);
+        agent.over.store(true, Ordering::Relaxed);
+        ended
+    })
+}
+
+impl Agent<'_> {
+    fn beats(&self, client: &Client) -> Result<(), Failure> {
+        loop {
+            let (heard, pause) = match self.beat(client)? {
+                Ok(reply) => {
+                    let third = Duration::from_millis(reply.lease_ms / 3);
+                    (Heard::Taken(reply), third.max(PAUSE_MIN))
+                }
+                Err(ClientError::Refused(problem)) if problem.status < 500 => {
+                    return Err(Failure::new("permission", problem.detail, problem.hint));
+                }
+                Err(error) => (Heard::Failed(error), RETRY),
+            };
+            if !(self.heard)(&heard) {
+                return Ok(());
             }
-            Err(ClientError::Refused(problem)) if problem.status < 500 => {
-                return Err(Failure::new("permission", problem.detail, problem.hint));
-            }
-            Err(error) => (Heard::Failed(error), RETRY),
-        };
-        if !heard(&heard_now) {
-            return Ok(());
+            ambient::sleep(pause);
         }
-        ambient::sleep(pause);
+    }
+
+    /// Says what there is, and keeps what the plane grants for it.
+    fn beat(&self, client: &Client) -> Result<Result<BeatReply, ClientError>, Failure> {
+        let report = self.host.describe(self.labels.clone())?;
+        let sent = ambient::since_boot();
+        let answer = client.put::<BeatReply>(&format!("/v1/hosts/{}/beat", self.host.id()), &report);
+        if let Ok(reply) = &answer {
+            self.tenure.granted(self.host, sent, reply)?;
+        }
+        Ok(answer)
     }
 }

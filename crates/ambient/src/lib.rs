@@ -41,6 +41,13 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Time since this machine was started, with the time that it slept: the same for all its processes.
+pub fn since_boot() -> Duration {
+    simulated!(world => Duration::from_millis(world.unix_ms()));
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
+}
+
 /// Lets the time go by.
 pub fn sleep(duration: Duration) {
     simulated!(world => world.sleep(duration));

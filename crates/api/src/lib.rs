@@ -21,7 +21,8 @@ pub use output::{
     StatePrint, TracePrint, UndoPrint, VolumePrint, WarmPrint,
 };
 pub use plane::{
-    BeatReply, ChoicePrint, HostChange, HostPrint, HostReport, HostWish, InstanceSeen,
-    InstanceWish, PlacedPrint, PlanPrint, Problem,
+    BeatReply, ChoicePrint, HeadSeen, HostChange, HostPrint, HostReport, HostWish, InstanceChange,
+    InstanceSeen, InstanceWish, OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown,
+    PlacedPrint, PlanPrint, Problem, RestartWish, StateWish, Trouble,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

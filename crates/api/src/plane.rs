@@ -32,6 +32,23 @@ pub struct HostReport {
     pub instances: Vec<InstanceSeen>,
 }
 
+/// What the repository says of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeadSeen {
+    pub name: String,
+    /// 0: it has never been there.
+    pub generation: u64,
+    /// The id of the host that holds it.
+    #[serde(default)]
+    pub holder: Option<String>,
+    /// `running`, `suspended`, `stopped`, or `none` when it is not there.
+    pub state: String,
+    /// When its last checkpoint was taken, milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub checkpoint_unix_ms: Option<u64>,
+}
+
 /// An instance on the host that holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +70,90 @@ pub struct BeatReply {
     pub begun_again: bool,
     /// `ready`, `cordoned` or `draining`.
     pub state: String,
+    /// The instances here that run by the plane's leave: they are held when the lease ends.
+    #[serde(default)]
+    pub managed: Vec<String>,
+}
+
+/// What a host is to do with an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderAct {
+    /// Start it, or go on with it.
+    Start,
+    /// Go on with it from its last checkpoint: the host that has it is gone.
+    TakeOver,
+    /// Put it to sleep in the repository.
+    Suspend,
+    /// Power it off.
+    Stop,
+    /// Say what the repository says of it.
+    Look,
+}
+
+/// An order to a host. It is refused when the head has another generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderPrint {
+    pub id: String,
+    pub name: String,
+    pub act: OrderAct,
+    /// The generation that it was decided by; 0: there is none yet.
+    pub at: u64,
+    /// Of what it is made when there is none yet.
+    #[serde(default)]
+    pub appliance: Option<String>,
+    /// Ports to publish, as `run -p` takes them; none: as before.
+    #[serde(default)]
+    pub ports: Vec<String>,
+}
+
+/// Which orders a host knows already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrdersKnown {
+    /// Ids.
+    pub known: Vec<String>,
+    /// How long to wait for one that it does not know, milliseconds; 10 s at most.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderEnd {
+    /// Done, or found done.
+    Done,
+    /// The head had gone on.
+    Refused,
+    /// It could not be done.
+    Failed,
+}
+
+/// A host says what became of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderReport {
+    pub order: String,
+    pub name: String,
+    pub end: OrderEnd,
+    /// Why it failed.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
+    /// The head as it is now.
+    #[serde(default)]
+    pub head: Option<HeadSeen>,
+}
+
+/// Why something does not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trouble {
+    /// A stable word: see `docs/errors.md`.
+    pub kind: String,
+    pub detail: String,
+    pub hint: String,
 }
 
 /// A host, as the plane sees it.
@@ -88,6 +189,33 @@ pub enum HostWish {
 #[serde(deny_unknown_fields)]
 pub struct HostChange {
     pub state: HostWish,
+    /// After so many seconds a host that is drained suspends what has found no other host; none:
+    /// 600.
+    #[serde(default)]
+    pub within_s: Option<u64>,
+}
+
+/// In which state an instance is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StateWish {
+    #[default]
+    Running,
+    Suspended,
+    Stopped,
+}
+
+/// Whether an instance is started again by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartWish {
+    /// Only by a person.
+    #[default]
+    Never,
+    /// When it or its host failed.
+    OnFailure,
+    /// Also when it powered itself off.
+    Always,
 }
 
 /// What somebody wants of an instance.
@@ -110,6 +238,37 @@ pub struct InstanceWish {
     /// It runs on no host that has another one of this group.
     #[serde(default)]
     pub apart: Option<String>,
+    /// The appliance that it is made of when it is not there yet.
+    #[serde(default)]
+    pub appliance: Option<String>,
+    #[serde(default)]
+    pub state: StateWish,
+    #[serde(default)]
+    pub restart: RestartWish,
+    /// The id of the host where it is to be, as long as that is there.
+    #[serde(default)]
+    pub on: Option<String>,
+    /// Ports to publish on its host, as `run -p` takes them.
+    #[serde(default)]
+    pub ports: Vec<String>,
+    /// Go on elsewhere although its host may have what the repository does not: that becomes a
+    /// branch. Once.
+    #[serde(default)]
+    pub take_over: bool,
+}
+
+/// A change of what somebody wants; what is not said stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceChange {
+    #[serde(default)]
+    pub state: Option<StateWish>,
+    #[serde(default)]
+    pub restart: Option<RestartWish>,
+    #[serde(default)]
+    pub on: Option<String>,
+    #[serde(default)]
+    pub take_over: bool,
 }
 
 /// An instance, as the plane sees it.
@@ -119,6 +278,16 @@ pub struct PlacedPrint {
     pub wish: InstanceWish,
     /// The id of the host that holds it, as far as hosts have said.
     pub host: Option<String>,
+    /// What it does there, or what the repository says of it; `unknown` when nobody has said so yet.
+    pub state: String,
+    /// The generation of its head.
+    pub generation: u64,
+    /// When its last checkpoint was taken, as far as is known, milliseconds since the Unix epoch.
+    pub checkpoint_unix_ms: Option<u64>,
+    /// What was decided and is not done yet, in words.
+    pub next: Option<String>,
+    /// Why the last try failed; it is tried again.
+    pub trouble: Option<Trouble>,
 }
 
 /// What the plane would do now.

@@ -324,6 +324,14 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// As [`replace_json`], for what a restart of the machine makes void: it need not survive one.
+pub(crate) fn replace_passing<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, encode(value)?)?;
+    fs::rename(&temporary, path)?;
+    Ok(())
+}
+
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;

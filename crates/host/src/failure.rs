@@ -58,6 +58,7 @@ pub const KINDS: &[&str] = &[
     "agent",
     "repository",
     "unavailable",
+    "changed",
     "damaged",
     "key",
     "trust",

@@ -30,6 +30,7 @@ pub mod doors;
 mod failure;
 mod firmware;
 mod foreign;
+mod host_lease;
 #[doc(hidden)]
 pub mod fuzz;
 mod ingest;
@@ -51,6 +52,7 @@ use std::path::Path;
 
 pub use dir::HostDir;
 pub use failure::{Failure, KINDS, Result};
+pub use host_lease::HostLease;
 pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use trust;

@@ -76,6 +76,25 @@ impl Client {
         Ok(Self { runtime, http, url, token: token.to_owned() })
     }
 
+    /// Another one to the same plane, for another thread.
+    pub fn twin(&self) -> Result<Self, ClientError> {
+        Self::new(&self.url, &self.token)
+    }
+
+    /// Where the plane is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sends a document, and reads the answer.
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        document: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.read(&self.send("POST", path, &[], Some(document))?)
+    }
+
     /// Reads a document.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.read(&self.send("GET", path, &[], None::<&()>)?)

@@ -411,7 +411,7 @@ impl Doors for Simulated {
         self.truth.known().ran.insert(ran, self.host);
         let before = powering.claim.before.as_ref().and_then(|(_, head)| head.lease.as_ref());
         let is_others = before.is_some_and(|lease| lease.holder != powering.host.id());
-        if is_others && powering.order.start == (Start::Existing { take_over: false }) {
+        if is_others && powering.order.start == (Start::Existing { take_over: false, at: None }) {
             let text = format!("{} is taken from another host, unasked", powering.order.name);
             self.world.violation(text);
         }

@@ -44,7 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "volume",
         ],
     ),
-    ("agent", &["host", "plane", "api", "ambient"]),
+    ("agent", &["host", "plane", "api", "model", "ambient"]),
     (
         "fuzz",
         &[

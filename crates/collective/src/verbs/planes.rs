@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use agent::Heard;
 use api::{HostChange, HostPrint, HostWish, PlanPrint};
@@ -76,22 +77,22 @@ fn join(global: &Global, url: &str, token: &Token, label: &[String]) -> Result<(
     }
     let host: Host = open(global)?;
     let client = Client::new(url, &read_token(global, token)?).map_err(not_answered)?;
-    let mut well = None;
-    agent::run(&host, &client, &labels, |heard| {
+    let well = Mutex::new(None);
+    agent::run(&host, &client, &labels, &|heard| {
         // Said when it changes, not with each beat.
+        let changes = |now: bool| {
+            let mut well = well.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            well.replace(now) != Some(now)
+        };
         match heard {
-            Heard::Taken(reply) => {
-                if well != Some(true) {
-                    print::note(global, &format!("this host has joined {url} ({})", reply.state));
-                }
-                well = Some(true);
+            Heard::Taken(reply) if changes(true) => {
+                print::note(global, &format!("this host has joined {url} ({})", reply.state));
             }
-            Heard::Failed(error) => {
-                if well != Some(false) {
-                    print::note(global, &format!("{error}; this host goes on trying"));
-                }
-                well = Some(false);
+            Heard::Failed(error) if changes(false) => {
+                print::note(global, &format!("{error}; this host goes on trying"));
             }
+            Heard::Taken(_) | Heard::Failed(_) => {}
+            Heard::Did(what) => print::note(global, what),
         }
         true
     })
@@ -126,7 +127,7 @@ fn row(host: &HostPrint) -> Vec<String> {
 fn wish(global: &Global, one: &OneHost, state: HostWish) -> Result<(), Failure> {
     let client = client(global, &one.at)?;
     let path = format!("/v1/hosts/{}", find(&client, &one.host)?.id);
-    client.send("PATCH", &path, &[], Some(&HostChange { state })).map_err(not_answered)?;
+    client.send("PATCH", &path, &[], Some(&HostChange { state, within_s: None })).map_err(not_answered)?;
     let host: HostPrint = client.get(&path).map_err(not_answered)?;
     print::result(global, &host, || format!("{} is {}", host.name, host.state));
     Ok(())

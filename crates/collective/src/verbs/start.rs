@@ -34,6 +34,7 @@ pub fn resume(global: &Global, verb: &Resume) -> Result<(), Failure> {
     let options = ResumeOptions {
         name: name(&verb.name)?,
         take_over: verb.take_over,
+        at: None,
         start: start_options(&verb.start)?,
     };
     let started = open(global)?.resume(&options)?;

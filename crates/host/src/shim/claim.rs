@@ -105,10 +105,13 @@ pub fn claim(
             let new = new_head(store, name, appliance, version, follow)?;
             (current.generation, Head { auto, ..new })
         }
-        Start::Existing { take_over } => {
+        Start::Existing { take_over, at } => {
             let Some((generation, head)) = current.head.clone() else {
                 return Err(not_found(name));
             };
+            if at.is_some_and(|at| at != generation.0) {
+                return Err(moved(name));
+            }
             if let Some(lease) = &head.lease
                 && lease.holder != host.id()
                 && !take_over
@@ -250,6 +253,15 @@ pub fn exists(name: &Name, head: &Head) -> Failure {
         "exists",
         format!("there is an instance {name} already ({})", head.state.as_str()),
         format!("`collective resume {name}` goes on with it, `collective rm {name}` removes it"),
+    )
+}
+
+/// Whoever gave the order has seen an older head.
+pub fn moved(name: &Name) -> Failure {
+    Failure::new(
+        "changed",
+        format!("{name} has gone on since this was decided"),
+        "look at it again: `collective ps` shows it as it is",
     )
 }
 

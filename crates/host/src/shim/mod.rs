@@ -7,6 +7,7 @@
 //! | [`start`] | lease, volumes, machine: each phase is consumed by the next, and cleans up after itself |
 //! | [`owner`] | the one thread that changes what the instance does, with the drawing of its states |
 //! | [`by_itself`], [`timer`] | checkpoints that nobody asks for: how, and when |
+//! | [`fence`] | what it does when the host has lost its plane |
 //! | [`tracing`], [`scrubbing`] | what comes ahead of the guest, and in the background once it is ready |
 //! | [`running`], [`seal`] | checkpoint, suspend, stop: freeze, store, publish |
 //! | [`server`], [`shared`] | the socket, and what can be asked while the owner is busy |
@@ -29,6 +30,7 @@
 pub mod by_itself;
 pub mod claim;
 pub mod exports;
+mod fence;
 pub mod guest;
 mod identity;
 pub mod leftovers;
@@ -150,7 +152,7 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
     }
     let end = match start::start(host, order, local, &door) {
         Ok(mut running) => {
-            let end = owner::serve(&mut running, &queue, &shared);
+            let end = owner::serve(host, &mut running, &queue, &shared);
             finish(running, end)
         }
         Err(failure) => {

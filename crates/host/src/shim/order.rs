@@ -41,8 +41,12 @@ pub enum Start {
         #[serde(default)]
         follow: Option<FollowOrder>,
     },
-    /// One whose head is in the repository.
-    Existing { take_over: bool },
+    /// One whose head is in the repository; with `at`, only while that is its generation.
+    Existing {
+        take_over: bool,
+        #[serde(default)]
+        at: Option<u64>,
+    },
 }
 
 /// Whose versions a new instance gets.

@@ -22,11 +22,13 @@ use api::{CheckpointPrint, Reply, Request};
 use model::InstanceState;
 
 use super::by_itself::ByItself;
+use super::fence::Fence;
 use super::running::Running;
 use super::seal::Outcome;
 use super::server::Message;
 use super::shared::Shared;
 use crate::auto::Auto;
+use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::record::{UpdatePolicy, Why};
 
@@ -42,11 +44,20 @@ pub enum End {
 }
 
 /// Serves the queue until the instance ends.
-pub fn serve(running: &mut Running, queue: &Receiver<Message>, shared: &Arc<Shared>) -> End {
+pub fn serve(
+    host: &HostDir,
+    running: &mut Running,
+    queue: &Receiver<Message>,
+    shared: &Arc<Shared>,
+) -> End {
     // Whether the owner paused the guest because a page cannot be had.
     let mut held = false;
     let mut by_itself = ByItself::new(running, shared);
+    let mut fence = Fence::new(host.clone());
     loop {
+        if let Some(end) = fence.step(running, shared) {
+            return end;
+        }
         if !held && let Some(end) = by_itself.step(running, shared) {
             return end;
         }
@@ -56,6 +67,10 @@ pub fn serve(running: &mut Running, queue: &Receiver<Message>, shared: &Arc<Shar
             Err(RecvTimeoutError::Disconnected) => return End::Failed,
         };
         match message {
+            Message::Request(Request::Unpause, reply) if fence.refuses().is_some() => {
+                let failure = fence.refuses().expect("it was asked just now");
+                let _ = reply.send(Reply::Failed { error: failure.body() });
+            }
             Message::Request(request, reply) => {
                 if let Some(end) = request_step(running, request, &reply, shared, &mut by_itself) {
                     return end;

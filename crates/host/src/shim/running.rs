@@ -274,6 +274,19 @@ impl Running {
         }
     }
 
+    /// Advances the head to what it says already, so that nothing fits it that was decided before; no
+    /// when another host has it.
+    pub fn claim_again(&mut self) -> Result<bool> {
+        let head = self.head.clone();
+        match self.store.advance(self.generation, &head)? {
+            crate::store::Advance::Done(generation) => {
+                self.advanced(generation, head)?;
+                Ok(true)
+            }
+            crate::store::Advance::Fenced => Ok(false),
+        }
+    }
+
     /// Changes what the instance says about them.
     pub fn set_auto(&mut self, auto: Option<Auto>) -> Result<()> {
         self.say(Head { auto, ..self.head.clone() })

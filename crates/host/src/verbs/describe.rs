@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
-use api::{HostReport, InstanceSeen};
-use model::{HostId, InstanceState};
+use api::{HeadSeen, HostReport, InstanceSeen};
+use model::{Generation, HostId, InstanceState, Name};
 use vmm::KvmProof;
 
-use crate::Host;
+use crate::{Host, HostLease};
 use crate::failure::{Failure, Result};
 
 impl Host {
@@ -47,6 +47,36 @@ impl Host {
             cached: BTreeMap::new(),
             instances,
         })
+    }
+
+    /// What the repository says of an instance.
+    pub fn head_seen(&self, name: &Name) -> Result<HeadSeen> {
+        let store = self.store()?;
+        let current = store.head(name)?;
+        let generation = current.generation.0;
+        let Some((_, head)) = current.head else {
+            let (name, state) = (name.to_string(), "none".to_owned());
+            let (holder, checkpoint_unix_ms) = (None, None);
+            return Ok(HeadSeen { name, generation, holder, state, checkpoint_unix_ms });
+        };
+        let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
+        Ok(HeadSeen {
+            name: name.to_string(),
+            generation,
+            holder: head.lease.map(|lease| lease.holder.to_string()),
+            state: head.state.as_str().to_owned(),
+            checkpoint_unix_ms: checkpoint.map(|checkpoint| checkpoint.taken_unix_ms),
+        })
+    }
+
+    /// The generation under which an instance runs here; none: it does not.
+    pub fn generation_here(&self, name: &Name) -> Option<Generation> {
+        self.status(name).map(|status| Generation(status.generation))
+    }
+
+    /// Lets the shims of this host know how long they may run what a plane has given them.
+    pub fn keep_lease(&self, lease: &HostLease) -> Result<()> {
+        lease.write(&self.dir)
     }
 
     /// What the cache's files take of the disk.

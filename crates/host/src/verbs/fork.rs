@@ -65,7 +65,7 @@ impl Host {
             for new_name in &names {
                 let began = ambient::now();
                 let ports = ports::settle(&wanted)?;
-                let start = Start::Existing { take_over: false };
+                let start = Start::Existing { take_over: false, at: None };
                 starts.push(
                     self.start_on_trial(&store, new_name, start, &ports, &options.start, began)
                         .map_err(|failure| failure.during(format!("starting {new_name}")))?,

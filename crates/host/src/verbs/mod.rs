@@ -170,6 +170,8 @@ pub struct ResumeOptions {
     pub name: Name,
     /// Also when another host holds it.
     pub take_over: bool,
+    /// Only while its head has this generation.
+    pub at: Option<model::Generation>,
     pub start: StartOptions,
 }
 

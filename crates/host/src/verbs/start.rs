@@ -118,9 +118,12 @@ impl Host {
             ));
         }
         // Asked before a shim is: it would leave a folder and a log for a name that nobody has.
-        let Some((_, head)) = store.head(name)?.head else {
+        let Some((generation, head)) = store.head(name)?.head else {
             return Err(shim::claim::not_found(name));
         };
+        if options.at.is_some_and(|at| at != generation) {
+            return Err(shim::claim::moved(name));
+        }
         let abandoned = self.abandon_migration(&store, &head, options.take_over)?;
         if abandoned.is_none() {
             self.update_before_start(&store, &head)?;
@@ -131,7 +134,9 @@ impl Host {
             options.start.ports.clone()
         };
         let ports = ports::settle(&wanted)?;
-        let start = Start::Existing { take_over: options.take_over };
+        // Nobody but its holder could have moved it in between; one that is taken over has another.
+        let at = options.at.filter(|_| options.take_over).map(|at| at.0);
+        let start = Start::Existing { take_over: options.take_over, at };
         let started = self.start_on_trial(&store, name, start, &ports, &options.start, began)?;
         Ok(StartPrint { update: started.update.or(abandoned), ..started })
     }

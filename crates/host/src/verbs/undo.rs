@@ -124,7 +124,7 @@ impl Host {
         let mut state = moved.state;
         if runs_here {
             let ports = ports::settle(&ports::free(&ports))?;
-            let start = Start::Existing { take_over: false };
+            let start = Start::Existing { take_over: false, at: None };
             self.start_on_trial(&store, name, start, &ports, options, began)?;
             state = InstanceState::Running;
         }

@@ -277,7 +277,7 @@ impl Host {
             return Ok(print);
         }
         let ports = ports::settle(&ports::free(&ports))?;
-        let start = Start::Existing { take_over: false };
+        let start = Start::Existing { take_over: false, at: None };
         let started = self
             .start_on_trial(store, name, start, &ports, &options.start, began)
             .map_err(|failure| failure.during(format!("{name} has version {}", print.to)))?;

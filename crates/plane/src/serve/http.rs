@@ -18,9 +18,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
 use super::routes::{Reply, Request};
+use super::steer::Steering;
 use super::{Plane, Refused, ServeError};
 
-const CONNECTIONS_MAX: usize = 512;
+/// Each may be a host that waits for an order, on a thread that sleeps.
+const CONNECTIONS_MAX: usize = 2048;
 const BODY_BYTES_MAX: usize = 512 * 1024;
 const HEADER_TIME: Duration = Duration::from_secs(10);
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -29,6 +31,7 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    _steering: Steering,
     runtime: Option<Runtime>,
 }
 
@@ -41,15 +44,16 @@ impl Server {
         let io = |source| ServeError::Io { what: format!("cannot listen on {address}"), source };
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
-            .max_blocking_threads(64)
+            .max_blocking_threads(CONNECTIONS_MAX)
             .thread_name("plane")
             .enable_all()
             .build()
             .map_err(io)?;
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(io)?;
         let address = listener.local_addr().map_err(io)?;
+        let steering = Steering::begin(plane.clone()).map_err(io)?;
         runtime.spawn(accept(listener, plane));
-        Ok(Self { address, runtime: Some(runtime) })
+        Ok(Self { address, _steering: steering, runtime: Some(runtime) })
     }
 
     /// Where it listens.

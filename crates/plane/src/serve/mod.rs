@@ -1,7 +1,7 @@
 //! The service: a state in a key-value store, and HTTP in front of it.
 //!
 //! ```text
-//! socket ──http──▶ routes ──▶ state ──▶ kv
+//! socket ──http──▶ routes ──▶ state ──▶ kv ◀── steer
 //!                     │
 //!                     └─▶ openapi: the document is made of the same table
 //! ```
@@ -16,6 +16,7 @@ mod openapi;
 mod problem;
 mod routes;
 mod state;
+mod steer;
 mod token;
 
 use std::net::SocketAddr;

@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use api::{BeatReply, HostChange, HostPrint, HostReport, InstanceWish, PlacedPrint, PlanPrint};
+use api::{
+    BeatReply, HostChange, HostPrint, HostReport, InstanceChange, InstanceWish, OrderPrint,
+    OrderReport, OrdersKnown, PlacedPrint, PlanPrint,
+};
 use kv::{Condition, Revision};
 use schemars::{Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
@@ -82,7 +85,7 @@ pub const ROUTES: &[Route] = &[
             "Cordons or drains a host, or takes that back.",
             |p, r, id| {
                 let change: HostChange = body(r)?;
-                p.wish_host(host_id(id)?, if_match(r)?, change.state)?;
+                p.wish_host(host_id(id)?, if_match(r)?, change)?;
                 Ok(nothing())
             },
         )
@@ -96,6 +99,20 @@ pub const ROUTES: &[Route] = &[
         gives: Some(|g| g.subschema_for::<BeatReply>()),
         ..route("PUT", "/v1/hosts/{id}/beat", "A host says that it is there.", |plane, r, id| {
             json(200, &plane.beat(host_id(id)?, body(r)?)?)
+        })
+    },
+    Route {
+        takes: Some(|g| g.subschema_for::<OrdersKnown>()),
+        gives: Some(|g| g.subschema_for::<Vec<OrderPrint>>()),
+        ..route("POST", "/v1/hosts/{id}/orders", "A host asks what to do.", |plane, r, id| {
+            json(200, &plane.orders(host_id(id)?, &body(r)?)?)
+        })
+    },
+    Route {
+        takes: Some(|g| g.subschema_for::<OrderReport>()),
+        ..route("POST", "/v1/hosts/{id}/done", "A host says what it did.", |plane, r, id| {
+            plane.order_ended(host_id(id)?, &body(r)?)?;
+            Ok(nothing())
         })
     },
     Route {
@@ -121,6 +138,14 @@ pub const ROUTES: &[Route] = &[
                 None => none.then_some(Condition::Absent),
             };
             let revision = plane.wish(&name(of)?, condition, &body(request)?)?;
+            Ok(Reply { etag: Some(revision), ..nothing() })
+        })
+    },
+    Route {
+        takes: Some(|g| g.subschema_for::<InstanceChange>()),
+        conditional: true,
+        ..route("PATCH", "/v1/instances/{name}", "Wishes for a change.", |plane, r, of| {
+            let revision = plane.rewish(&name(of)?, if_match(r)?, &body(r)?)?;
             Ok(Reply { etag: Some(revision), ..nothing() })
         })
     },

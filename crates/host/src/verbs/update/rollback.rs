@@ -104,7 +104,7 @@ impl Host {
         print.rolled_back = true;
         if runs {
             let ports = ports::settle(&ports::free(&ports))?;
-            let start = Start::Existing { take_over: false };
+            let start = Start::Existing { take_over: false, at: None };
             self.start_shim(&store, name, start, &ports, options, began)?;
         }
         Ok(print)

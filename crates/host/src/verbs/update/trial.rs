@@ -116,7 +116,7 @@ impl Host {
             return self.report_of_running(name, began);
         }
         let ports = ports::settle(&ports::free(wanted))?;
-        let start = Start::Existing { take_over: false };
+        let start = Start::Existing { take_over: false, at: None };
         self.start_shim(store, name, start, &ports, options, began)
     }
 

@@ -1,0 +1,180 @@
+//! Orders: each is carried out by the verbs that a person would use, and only at its generation.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::thread::Scope;
+use std::time::Duration;
+
+use api::{OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble};
+use host::record::UpdatePolicy;
+use host::{Accelerator, Failure, Reference, ResumeOptions, RunOptions, StartOptions, parse_port};
+use model::{Generation, Name};
+use plane::client::Client;
+
+use crate::{Agent, Heard, RETRY};
+
+/// How long the plane may let us wait for an order.
+const WAIT: Duration = Duration::from_secs(10);
+/// How long a guest may take to become ready.
+const READY: Duration = Duration::from_secs(300);
+/// How long a guest may take to power off.
+const POWER_OFF: Duration = Duration::from_secs(60);
+/// Orders that are carried out at once.
+const AT_ONCE: usize = 8;
+
+/// How it went.
+enum Outcome {
+    Done,
+    Refused,
+    Failed(Failure),
+}
+
+impl Agent<'_> {
+    /// Asks for orders, and begins each, until the agent ends.
+    pub fn take_orders<'s>(&'s self, scope: &'s Scope<'s, '_>, client: &Client) {
+        let path = format!("/v1/hosts/{}/orders", self.host.id());
+        let wait_ms = WAIT.as_millis() as u64;
+        while !self.over.load(Ordering::Relaxed) {
+            let known = self.under_way().values().cloned().collect();
+            let asked = OrdersKnown { known, wait_ms };
+            let Ok(orders) = client.post::<Vec<OrderPrint>>(&path, &asked) else {
+                ambient::sleep(RETRY);
+                continue;
+            };
+            let mut begun = false;
+            for order in orders {
+                let mut busy = self.under_way();
+                if busy.len() >= AT_ONCE || busy.contains_key(&order.name) {
+                    continue;
+                }
+                // One that cannot say what came of it must not be begun.
+                let Ok(client) = client.twin() else { continue };
+                busy.insert(order.name.clone(), order.id.clone());
+                begun = true;
+                scope.spawn(move || {
+                    self.carry_out(&order, &client);
+                    self.under_way().remove(&order.name);
+                });
+            }
+            if !begun {
+                // What is there already is under way, or waits for its turn.
+                ambient::sleep(Duration::from_millis(200));
+            }
+        }
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carry_out(&self, order: &OrderPrint, client: &Client) {
+        let Ok(name) = Name::new(&order.name) else { return };
+        let outcome = self.obey(order, &name);
+        // The plane hears of what runs here before it hears that the order is done.
+        let _ = self.beat(client);
+        self.tenure.begun(&name);
+        let (end, trouble) = match outcome {
+            Outcome::Done => (OrderEnd::Done, None),
+            Outcome::Refused => (OrderEnd::Refused, None),
+            Outcome::Failed(failure) => {
+                let Failure { kind, message, hint } = failure;
+                (OrderEnd::Failed, Some(Trouble { kind: kind.to_owned(), detail: message, hint }))
+            }
+        };
+        if order.act != OrderAct::Look || trouble.is_some() {
+            (self.heard)(&Heard::Did(words(order, end, trouble.as_ref())));
+        }
+        let (id, of) = (order.id.clone(), order.name.clone());
+        let head = self.host.head_seen(&name).ok();
+        let report = OrderReport { order: id, name: of, end, trouble, head };
+        let path = format!("/v1/hosts/{}/done", self.host.id());
+        while !self.over.load(Ordering::Relaxed)
+            && client.send("POST", &path, &[], Some(&report)).is_err()
+        {
+            ambient::sleep(RETRY);
+        }
+    }
+
+    fn obey(&self, order: &OrderPrint, name: &Name) -> Outcome {
+        let done = match order.act {
+            OrderAct::Look => self.host.head_seen(name).map(drop),
+            OrderAct::Start | OrderAct::TakeOver => match self.tenure.begins(self.host, name) {
+                Ok(true) => self.start(order, name),
+                // The plane counts this host as gone, or will soon.
+                Ok(false) => return Outcome::Refused,
+                Err(failure) => Err(failure),
+            },
+            OrderAct::Suspend | OrderAct::Stop => {
+                if self.host.generation_here(name) != Some(Generation(order.at)) {
+                    return Outcome::Refused;
+                }
+                if order.act == OrderAct::Suspend {
+                    self.host.suspend(name, None).map(drop)
+                } else {
+                    self.host.stop(name, false, POWER_OFF).map(drop)
+                }
+            }
+        };
+        match done {
+            Ok(()) => Outcome::Done,
+            // The head was moved by somebody else, or what was ordered is so already.
+            Err(failure) if ["changed", "lease", "fenced", "exists", "state"].contains(&failure.kind) => {
+                Outcome::Refused
+            }
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
+
+    fn start(&self, order: &OrderPrint, name: &Name) -> Result<(), Failure> {
+        let start = StartOptions {
+            ports: order.ports.iter().map(|port| parse_port(port)).collect::<Result<_, _>>()?,
+            accel: Accelerator::Auto,
+            wait: false,
+            timeout: READY,
+        };
+        let head = self.host.head_seen(name)?;
+        match &order.appliance {
+            Some(appliance) if head.state == "none" => {
+                if head.generation != order.at {
+                    let hint = "look at it again";
+                    return Err(Failure::new("changed", format!("{name} was removed"), hint));
+                }
+                let options = RunOptions {
+                    appliance: Reference::parse(appliance)?,
+                    updates: UpdatePolicy::Auto,
+                    name: Some(name.clone()),
+                    properties: Vec::new(),
+                    user_data: None,
+                    network_config: None,
+                    boot: false,
+                    auto: None,
+                    start,
+                };
+                self.host.run(&options).map(drop)
+            }
+            _ => {
+                let take_over = order.act == OrderAct::TakeOver;
+                let at = Some(Generation(order.at));
+                let options = ResumeOptions { name: name.clone(), take_over, at, start };
+                self.host.resume(&options).map(drop)
+            }
+        }
+    }
+}
+
+fn words(order: &OrderPrint, end: OrderEnd, trouble: Option<&Trouble>) -> String {
+    let did = match order.act {
+        OrderAct::Start => "started",
+        OrderAct::TakeOver => "taken over",
+        OrderAct::Suspend => "suspended",
+        OrderAct::Stop => "stopped",
+        OrderAct::Look => "looked at",
+    };
+    match (end, trouble) {
+        (OrderEnd::Done, _) => format!("{} was {did}", order.name),
+        (OrderEnd::Refused, _) => format!("{} was not {did}: it has gone on", order.name),
+        (OrderEnd::Failed, Some(why)) => format!("{} was not {did}: {}", order.name, why.detail),
+        (OrderEnd::Failed, None) => format!("{} was not {did}", order.name),
+    }
+}

@@ -1,0 +1,196 @@
+//! Hosts: they say that they are there, and people say what is to become of them.
+
+use std::collections::HashSet;
+
+use api::{BeatReply, HostChange, HostPrint, HostReport, HostWish};
+use kv::{Condition, Entry, KvError, Outcome, Revision, Txn};
+use model::HostId;
+
+use super::{HostRecord, Result, TRIES, host_id, json, read, version};
+use crate::fleet::{Host, HostState};
+use crate::serve::{Plane, Refused};
+
+/// How long a host that is drained may look for other hosts, unless somebody says otherwise.
+const DRAIN_S: u64 = 600;
+
+impl Plane {
+    /// A host says that it is there, and what it has.
+    pub(in crate::serve) fn beat(&self, id: HostId, report: HostReport) -> Result<BeatReply> {
+        for id in report.cached.keys() {
+            version(id)?;
+        }
+        let begun_again = self.keep_alive(id)?;
+        let mut managed = Vec::new();
+        for seen in &report.instances {
+            if self.kv.get(&format!("instances/{}", seen.name))?.is_some() {
+                managed.push(seen.name.clone());
+            }
+        }
+        let lease_ms = self.lease.as_millis() as u64;
+        let reply = |wish| BeatReply { lease_ms, begun_again, state: word(wish), managed };
+        let key = format!("hosts/{id}");
+        for _ in 0..TRIES {
+            let entry = self.kv.get(&key)?;
+            let old = entry.as_ref().map(read::<HostRecord>).transpose()?;
+            if let Some(old) = &old
+                && old.report == report
+            {
+                return Ok(reply(old.wish));
+            }
+            // What it holds first: a host that is known to hold nothing may be forgotten.
+            let said = old.as_ref().map_or(&[][..], |old| &old.report.instances);
+            for seen in report.instances.iter().filter(|seen| !said.contains(seen)) {
+                self.said_by_holder(id, seen)?;
+            }
+            let (txn, wish) = match (entry, old) {
+                (Some(entry), Some(old)) => {
+                    let new = HostRecord { report: report.clone(), ..old };
+                    (Txn::replace(&key, entry.revision, json(&new)), new.wish)
+                }
+                _ => {
+                    let wish = HostWish::Ready;
+                    let new = HostRecord { report: report.clone(), wish, drain_by_unix_ms: 0 };
+                    (Txn::create(&key, json(&new)), wish)
+                }
+            };
+            if self.kv.commit(&txn)?.is_done() {
+                return Ok(reply(wish));
+            }
+        }
+        Err(Refused::changed(&format!("host {id}")))
+    }
+
+    /// Begins a host's lease anew; whether there was none.
+    fn keep_alive(&self, id: HostId) -> Result<bool> {
+        let key = format!("alive/{id}");
+        let lease = self.kv.get(&key)?.and_then(|entry| entry.lease);
+        match lease.map(|lease| self.kv.keep_alive(lease)) {
+            Some(Ok(())) => return Ok(false),
+            Some(Err(KvError::LeaseGone)) | None => {}
+            Some(Err(error)) => return Err(error.into()),
+        }
+        let lease = self.kv.grant(self.lease)?;
+        self.kv.commit(&Txn::new().put_leased(&key, "", lease))?;
+        Ok(true)
+    }
+
+    /// All hosts, by name.
+    pub(in crate::serve) fn hosts(&self) -> Result<Vec<HostPrint>> {
+        let alive = self.alive()?;
+        let mut hosts = Vec::new();
+        for entry in self.kv.list("hosts/")?.entries {
+            hosts.push(print(&entry, &alive)?);
+        }
+        hosts.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        Ok(hosts)
+    }
+
+    pub(in crate::serve) fn host(&self, id: HostId) -> Result<(Revision, HostPrint)> {
+        let entry = self.kv.get(&format!("hosts/{id}"))?;
+        let entry = entry.ok_or_else(|| Refused::not_found(&format!("host {id}")))?;
+        Ok((entry.revision, print(&entry, &self.alive()?)?))
+    }
+
+    pub(super) fn alive(&self) -> Result<HashSet<HostId>> {
+        let entries = self.kv.list("alive/")?.entries;
+        entries.into_iter().map(|entry| host_id(&entry.key["alive/".len()..])).collect()
+    }
+
+    /// Says what is to become of a host; at this revision, if one is given.
+    pub(in crate::serve) fn wish_host(
+        &self,
+        id: HostId,
+        at: Option<Revision>,
+        change: HostChange,
+    ) -> Result<()> {
+        let key = format!("hosts/{id}");
+        let drain_by_unix_ms = match change.state {
+            HostWish::Draining => {
+                let within = change.within_s.unwrap_or(DRAIN_S).saturating_mul(1000);
+                ambient::unix_ms().saturating_add(within)
+            }
+            HostWish::Ready | HostWish::Cordoned => 0,
+        };
+        for _ in 0..TRIES {
+            let entry = self.kv.get(&key)?;
+            let entry = entry.ok_or_else(|| Refused::not_found(&format!("host {id}")))?;
+            if at.is_some_and(|at| at != entry.revision) {
+                return Err(Refused::changed(&format!("host {id}")));
+            }
+            let record: HostRecord = read(&entry)?;
+            let new = HostRecord { wish: change.state, drain_by_unix_ms, ..record };
+            if self.kv.commit(&Txn::replace(&key, entry.revision, json(&new)))?.is_done() {
+                return Ok(());
+            }
+        }
+        Err(Refused::changed(&format!("host {id}")))
+    }
+
+    /// Forgets a host that is gone.
+    pub(in crate::serve) fn forget_host(&self, id: HostId) -> Result<()> {
+        let (revision, host) = self.host(id)?;
+        let still = |why: &str| {
+            let detail = format!("host {} {why}", host.name);
+            Err(Refused::new(
+                409,
+                "state",
+                detail,
+                "drain it, end its agent, and wait for its lease",
+            ))
+        };
+        if host.state != HostState::Gone.as_str() {
+            return still("is there");
+        }
+        let txn = Txn::remove(&format!("hosts/{id}"), revision)
+            .when(&format!("alive/{id}"), Condition::Absent);
+        match self.kv.commit(&txn)? {
+            Outcome::Done(_) => Ok(()),
+            Outcome::Refused => still("has come back"),
+        }
+    }
+}
+
+fn word(wish: HostWish) -> String {
+    state(wish).as_str().to_owned()
+}
+
+fn state(wish: HostWish) -> HostState {
+    match wish {
+        HostWish::Ready => HostState::Ready,
+        HostWish::Cordoned => HostState::Cordoned,
+        HostWish::Draining => HostState::Draining,
+    }
+}
+
+/// A host as the planner sees it.
+pub fn as_planned(id: HostId, record: &HostRecord, lives: bool) -> Result<Host> {
+    let report = &record.report;
+    let cached = report.cached.iter();
+    Ok(Host {
+        id,
+        name: report.name.clone(),
+        state: if lives { state(record.wish) } else { HostState::Gone },
+        labels: report.labels.clone(),
+        cpus: report.cpus,
+        memory_bytes: report.memory_bytes,
+        kvm: report.kvm,
+        cached: cached.map(|(id, bytes)| Ok((version(id)?, *bytes))).collect::<Result<_>>()?,
+    })
+}
+
+fn print(entry: &Entry, alive: &HashSet<HostId>) -> Result<HostPrint> {
+    let record: HostRecord = read(entry)?;
+    let id = host_id(&entry.key["hosts/".len()..])?;
+    let host = as_planned(id, &record, alive.contains(&id))?;
+    Ok(HostPrint {
+        id: id.to_string(),
+        name: host.name,
+        state: host.state.as_str().to_owned(),
+        labels: host.labels,
+        instances: record.report.instances.len() as u64,
+        cache_bytes: record.report.cache_bytes,
+        cpus: host.cpus,
+        memory_bytes: host.memory_bytes,
+        kvm: host.kvm,
+    })
+}

@@ -1,0 +1,99 @@
+//! What the plane remembers, and under which keys.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `hosts/ID` | what a host said last, and what is to become of it |
+//! | `alive/ID` | nothing; it is there as long as the host's lease |
+//! | `instances/NAME` | what somebody wants of an instance |
+//! | `seen/NAME` | the newest head of it that a host has said |
+//! | `places/NAME` | where it is to start, and what is done next, in words |
+//! | `orders/ID/NAME` | what a host is to do with it |
+//! | `trouble/NAME` | why that failed, and when it is tried again |
+//! | `steering` | which plane decides; it is there as long as that one's lease |
+//!
+//! All of it can be lost: hosts say it again, and people wish it again.
+//!
+//! **Invariant:** of two heads the one with the greater generation is kept, whoever says it and when.
+
+mod hosts;
+mod instances;
+mod orders;
+mod picture;
+mod plan;
+
+use kv::Entry;
+use model::{HostId, Name};
+use serde::{Deserialize, Serialize};
+
+use super::Refused;
+pub use picture::{Picture, Step};
+
+/// How often something is tried again that somebody else has changed at the same time.
+const TRIES: usize = 16;
+
+type Result<T> = std::result::Result<T, Refused>;
+
+/// `hosts/ID`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostRecord {
+    pub report: api::HostReport,
+    pub wish: api::HostWish,
+    /// When a host that is drained suspends what has found no other.
+    #[serde(default)]
+    pub drain_by_unix_ms: u64,
+}
+
+/// `instances/NAME`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    pub wish: api::InstanceWish,
+    /// The generation of the head that was seen when it was wished; none: none had been seen.
+    pub at: Option<u64>,
+}
+
+/// `seen/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRecord {
+    pub head: api::HeadSeen,
+    /// The repository was looked at; otherwise its holder said so.
+    pub looked: bool,
+}
+
+/// `places/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PlaceRecord {
+    /// The id of a host.
+    pub on: Option<String>,
+    pub next: Option<String>,
+}
+
+/// `trouble/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleRecord {
+    pub trouble: api::Trouble,
+    pub tries: u32,
+    pub again_unix_ms: u64,
+}
+
+pub fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("types of ours are always JSON")
+}
+
+pub fn read<T: for<'de> Deserialize<'de>>(entry: &Entry) -> Result<T> {
+    serde_json::from_slice(&entry.value).map_err(|error| {
+        let detail = format!("{} in the state cannot be read: {error}", entry.key);
+        Refused::new(500, "damaged", detail, "remove it: its host or its user says it again")
+    })
+}
+
+pub fn version(text: &str) -> Result<model::VersionId> {
+    text.parse().map_err(|error| Refused::wrong(format!("{text:?}: {error}")))
+}
+
+pub fn host_id(text: &str) -> Result<HostId> {
+    text.parse().map_err(|error| Refused::wrong(format!("{text:?}: {error}")))
+}
+
+pub fn name(text: &str) -> Result<Name> {
+    Name::new(text).map_err(|error| Refused::wrong(error.to_string()))
+}

@@ -1,0 +1,258 @@
+//! All of the state at one time, and what follows from it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use api::{HostWish, InstanceWish, OrderAct, OrderPrint, RestartWish, StateWish};
+use kv::{Entry, Revision};
+use model::{Generation, HostId, InstanceState, Name};
+
+use super::hosts::as_planned;
+use super::{
+    HostRecord, InstanceRecord, PlaceRecord, Result, SeenRecord, TroubleRecord, host_id, name, read,
+};
+use crate::fleet::Fleet;
+use crate::planner::{Decision, Plan};
+use crate::reconcile::{Act, Holder, Restart, Seen, Wanted, WantedState, decide};
+use crate::serve::Plane;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Picture {
+    pub wishes: BTreeMap<Name, (Revision, InstanceRecord)>,
+    pub seen: HashMap<Name, SeenRecord>,
+    pub places: HashMap<Name, PlaceRecord>,
+    pub trouble: HashMap<Name, TroubleRecord>,
+    pub hosts: BTreeMap<HostId, HostRecord>,
+    pub alive: HashSet<HostId>,
+    pub orders: BTreeMap<(Name, HostId), OrderPrint>,
+    /// What hosts say that their instances do.
+    says: HashMap<(HostId, String), String>,
+    pub now_unix_ms: u64,
+}
+
+/// What is to be done with an instance now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, or nothing can be; in words where somebody may wonder.
+    Rest(Option<String>),
+    /// A host is to do this.
+    Order { to: HostId, act: OrderAct, at: u64 },
+    /// It was powered off from inside: that is what is wished now.
+    Stopped,
+    /// It was removed.
+    Removed,
+}
+
+impl Plane {
+    /// Heads before leases: a holder that is thought to be gone was known before.
+    pub(in crate::serve) fn picture(&self) -> Result<Picture> {
+        let mut picture = Picture { now_unix_ms: ambient::unix_ms(), ..Picture::default() };
+        for (of, entry) in self.below("seen/")? {
+            picture.seen.insert(name(&of)?, read(&entry)?);
+        }
+        for (of, entry) in self.below("instances/")? {
+            picture.wishes.insert(name(&of)?, (entry.revision, read(&entry)?));
+        }
+        for (of, entry) in self.below("places/")? {
+            picture.places.insert(name(&of)?, read(&entry)?);
+        }
+        for (of, entry) in self.below("trouble/")? {
+            picture.trouble.insert(name(&of)?, read(&entry)?);
+        }
+        for (of, entry) in self.below("orders/")? {
+            let (host, of) = of.split_once('/').unwrap_or((&of, ""));
+            picture.orders.insert((name(of)?, host_id(host)?), read(&entry)?);
+        }
+        for (of, entry) in self.below("hosts/")? {
+            let (id, record) = (host_id(&of)?, read::<HostRecord>(&entry)?);
+            for seen in &record.report.instances {
+                picture.says.insert((id, seen.name.clone()), seen.state.clone());
+            }
+            picture.hosts.insert(id, record);
+        }
+        picture.alive = self.alive()?;
+        Ok(picture)
+    }
+
+    fn below(&self, prefix: &str) -> Result<Vec<(String, Entry)>> {
+        let entries = self.kv.list(prefix)?.entries;
+        Ok(entries.into_iter().map(|e| (e.key[prefix.len()..].to_owned(), e)).collect())
+    }
+}
+
+impl Picture {
+    /// What the planner looks at.
+    pub fn fleet(&self) -> Result<Fleet> {
+        let mut fleet = Fleet::default();
+        for (id, record) in &self.hosts {
+            fleet.hosts.push(as_planned(*id, record, self.alive.contains(id))?);
+        }
+        for (of, (_, record)) in &self.wishes {
+            let wish = &record.wish;
+            if wish.state != StateWish::Running || self.waits_for_its_host(of, wish) {
+                continue;
+            }
+            let at = self.wished_host(wish).or_else(|| self.holder(of)).or_else(|| self.place(of));
+            fleet.instances.push(super::instances::as_planned(of.clone(), wish, at)?);
+        }
+        Ok(fleet)
+    }
+
+    /// Its host is gone, and it is not to start elsewhere by itself.
+    fn waits_for_its_host(&self, of: &Name, wish: &InstanceWish) -> bool {
+        let gone = self.holder(of).is_some_and(|id| !self.alive.contains(&id));
+        gone && wish.restart == RestartWish::Never && !wish.take_over
+    }
+
+    fn holder(&self, of: &Name) -> Option<HostId> {
+        self.seen.get(of)?.head.holder.as_deref()?.parse().ok()
+    }
+
+    /// Where it was to start, while it can.
+    fn place(&self, of: &Name) -> Option<HostId> {
+        let on = self.places.get(of)?.on.as_deref()?.parse().ok()?;
+        self.takes(on).then_some(on)
+    }
+
+    /// Where somebody wants it, while it can be there.
+    fn wished_host(&self, wish: &InstanceWish) -> Option<HostId> {
+        let on = wish.on.as_deref()?.parse().ok()?;
+        self.takes(on).then_some(on)
+    }
+
+    fn takes(&self, id: HostId) -> bool {
+        let wish = self.hosts.get(&id).map(|record| record.wish);
+        self.alive.contains(&id) && wish.is_some_and(|wish| wish != HostWish::Draining)
+    }
+
+    /// The name of a host, for people.
+    pub fn host_name(&self, id: HostId) -> String {
+        self.hosts.get(&id).map_or_else(|| id.short(), |record| record.report.name.clone())
+    }
+
+    /// What is to be done with each instance now, and where it is to start.
+    pub fn steps(&self, plan: &Plan) -> Vec<(Name, Step, Option<HostId>)> {
+        let mut chosen: HashMap<&Name, (Option<HostId>, String)> = HashMap::new();
+        for choice in &plan.choices {
+            let on = match choice.decision {
+                Decision::Place { on } | Decision::Move { on, .. } | Decision::Rescue { on, .. } => {
+                    Some(on)
+                }
+                Decision::Nowhere { .. } => None,
+            };
+            chosen.insert(&choice.instance, (on, choice.why.reasons().join("; ")));
+        }
+        let of = |name: &Name| chosen.get(name).map(|(on, why)| (*on, why.as_str()));
+        self.wishes
+            .iter()
+            .map(|(name, (_, record))| {
+                let (step, on) = self.step(name, record, of(name));
+                (name.clone(), step, on)
+            })
+            .collect()
+    }
+
+    fn step(
+        &self,
+        of: &Name,
+        record: &InstanceRecord,
+        chosen: Option<(Option<HostId>, &str)>,
+    ) -> (Step, Option<HostId>) {
+        let wish = &record.wish;
+        let Some(seen) = self.seen.get(of) else {
+            // Somebody has to look whether it is there.
+            let eyes = self.hosts.keys().find(|id| self.alive.contains(id));
+            return match eyes {
+                Some(to) => (Step::Order { to: *to, act: OrderAct::Look, at: 0 }, None),
+                None => (Step::Rest(Some("no host is there".to_owned())), None),
+            };
+        };
+        let head = &seen.head;
+        let holder = self.holder(of);
+        let since = record.at.is_some_and(|at| at < head.generation);
+        if holder.is_none() && since {
+            match head.state.as_str() {
+                "none" => return (Step::Removed, None),
+                "stopped"
+                    if wish.state == StateWish::Running && wish.restart != RestartWish::Always =>
+                {
+                    return (Step::Stopped, None);
+                }
+                _ => {}
+            }
+        }
+        if holder.is_none() && head.state == "none" && wish.appliance.is_none() {
+            return (Step::Rest(Some("there is no such instance in the repository".into())), None);
+        }
+        let on = self.wished_host(wish).or(match (chosen, holder) {
+            (Some((on, _)), _) => on,
+            (None, None) => self.place(of),
+            (None, Some(_)) => None,
+        });
+        let state = match holder {
+            // Nothing else takes it, and time is over.
+            Some(host) if on.is_none() && self.must_leave(host) => WantedState::Suspended,
+            _ => match wish.state {
+                StateWish::Running => WantedState::Running,
+                StateWish::Suspended => WantedState::Suspended,
+                StateWish::Stopped => WantedState::Stopped,
+            },
+        };
+        let restart = match wish.restart {
+            RestartWish::Never if !wish.take_over => Restart::Never,
+            _ => Restart::OnFailure,
+        };
+        let says = holder.map(|host| {
+            let holder = match (self.alive.contains(&host), self.hosts.contains_key(&host)) {
+                (true, _) => Holder::Lives { says: self.says(host, of) },
+                (false, true) => Holder::Gone,
+                (false, false) => Holder::Unknown,
+            };
+            (host, holder)
+        });
+        if let Some((host, Holder::Lives { says: None })) = says
+            && !seen.looked
+        {
+            let at = head.generation;
+            return (Step::Order { to: host, act: OrderAct::Look, at }, None);
+        }
+        let wanted = Wanted { state, on, restart };
+        let now = Seen {
+            generation: Generation(head.generation),
+            holder: says,
+            target_lives: on.is_some_and(|on| self.alive.contains(&on)),
+        };
+        let step = match decide(&wanted, &now) {
+            Act::Nothing => Step::Rest(None),
+            Act::Wait(why) => Step::Rest(Some(why.to_string())),
+            Act::FindPlace => {
+                let why = chosen.map_or("no host was found yet", |(_, why)| why);
+                Step::Rest(Some(why.to_owned()))
+            }
+            Act::Start { on, at } => Step::Order { to: on, act: OrderAct::Start, at: at.0 },
+            Act::TakeOver { on, at, .. } => {
+                Step::Order { to: on, act: OrderAct::TakeOver, at: at.0 }
+            }
+            Act::Suspend { on, at } => Step::Order { to: on, act: OrderAct::Suspend, at: at.0 },
+            Act::Stop { on, at } => Step::Order { to: on, act: OrderAct::Stop, at: at.0 },
+        };
+        (step, on)
+    }
+
+    fn says(&self, host: HostId, of: &Name) -> Option<InstanceState> {
+        match self.says.get(&(host, of.to_string()))?.as_str() {
+            // It is on its way.
+            "starting" | "running" => Some(InstanceState::Running),
+            "paused" => Some(InstanceState::Paused),
+            "suspended" => Some(InstanceState::Suspended),
+            "stopped" => Some(InstanceState::Stopped),
+            _ => Some(InstanceState::Failed),
+        }
+    }
+
+    fn must_leave(&self, host: HostId) -> bool {
+        self.hosts.get(&host).is_some_and(|record| {
+            record.wish == HostWish::Draining && record.drain_by_unix_ms <= self.now_unix_ms
+        })
+    }
+}

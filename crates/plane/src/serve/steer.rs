@@ -1,0 +1,237 @@
+//! Steering: again and again, what has to be done next is written down as orders.
+//!
+//! ```text
+//! picture ──planner──▶ where ──reconcile──▶ one step for each instance ──▶ orders/, places/
+//!    ▲                                                                        │
+//!    └──────────── something has changed, or a second has passed ◀────────────┘
+//! ```
+//!
+//! **Invariant:** an order that stands is not given again; one that no longer fits is taken back.
+//! What a host does with one that it has already is decided by the head ([`crate::reconcile`]).
+//! **Invariant:** one plane steers, by a lease; while two believe they do, orders are only given twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use api::{InstanceWish, OrderAct, OrderPrint, StateWish};
+use kv::{LeaseId, Revision, Txn};
+use model::{HostId, Name};
+
+use super::state::{InstanceRecord, Picture, PlaceRecord, Step, json};
+use super::{Plane, Refused};
+use crate::planner;
+
+/// Without a change, it is looked at so often: leases end and times come.
+const LOOK: Duration = Duration::from_secs(1);
+/// Changes that come together are looked at together.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// How long it is not steered after the plane that did has died.
+const TERM: Duration = Duration::from_secs(5);
+/// Writes of one commit.
+const TOGETHER_MAX: usize = 40;
+
+/// A plane that steers, until this is dropped.
+#[derive(Debug)]
+pub struct Steering {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Steering {
+    pub fn begin(plane: Arc<Plane>) -> std::io::Result<Self> {
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = over.clone();
+        let thread = ambient::spawn("steering".to_owned(), move || {
+            let mut term = None;
+            while !ends.load(Ordering::Relaxed) {
+                // What does not work now is tried again; callers hear of it by their own requests.
+                if plane.steer_once(&mut term, &ends).is_err() {
+                    term = None;
+                    ambient::sleep(LOOK);
+                }
+            }
+            if let Some(lease) = term {
+                let _ = plane.kv.revoke(lease);
+            }
+        })?;
+        Ok(Self { over, thread: Some(thread) })
+    }
+}
+
+impl Drop for Steering {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Writes that are committed some at a time.
+struct Writes<'a> {
+    plane: &'a Plane,
+    txn: Txn,
+    count: usize,
+}
+
+impl Writes<'_> {
+    fn add(&mut self, add: impl FnOnce(Txn) -> Txn) -> Result<(), Refused> {
+        self.txn = add(std::mem::take(&mut self.txn));
+        self.count += 1;
+        if self.count == TOGETHER_MAX { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), Refused> {
+        if std::mem::take(&mut self.count) > 0 {
+            self.plane.kv.commit(&std::mem::take(&mut self.txn))?;
+        }
+        Ok(())
+    }
+}
+
+impl Plane {
+    fn steer_once(&self, term: &mut Option<LeaseId>, over: &AtomicBool) -> Result<(), Refused> {
+        let revision = self.kv.list("steering")?.revision;
+        if self.has_the_helm(term)? {
+            self.steer()?;
+        }
+        self.until_changed(revision, over)
+    }
+
+    /// Whether this plane is the one that steers.
+    fn has_the_helm(&self, term: &mut Option<LeaseId>) -> Result<bool, Refused> {
+        if let Some(lease) = *term
+            && self.kv.keep_alive(lease).is_ok()
+        {
+            return Ok(true);
+        }
+        *term = None;
+        if self.kv.get("steering")?.is_some() {
+            return Ok(false);
+        }
+        let lease = self.kv.grant(TERM)?;
+        let txn = Txn::new().when("steering", kv::Condition::Absent);
+        if self.kv.commit(&txn.put_leased("steering", "", lease))?.is_done() {
+            *term = Some(lease);
+            return Ok(true);
+        }
+        self.kv.revoke(lease)?;
+        Ok(false)
+    }
+
+    fn until_changed(&self, after: Revision, over: &AtomicBool) -> Result<(), Refused> {
+        let watch = self.kv.watch("", after)?;
+        let ends = ambient::now() + LOOK;
+        while !over.load(Ordering::Relaxed) {
+            let left = ends.saturating_duration_since(ambient::now());
+            if left.is_zero() || watch.next(left.min(Duration::from_millis(100)))?.is_some() {
+                break;
+            }
+        }
+        ambient::sleep(TOGETHER);
+        Ok(())
+    }
+
+    /// Gives the orders that are to be given now.
+    pub(super) fn steer(&self) -> Result<(), Refused> {
+        let picture = self.picture()?;
+        let plan = planner::plan(&picture.fleet()?);
+        let mut writes = Writes { plane: self, txn: Txn::new(), count: 0 };
+        let mut standing = picture.orders.clone();
+        for (name, step, on) in picture.steps(&plan) {
+            let (revision, record) = &picture.wishes[&name];
+            if record.at.is_none() && picture.seen.contains_key(&name) {
+                self.note_generation(&picture, &name, *revision, record)?;
+            }
+            let waits = picture
+                .trouble
+                .get(&name)
+                .is_some_and(|trouble| trouble.again_unix_ms > picture.now_unix_ms);
+            let next = match step {
+                Step::Rest(why) => why,
+                Step::Removed => {
+                    self.forget(&name, Some(*revision)).or_else(ignore_changed)?;
+                    continue;
+                }
+                Step::Stopped => {
+                    let wish = InstanceWish { state: StateWish::Stopped, ..record.wish.clone() };
+                    self.wish(&name, Some(kv::Condition::At(*revision)), &wish)
+                        .map(drop)
+                        .or_else(ignore_changed)?;
+                    continue;
+                }
+                Step::Order { to, act, at } => {
+                    let old = standing.remove(&(name.clone(), to));
+                    let stands = old.as_ref().is_some_and(|old| (old.act, old.at) == (act, at));
+                    if !stands && !waits {
+                        let order = order(&name, act, at, &record.wish);
+                        let key = format!("orders/{to}/{name}");
+                        writes.add(|txn| txn.put(&key, json(&order)))?;
+                    }
+                    Some(words(&picture, to, act))
+                }
+            };
+            if record.wish.take_over && next.is_none() {
+                // It has been done, once.
+                let wish = InstanceWish { take_over: false, ..record.wish.clone() };
+                self.wish(&name, Some(kv::Condition::At(*revision)), &wish)
+                    .map(drop)
+                    .or_else(ignore_changed)?;
+            }
+            let place = PlaceRecord { on: on.map(|on| on.to_string()), next };
+            if picture.places.get(&name).cloned().unwrap_or_default() != place {
+                let key = format!("places/{name}");
+                writes.add(|txn| txn.put(&key, json(&place)))?;
+            }
+        }
+        for (name, host) in standing.into_keys() {
+            let key = format!("orders/{host}/{name}");
+            writes.add(|txn| txn.delete(&key))?;
+        }
+        writes.flush()
+    }
+
+    /// The first head that was seen of it is the one that it was wished at.
+    fn note_generation(
+        &self,
+        picture: &Picture,
+        name: &Name,
+        revision: Revision,
+        record: &InstanceRecord,
+    ) -> Result<(), Refused> {
+        let at = picture.seen.get(name).map(|seen| seen.head.generation);
+        let new = InstanceRecord { at, ..record.clone() };
+        self.kv.commit(&Txn::replace(&format!("instances/{name}"), revision, json(&new)))?;
+        Ok(())
+    }
+}
+
+/// Somebody else has wished something meanwhile: that is looked at next.
+fn ignore_changed(refused: Refused) -> Result<(), Refused> {
+    if matches!(refused.status, 404 | 412) { Ok(()) } else { Err(refused) }
+}
+
+fn order(name: &Name, act: OrderAct, at: u64, wish: &InstanceWish) -> OrderPrint {
+    let id: [u8; 8] = ambient::random();
+    OrderPrint {
+        id: u64::from_le_bytes(id).to_string(),
+        name: name.to_string(),
+        act,
+        at,
+        appliance: wish.appliance.clone(),
+        ports: wish.ports.clone(),
+    }
+}
+
+fn words(picture: &Picture, to: HostId, act: OrderAct) -> String {
+    let host = picture.host_name(to);
+    match act {
+        OrderAct::Start => format!("starts on {host}"),
+        OrderAct::TakeOver => format!("is taken over by {host}"),
+        OrderAct::Suspend => format!("is suspended on {host}"),
+        OrderAct::Stop => format!("is stopped on {host}"),
+        OrderAct::Look => format!("{host} looks at it"),
+    }
+}
