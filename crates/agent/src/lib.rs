@@ -61,7 +61,8 @@ pub fn run(
     heard: &(dyn Fn(&Heard) -> bool + Sync),
 ) -> Result<(), Failure> {
     let over = AtomicBool::new(false);
-    let agent = Agent { host, labels, tenure: Tenure::default(), under_way: Mutex::default(), over, heard };
+    let agent =
+        Agent { host, labels, tenure: Tenure::default(), under_way: Mutex::default(), over, heard };
     let twin = client.twin().map_err(|e| Failure::new("internal", e.to_string(), ""))?;
     std::thread::scope(|scope| {
         let (agent, twin) = (&agent, &twin);
@@ -96,7 +97,8 @@ impl Agent<'_> {
     fn beat(&self, client: &Client) -> Result<Result<BeatReply, ClientError>, Failure> {
         let report = self.host.describe(self.labels.clone())?;
         let sent = ambient::since_boot();
-        let answer = client.put::<BeatReply>(&format!("/v1/hosts/{}/beat", self.host.id()), &report);
+        let answer =
+            client.put::<BeatReply>(&format!("/v1/hosts/{}/beat", self.host.id()), &report);
         if let Ok(reply) = &answer {
             self.tenure.granted(self.host, sent, reply)?;
         }

@@ -119,7 +119,9 @@ impl Agent<'_> {
         match done {
             Ok(()) => Outcome::Done,
             // The head was moved by somebody else, or what was ordered is so already.
-            Err(failure) if ["changed", "lease", "fenced", "exists", "state"].contains(&failure.kind) => {
+            Err(failure)
+                if ["changed", "lease", "fenced", "exists", "state"].contains(&failure.kind) =>
+            {
                 Outcome::Refused
             }
             Err(failure) => Outcome::Failed(failure),

@@ -30,9 +30,9 @@ pub mod doors;
 mod failure;
 mod firmware;
 mod foreign;
-mod host_lease;
 #[doc(hidden)]
 pub mod fuzz;
+mod host_lease;
 mod ingest;
 mod inside;
 pub mod local;

@@ -126,7 +126,12 @@ fn hosts_come_are_wished_for_and_go() {
     let state = embedded(folder.path());
     let Serving { server, client } = serve(&state, folder.path());
     let first = beat(&client, 1, &report("a"));
-    let expected = BeatReply { lease_ms: 2000, begun_again: true, state: "ready".to_owned(), managed: Vec::new() };
+    let expected = BeatReply {
+        lease_ms: 2000,
+        begun_again: true,
+        state: "ready".to_owned(),
+        managed: Vec::new(),
+    };
     assert_eq!(first, expected);
     assert!(!beat(&client, 1, &report("a")).begun_again);
     beat(&client, 2, &report("b"));

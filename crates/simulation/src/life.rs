@@ -400,7 +400,8 @@ impl Run {
     }
 
     pub fn resume(&self, at: usize, of: &Name, take_over: bool) -> Result<()> {
-        let options = ResumeOptions { name: of.clone(), take_over, at: None, start: start_options() };
+        let options =
+            ResumeOptions { name: of.clone(), take_over, at: None, start: start_options() };
         self.host(at).resume(&options).map(drop)
     }
 

@@ -135,9 +135,9 @@ impl Picture {
         let mut chosen: HashMap<&Name, (Option<HostId>, String)> = HashMap::new();
         for choice in &plan.choices {
             let on = match choice.decision {
-                Decision::Place { on } | Decision::Move { on, .. } | Decision::Rescue { on, .. } => {
-                    Some(on)
-                }
+                Decision::Place { on }
+                | Decision::Move { on, .. }
+                | Decision::Rescue { on, .. } => Some(on),
                 Decision::Nowhere { .. } => None,
             };
             chosen.insert(&choice.instance, (on, choice.why.reasons().join("; ")));

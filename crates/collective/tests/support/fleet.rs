@@ -1,0 +1,116 @@
+//! A plane and hosts under it: real processes, one machine.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Said, World, eventually, said};
+
+/// A process of a test's: a plane, or a host's agent.
+pub struct Running(Child);
+
+impl Running {
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A plane on host `P`, and who asks it.
+pub struct Fleet<'a> {
+    pub world: &'a World,
+    pub url: String,
+    token: String,
+}
+
+impl<'a> Fleet<'a> {
+    /// Starts a plane at an address of its own or at `listen`, and waits until it says where.
+    pub fn start(world: &'a World, listen: &str, lease_s: u32) -> (Running, Self) {
+        let mut program = world.program("P");
+        let lease = lease_s.to_string();
+        program.args(["plane", "--json", "--listen", listen, "--lease", &lease]);
+        let mut child = Running(program.stdout(Stdio::piped()).spawn().unwrap());
+        let mut document = String::new();
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap());
+        while serde_json::from_str::<Value>(&document).is_err() {
+            assert!(lines.read_line(&mut document).unwrap() > 0, "it ended: {document}");
+        }
+        let document: Value = serde_json::from_str(&document).unwrap();
+        let url = document["url"].as_str().unwrap().to_owned();
+        let token = world.host("P").join("plane.token").display().to_string();
+        (child, Self { world, url, token })
+    }
+
+    /// Starts the agent of a host whose `site` is its name.
+    pub fn join(&self, host: &str) -> Running {
+        let label = format!("site={host}");
+        let mut program = self.world.program(host);
+        program.args(["host", "join", &self.url, "--token-file", &self.token, "--label", &label]);
+        Running(program.stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// A verb that asks the plane by its options.
+    pub fn at(&self, host: &str, words: &[&str]) -> Said {
+        let rest = ["--plane", &self.url, "--token-file", &self.token];
+        let words: Vec<_> = words.iter().copied().chain(rest).collect();
+        self.world.run(host, &words)
+    }
+
+    fn command(&self, host: &str, words: &[&str]) -> Command {
+        let mut command = self.world.command(host, words);
+        command.env("COLLECTIVE_PLANE", &self.url).env("COLLECTIVE_PLANE_TOKEN_FILE", &self.token);
+        command
+    }
+
+    /// A verb that lets the plane decide.
+    pub fn run(&self, host: &str, words: &[&str]) -> Said {
+        said(self.command(host, words).output().unwrap())
+    }
+
+    pub fn hosts(&self) -> Vec<Value> {
+        self.at("P", &["host", "list"]).ok().as_array().unwrap().clone()
+    }
+
+    pub fn await_hosts(&self, count: usize) {
+        eventually(Duration::from_secs(20), "all have joined", || self.hosts().len() == count);
+    }
+
+    pub fn host(&self, host: &str) -> Value {
+        let found = self.hosts().into_iter().find(|found| found["labels"]["site"] == host);
+        found.unwrap_or_else(|| panic!("{host} has not joined"))
+    }
+
+    pub fn id(&self, host: &str) -> String {
+        self.host(host)["id"].as_str().unwrap().to_owned()
+    }
+
+    /// What the plane knows of an instance.
+    pub fn placed(&self, name: &str) -> Value {
+        let placed = self.run("P", &["ps"]).ok();
+        let row = placed.as_array().unwrap().iter().find(|row| row["name"] == name);
+        row.cloned().unwrap_or_else(|| panic!("{name} is not in {placed}"))
+    }
+
+    #[track_caller]
+    pub fn await_placed(&self, name: &str, host: Option<&str>, state: &str) {
+        let id = host.map(|host| self.id(host));
+        let ends = ambient::now() + Duration::from_secs(60);
+        loop {
+            let placed = self.placed(name);
+            if placed["state"] == state && placed["host"].as_str() == id.as_deref() {
+                return;
+            }
+            assert!(ambient::now() < ends, "{name} is not {state} on {host:?}: {placed}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
