@@ -27,6 +27,9 @@ pub struct UpdatePrint {
     /// Why it did not work, for its maker: a file on this host.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub report: Option<String>,
+    /// What went otherwise than it should, and hinders nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
 }
 
 /// `publish`.

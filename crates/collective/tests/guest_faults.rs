@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use support::surgery::packs;
-use support::{READ_NOISE, World, appliance, eventually, said};
+use support::{READ_NOISE, Small, World, appliance, eventually, said};
 
 #[test]
 fn guest_whose_shim_is_killed_keeps_what_it_flushed() {
@@ -139,42 +139,6 @@ fn guest_is_never_fed_a_damaged_page() {
     assert!(read.json()["stdout"].as_str().unwrap().contains("OK"), "{read:?}");
 }
 
-/// A file system of a few MiB for a folder, unmounted when dropped.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(folder: &Path, bytes: u64) -> Self {
-        run(
-            "mount",
-            &[
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={bytes},mode=0700"),
-                "small",
-                folder.to_str().unwrap(),
-            ],
-        );
-        Self(folder.to_owned())
-    }
-
-    fn resize(&self, bytes: u64) {
-        run("mount", &["-o", &format!("remount,size={bytes}"), self.0.to_str().unwrap()]);
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
-
-#[track_caller]
-fn run(program: &str, arguments: &[&str]) {
-    let done = std::process::Command::new(program).args(arguments).output().unwrap();
-    assert!(done.status.success(), "{program} {arguments:?}: {done:?}");
-}
-
 #[test]
 fn guest_goes_on_when_the_repository_is_full() {
     let world = World::empty("full");
@@ -185,14 +149,7 @@ fn guest_goes_on_when_the_repository_is_full() {
     world.run("A", &["build", &appliance("nano")]).ok();
     world.run("A", &["run", "nano", "--name", "n1"]).ok();
     world.type_in("A", "n1", "abc\r");
-    let free = || {
-        let done =
-            std::process::Command::new("df").args(["--output=avail", "-B1"]).arg(&folder).output();
-        let text = String::from_utf8(done.unwrap().stdout).unwrap();
-        text.lines().nth(1).unwrap().trim().parse::<usize>().unwrap()
-    };
-    let filler = folder.join("filler");
-    fs::write(&filler, vec![1; free().saturating_sub(64 << 10)]).unwrap();
+    small.fill(64 << 10);
     let (kind, message, _) = world.run("A", &["suspend", "n1"]).error();
     assert_eq!(kind, "no_space", "{message}");
     assert_eq!(world.state("A", "n1"), "running");

@@ -9,23 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use market::Market;
+use market::{Market, broken, files_below, larger, same};
 use serde_json::Value;
-use support::{appliance, copy_tree, eventually};
-
-fn same(text: String) -> String {
-    text
-}
-
-/// With more memory: it boots, and counts that on its data disk.
-fn larger(text: String) -> String {
-    text.replace("memory: 16MiB", "memory: 24MiB")
-}
-
-/// It never says what its maker waits for.
-fn broken(text: String) -> String {
-    text.replace("nano: boots=", "nano: never")
-}
+use support::{Small, appliance, copy_tree, eventually};
 
 #[test]
 fn guest_gets_its_makers_version_keeps_its_data_and_goes_back_when_it_does_not_work() {
@@ -212,14 +198,17 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
     };
     let publish_larger = |version: &str, memory: &str| {
         build_larger(memory);
-        publish(version, &["--health", "/bin/ls /data/form /data/mine"]);
+        let asks = ["--migrate", "/bin/touch /data/newer", "--health", "/bin/ls /data/form"];
+        publish(version, &asks);
     };
     build_larger("136MiB");
     publish("2", &["--migrate", "/bin/touch /nowhere/migrated"]);
-    publish("3", &["--health", "/bin/false"]);
+    publish("3", &["--health", "/bin/sleep 1000", "--healthy-within", "15"]);
     let well = ["--migrate", "/bin/touch /data/form", "--health", "/bin/ls /data/form /data/mine"];
     publish("4", &well);
-    for (version, why) in [("2", "bringing its data to the new form"), ("3", "its own check")] {
+    for (version, why) in
+        [("2", "bringing its data to the new form failed"), ("3", "its own check came to no end")]
+    {
         let undone = world.run("A", &["update", "t1", "--to", version]);
         assert_eq!(undone.code, 1, "{undone:?}");
         assert!(undone.json()["reason"].as_str().unwrap().starts_with(why), "{undone:?}");
@@ -266,7 +255,7 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
     let pinned = world.run("A", &["update", "t1", "--updates", "auto"]).error();
     assert!(pinned.2.contains("--channel"), "{pinned:?}");
     assert_eq!(shown("policy"), "pinned");
-    assert_eq!(world.run("A", &["update", "t1", "--to", "4"]).ok()["applied"], true);
+    assert_eq!(world.run("A", &["update", "t1"]).ok()["applied"], false);
     // The version before cannot read that any more.
     let (kind, message, hint) = world.run("A", &["rollback", "t1"]).error();
     assert!(kind == "state" && message.contains("the form of"), "{kind}: {message}");
@@ -368,6 +357,35 @@ fn guest_with_a_cd_of_its_own_keeps_its_place_in_its_makers_list() {
     assert!(!row.as_array().unwrap().is_empty());
 }
 
+/// A disk that is full is said before anything is stopped, and nothing that was fetched is lost.
+#[test]
+fn guest_on_a_full_disk_keeps_its_version_until_there_is_room() {
+    let market = Market::new("update-full");
+    let world = &market.world;
+    let folder = world.host("A");
+    fs::create_dir_all(&folder).unwrap();
+    let small = Small::mount(&folder, 96 << 20);
+    market.publish("1", same, &[]);
+    market.trusts("A");
+    world.run("A", &["run", "acme/nano", "--name", "n1"]).ok();
+    world.type_in("A", "n1", "abc\r");
+    world.await_console("A", "n1", "keys=3");
+    market.publish("2", larger, &[]);
+    small.fill(1 << 20);
+    let (kind, message, hint) = world.run("A", &["update", "n1", "--force"]).error();
+    assert!(kind == "no_space" && message.contains("are free in"), "{kind}: {message}");
+    assert!(hint.contains("free some space"), "{hint}");
+    // As it was, in its session.
+    assert_eq!((market.version("A", "n1"), world.state("A", "n1")), ("1".into(), "running".into()));
+    world.type_in("A", "n1", "d\r");
+    world.await_console("A", "n1", "keys=4");
+    small.empty();
+    let updated = world.run("A", &["update", "n1", "--force"]).ok();
+    assert_eq!(updated["applied"], true, "{updated}");
+    world.await_console("A", "n1", "boots=2");
+    world.run("A", &["rm", "n1", "--force"]).ok();
+}
+
 /// What changed a little is fetched as what changed; whatever a delta does not give is fetched as always.
 #[test]
 fn guest_gets_what_differs_and_not_what_changed_with_it() {
@@ -404,7 +422,7 @@ fn guest_gets_what_differs_and_not_what_changed_with_it() {
         let words = ["publish", "work", "--version", version, "--to", &to, "--key", &key];
         market.make(&[&words[..], &["--maker", "acme"]].concat()).ok()
     };
-    let mut text = noise(3 << 20);
+    let mut text = noise(3 << 20, 1);
     publish("1", &text);
     market.trusts("A");
     world.run("A", &["run", "acme/work", "--name", "d1", "--no-wait"]).ok();
@@ -430,18 +448,45 @@ fn guest_gets_what_differs_and_not_what_changed_with_it() {
     assert_eq!(world.run("A", &["diff", "d1", "nobody"]).error().0, "not_found");
     let drift = world.run("A", &["inspect", "d1", "--drift"]).ok()["drift"].clone();
     assert_eq!(drift.as_array().unwrap().len(), 0, "{drift}");
+    world.run("A", &["resume", "d1"]).ok();
+    world.run("A", &["stop", "d1", "--force"]).ok();
+
+    // One of its parts is damaged on the server: what the other one gives is taken, the rest fetched as
+    // always, and that is said.
+    text = [noise(3 << 20, 2), text].concat();
+    let published = publish("3", &text);
+    let delta = published["delta_bytes"].as_u64().unwrap();
+    let signed = world.root().join("www/signed/targets");
+    let parts: Vec<PathBuf> = files_below(&signed)
+        .into_iter()
+        .filter(|path| {
+            let id = published["version_id"].as_str().unwrap();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            name.ends_with(".delta") && name.contains(&format!(".{id}."))
+        })
+        .collect();
+    let damaged = parts.iter().find(|path| path.to_string_lossy().ends_with(".0.delta")).unwrap();
+    let mut bytes = fs::read(damaged).unwrap();
+    assert!(parts.len() > 1 && (bytes.len() as u64) < delta, "{parts:?}");
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(damaged, &bytes).unwrap();
+    let fetched = world.run("A", &["update", "d1", "--fetch"]).ok();
+    assert_eq!(fetched["delta_bytes"], delta - bytes.len() as u64, "{fetched}");
+    let said = fetched["warnings"][0].as_str().unwrap_or_default();
+    assert!(said.contains("not what was signed"), "{fetched}");
     // It is here: its maker is needed no more.
     let new = market.path("new");
     drop(market.server);
     let started = world.run("A", &["resume", "d1"]).ok();
-    assert_eq!(started["update"]["to"], "2", "{started}");
+    assert_eq!(started["update"]["to"], "3", "{started}");
     world.run("A", &["stop", "d1", "--force"]).ok();
-    world.run("A", &["cp", "d1:/lib/libwork.so.2", &new]).ok();
+    world.run("A", &["cp", "d1:/lib/libwork.so.3", &new]).ok();
     assert!(fs::read(new).unwrap() == text, "another content");
 }
 
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 88_172_645_463_325_252_u64;
+fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64 ^ seed;
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;
@@ -503,175 +548,4 @@ fn guest_killed_while_it_is_updated_has_the_old_version_or_the_new() {
     println!("{} kills of an update", boots - 1);
     let check = world.run("A", &["repo", "check", "--read-data"]).ok();
     assert_eq!(check["ok"], true, "{check}");
-}
-
-/// Whoever is killed while it publishes has published the version or has not, and does it again.
-#[test]
-fn publishing_that_is_killed_is_done_again() {
-    let market = Market::new("publish-killed");
-    market.publish("1", same, &[]);
-    market.trusts("A");
-    let (to, key) = (market.path("www"), market.path("acme.key"));
-    for (number, step) in
-        ["publish: copied", "publish: durable", "publish: kept", "sign: visible"].iter().enumerate()
-    {
-        let version = format!("2.{number}");
-        market.build(&version, |text| {
-            text.replace("memory: 16MiB", &format!("memory: {}MiB", 17 + number))
-        });
-        let words =
-            ["--json", "publish", "nano", "--version", &version, "--to", &to, "--key", &key];
-        let mut command = market.world.program("maker");
-        command.env("COLLECTIVE_REPO", market.path("own")).args(words);
-        let died = command.env("COLLECTIVE_DIE_AT", step).output().unwrap();
-        assert!(!died.status.success(), "{step}");
-        let seen = market.world.run("A", &["catalog"]).ok();
-        let offered = seen[0]["channels"]["stable"].as_str().unwrap();
-        assert_eq!(offered == version, *step == "sign: visible", "{step}: {seen}");
-        let again = market.make(&words[1..]).ok();
-        assert_eq!(
-            again["uploaded_bytes"].as_u64().unwrap() == 0,
-            *step != "publish: copied",
-            "{step}: {again}"
-        );
-        let seen = market.world.run("A", &["catalog"]).ok();
-        assert_eq!(seen[0]["channels"]["stable"], version.as_str(), "{step}");
-    }
-}
-
-/// A maker who is killed while it begins, and while it replaces its keys, gives the same command again.
-#[test]
-fn a_maker_that_is_killed_while_it_begins_or_rotates_goes_on() {
-    let market = Market::new("maker-killed");
-    market.build("1", same);
-    let (to, key, new) = (market.path("www"), market.path("acme.key"), market.path("new.key"));
-    market.make(&["key", "new", &new, "--plain"]).ok();
-    let killed = |step: &str, words: &[&str]| {
-        let mut command = market.world.program("maker");
-        command.env("COLLECTIVE_REPO", market.path("own")).args(words);
-        let died = command.env("COLLECTIVE_DIE_AT", step).output().unwrap();
-        assert!(!died.status.success(), "{step} was not reached");
-        // Long ago: its numbers are nobody's any more.
-        for file in support_files(&Path::new(&to).join("signed")) {
-            let long_ago =
-                fs::metadata(&file).unwrap().modified().unwrap() - Duration::from_secs(1000);
-            fs::File::options().append(true).open(file).unwrap().set_modified(long_ago).unwrap();
-        }
-    };
-    let begin =
-        ["publish", "nano", "--version", "1", "--to", &to, "--key", &key, "--maker", "acme"];
-    for step in ["sign: snapshot", "rotate: root", "publish: begun", "publish: kept"] {
-        killed(step, &begin);
-    }
-    let begun = market.make(&begin).ok();
-    assert_eq!(begun["new_maker"], true, "{begun}");
-    market.trusts("A");
-    let said = |version: &str| {
-        let seen = market.world.run("A", &["catalog"]).ok();
-        assert_eq!(seen[0]["channels"]["stable"], version, "{seen}");
-    };
-    said("1");
-    let both = ["--root", &new, "--targets", &new, "--online", &new, "--key", &key, "--key", &new];
-    let rotate = [&["key", "rotate", "--to", &to][..], &both[..]].concat();
-    for step in ["sign: snapshot", "sign: targets"] {
-        killed(step, &rotate);
-        said("1");
-    }
-    killed("rotate: root", &rotate);
-    assert_eq!(market.world.run("A", &["trust", "refresh", "acme"]).error().0, "trust");
-    market.make(&rotate).ok();
-    said("1");
-    let listed = market.world.run("A", &["trust", "refresh", "acme"]).ok();
-    assert_eq!(listed["root_version"], 2, "{listed}");
-    // By the new key, and by it alone.
-    let next = |key: &str| {
-        market.build("2", larger);
-        market.make(&["publish", "nano", "--version", "2", "--to", &to, "--key", key])
-    };
-    assert_eq!(next(&key).error().0, "key");
-    next(&new).ok();
-    said("2");
-    assert_eq!(
-        market.make(&["publish", "--again", "--to", &to, "--key", &new]).ok()["versions"],
-        true
-    );
-    // Taken back twice: there is nothing to go back to, and it stays taken back.
-    let yank = |version: &str| {
-        let words = ["yank", "nano", version, "--reason", "it hums", "--to", &to, "--key", &new];
-        market.make(&words).ok()
-    };
-    assert_eq!(yank("2")["channels"]["stable"], "1");
-    assert_eq!(yank("1")["ended"], serde_json::json!(["stable"]));
-    let again = next(&new).error();
-    assert!(again.0 == "exists" && again.1.contains("it hums"), "{again:?}");
-}
-
-/// What a maker's web server shows is believed when it was signed, and as far as it is whole.
-#[test]
-fn what_was_not_signed_is_not_used() {
-    let market = Market::new("forged");
-    let world = &market.world;
-    market.publish("1", same, &[]);
-    market.trusts("A");
-    let www = world.root().join("www");
-    let honest = world.root().join("honest");
-    copy_tree(&www, &honest);
-    market.publish("2", larger, &[]);
-    let newer = world.root().join("newer");
-    copy_tree(&www, &newer);
-    assert_eq!(world.run("A", &["catalog"]).ok()[0]["channels"]["stable"], "2");
-    let show = |what: &Path| {
-        fs::remove_dir_all(&www).unwrap();
-        copy_tree(what, &www);
-    };
-    // An old copy.
-    show(&honest);
-    let old = world.run("A", &["catalog"]).error();
-    assert!(old.0 == "trust" && old.1.contains("older than what this host has seen"), "{old:?}");
-    // A document that was changed after it was signed.
-    show(&newer);
-    let documents = fs::read_dir(www.join("signed/targets")).unwrap().flatten();
-    for document in documents {
-        let text = fs::read_to_string(document.path()).unwrap();
-        fs::write(document.path(), text.replace("acme", "evil").replace("stable", "stables"))
-            .unwrap();
-    }
-    let fresh = market.world.run("B", &["trust", "add", &market.server.url(), "--yes"]).error();
-    assert_eq!(fresh.0, "trust", "{fresh:?}");
-    // A disk that was changed after the version was signed: a pack that says something else.
-    show(&newer);
-    market.trusts("B");
-    let packs = support_files(&www.join("packs"));
-    for pack in &packs {
-        let mut bytes = fs::read(pack).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::write(pack, bytes).unwrap();
-    }
-    let started = world.run("B", &["run", "acme/nano", "--name", "n1"]);
-    assert_eq!(started.code, 1, "{started:?}");
-    assert!(!world.console("B", "n1").contains("boots="), "a guest was shown it");
-    // Another maker's signatures, under the same address.
-    show(&newer);
-    let evil = Market::new("forged-evil");
-    evil.publish("9", larger, &[]);
-    show(&evil.world.root().join("www"));
-    let forged = world.run("A", &["update", "n2"]);
-    assert_eq!(forged.code, 1, "{forged:?}");
-    let forged = world.run("A", &["trust", "refresh", "acme"]).error();
-    assert_eq!(forged.0, "trust", "{forged:?}");
-    // The maker is away: what was believed is still known, and its age is said.
-    drop(market.server);
-    let seen = world.run("A", &["catalog"]);
-    assert_eq!(seen.ok()[0]["channels"]["stable"], "2");
-    assert!(seen.stderr.contains("as of "), "{seen:?}");
-}
-
-fn support_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() { files.extend(support_files(&path)) } else { files.push(path) }
-    }
-    files
 }

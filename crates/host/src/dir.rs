@@ -284,6 +284,12 @@ impl HostDir {
     }
 }
 
+/// What may still be written to a folder's disk, bytes.
+pub fn free_bytes(folder: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(folder).map_err(std::io::Error::from)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec_pretty(value).map_err(|e| Failure::new("internal", e.to_string(), ""))
 }

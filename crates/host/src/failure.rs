@@ -30,6 +30,16 @@ impl Failure {
         self
     }
 
+    /// Says what is to be done after what its hint says.
+    pub fn and(mut self, next: &str) -> Self {
+        self.hint = if self.hint.is_empty() {
+            next.to_owned()
+        } else {
+            format!("{}; then {next}", self.hint)
+        };
+        self
+    }
+
     /// The wire form.
     pub fn body(&self) -> ErrorBody {
         ErrorBody {

@@ -82,12 +82,17 @@ fn one(store: &Store, truth: &Truth, checkpoint: &Checkpoint) -> host::Result<Re
             None => Err(format!("nobody saved device state {number}")),
         });
     }
+    let version = store.version(checkpoint.version)?;
+    let system = match pages(&store.source(), version.disks[0], PAGES[1]) {
+        Ok(system) => system,
+        Err(text) => return Ok(Err(text)),
+    };
     let known = truth.known();
     let right = match checkpoint.why {
-        // The system disk is reset, the data disk is as it was.
-        Why::Stop => {
+        // The system disk is its version's, the data disk is as it was.
+        Why::Stop | Why::Update => {
             let offs = known.offs.iter().filter(|(of, _)| *of == instance);
-            found.0[1].is_empty() && offs.into_iter().any(|(_, off)| off.0[2] == found.0[2])
+            found.0[1] == system && offs.into_iter().any(|(_, off)| off.0[2] == found.0[2])
         }
         _ => known.left.iter().any(|left| left.instance == instance && left.admits(&found.0[1..])),
     };

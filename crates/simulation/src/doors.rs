@@ -211,7 +211,10 @@ impl Simulated {
         }
         let mut shim = self.inner().shims.remove(folder).ok_or_else(not_here)?;
         if let Request::AwaitReady { .. } | Request::AwaitStarted { .. } = request {
-            let report = shim.shared.await_started(Duration::ZERO);
+            let report = match request {
+                Request::AwaitReady { .. } => shim.shared.await_ready(Duration::ZERO),
+                _ => shim.shared.await_started(Duration::ZERO),
+            };
             self.inner().shims.insert(folder.to_owned(), shim);
             return report.map(Reply::Started);
         }
@@ -442,7 +445,9 @@ impl Doors for Simulated {
     }
 
     fn attend(&self, powering: &Powering<'_>, _: Powered, report: StartReport) -> Arc<Scrubbing> {
-        powering.door.shared.set_ready(Ok(report));
+        let well = self.world.state().unwell != Some(powering.claim.version.version.as_str());
+        let not_ready = || Failure::new("not_ready", "simulated", "");
+        powering.door.shared.set_ready(if well { Ok(report) } else { Err(not_ready()) });
         Arc::new(Scrubbing::default())
     }
 }

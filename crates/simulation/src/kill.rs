@@ -14,6 +14,7 @@ use model::Name;
 use crate::chance::Chance;
 use crate::disk::Unsynced;
 use crate::life::{Begin, GRACE_MS, Run, start_options};
+use crate::market::Asks;
 use crate::world::World;
 
 /// The verbs, each in a situation of its own.
@@ -40,6 +41,11 @@ pub const VERBS: &[&str] = &[
     "rm",
     "leftovers to a branch",
     "leftovers on an automatic checkpoint, to a branch",
+    "update",
+    "update, to another form",
+    "update that does not work",
+    "resume with a new version",
+    "rollback",
 ];
 
 /// A policy's minute is over.
@@ -72,6 +78,17 @@ pub(crate) fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> 
         "publish" | "run" | "publish, running" => return Ok(()),
         "run, from memory" => return run.publish_warm(0, "2", chance),
         "resume, from memory, after a crash" => run.publish_warm(0, "2", chance)?,
+        "resume with a new version" | "rollback" => return follow(run, verb, chance),
+        _ if verb.starts_with("update") => {
+            let migrate = verb.ends_with("form");
+            run.maker(&[("1", Asks::default()), ("2", Asks { migrate })])?;
+            run.run_signed(0, &a(), "1")?;
+            work(run, 0, chance);
+            if verb.ends_with("not work") {
+                run.world.state().unwell = Some("2");
+            }
+            return Ok(());
+        }
         _ => {}
     }
     let auto = Auto::parse("1m,last=1").expect("a policy of ours");
@@ -152,6 +169,20 @@ pub(crate) fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> 
     Ok(())
 }
 
+/// An instance that has a new version, or will have it when it starts.
+fn follow(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> {
+    run.maker(&[("1", Asks::default()), ("2", Asks::default())])?;
+    run.run_signed(0, &a(), "1")?;
+    work(run, 0, chance);
+    if verb == "rollback" {
+        run.update(0, &a(), "2")?;
+        work(run, 0, chance);
+        return Ok(());
+    }
+    run.follow(0, &a())?;
+    run.host(0).stop(&a(), true, Duration::from_secs(1)).map(drop)
+}
+
 fn fork_options() -> ForkOptions {
     ForkOptions {
         name: a(),
@@ -183,6 +214,8 @@ pub(crate) fn act(run: &Run, at: usize, verb: &str) -> Result<()> {
         "undo" | "undo when suspended" => host.undo(&a(), None, &start_options()).map(drop),
         "fork" | "fork of a suspended one" => host.fork(&fork_options()).map(drop),
         "gc" => host.repo_gc(&GcOptions::default()).map(drop),
+        "rollback" => host.rollback(&a(), true, &start_options()).map(drop),
+        _ if verb.starts_with("update") => run.update(at, &a(), "2").map(drop),
         // What one condemns, the next removes, if nothing hinders it.
         "gc, gc, gc" => (0..3).try_for_each(|_| host.repo_gc(&GcOptions::default()).map(drop)),
         // What the first condemned, the second could remove; it knows what is named, and who is

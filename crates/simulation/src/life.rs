@@ -14,7 +14,8 @@ use host::{
     StartOptions,
 };
 use model::{
-    Boot, BootKind, DiskBus, DiskRole, DiskSpec, Hardware, Media, Name, Profile, Ready, ResetPolicy,
+    Boot, BootKind, DiskBus, DiskRole, DiskSpec, Hardware, Media, Name, Profile, Ready,
+    ResetPolicy, VersionId,
 };
 use objects::Objects;
 use repository::{Init, KeyPlace, Repository};
@@ -24,11 +25,11 @@ use crate::check;
 use crate::disk::Unsynced;
 use crate::doors::Simulated;
 use crate::machine::Cpu;
-use crate::truth::{PAGES, Truth, VOLUMES};
+use crate::truth::{PAGES, Truth, VOLUMES, page};
 use crate::world::{Crashed, World};
 
 /// Where the store is, as orders name it.
-const LOCATION: &str = "sim://repository";
+pub const LOCATION: &str = "sim://repository";
 /// How long something unnamed is kept.
 pub const GRACE_MS: u64 = 600_000;
 
@@ -37,8 +38,8 @@ pub struct Run {
     pub world: Arc<World>,
     pub truth: Arc<Truth>,
     pub hosts: Vec<Arc<Simulated>>,
-    dirs: Vec<HostDir>,
-    _folder: tempfile::TempDir,
+    pub dirs: Vec<HostDir>,
+    pub folder: tempfile::TempDir,
 }
 
 fn name(text: &str) -> Name {
@@ -58,6 +59,20 @@ pub fn start_options() -> StartOptions {
         accel: Accelerator::Tcg,
         wait: true,
         timeout: Duration::from_secs(60),
+    }
+}
+
+pub fn run_options(appliance: Reference, new: &Name, begin: &Begin) -> RunOptions {
+    RunOptions {
+        appliance,
+        updates: UpdatePolicy::Auto,
+        name: Some(new.clone()),
+        properties: Vec::new(),
+        user_data: None,
+        network_config: None,
+        boot: begin.boot,
+        auto: begin.auto.map(AutoChange::from),
+        start: start_options(),
     }
 }
 
@@ -110,10 +125,10 @@ impl Run {
         };
         let objects: Arc<dyn Objects> = world.objects.clone();
         Repository::init(objects, &init).expect("a repository");
-        let mut run = Self { world, truth, hosts: Vec::new(), dirs: Vec::new(), _folder: folder };
+        let mut run = Self { world, truth, hosts: Vec::new(), dirs: Vec::new(), folder };
         for at in 0..hosts {
             run.world.act_for(at);
-            let root = run._folder.path().join(format!("host{at}"));
+            let root = run.folder.path().join(format!("host{at}"));
             let mut dir = HostDir::open(&root).expect("a host's directory");
             dir.configure_scrub(false).expect("a setting");
             dir.configure_cache(16 << 20).expect("a setting");
@@ -138,10 +153,23 @@ impl Run {
 
     /// What a build stores: a version, and the ref that makes it its appliance's newest.
     pub fn publish(&self, number: &str, warm: Option<Warm>) -> Result<()> {
+        self.publish_of("tiny", number, warm, None).map(drop)
+    }
+
+    /// The same of any appliance; with what the first page of its system disk holds.
+    pub fn publish_of(
+        &self,
+        appliance: &str,
+        number: &str,
+        warm: Option<Warm>,
+        system: Option<u64>,
+    ) -> Result<VersionId> {
         let store = self.store(self.world.current())?;
-        let appliance = Name::appliance("tiny").expect("a name of ours");
+        let appliance = Name::appliance(appliance).expect("a name of ours");
         let mut session = store.thorough_session()?;
         let empty = session.put_pages(1 << 20, &mut std::iter::empty())?;
+        let first = system.map(|value| session.put_page(&page(value))).transpose()?;
+        let system = session.put_pages(1 << 20, &mut first.map(|id| (0, Some(id))).into_iter())?;
         let version = Version {
             appliance: appliance.clone(),
             version: number.to_owned(),
@@ -159,7 +187,7 @@ impl Run {
             kernel: None,
             initrd: None,
             firmware: None,
-            disks: vec![empty, empty],
+            disks: vec![system, empty],
             packages: Vec::new(),
             properties: Vec::new(),
             vendor_data: None,
@@ -170,7 +198,8 @@ impl Run {
         ambient::step("publish: put");
         session.finish()?;
         ambient::step("publish: durable");
-        store.set_appliance(&appliance, id)
+        store.set_appliance(&appliance, id)?;
+        Ok(id)
     }
 
     /// What a build of `state: running` does: an instance boots, is suspended, and its memory becomes
@@ -385,18 +414,8 @@ impl Run {
     }
 
     pub fn run_new(&self, at: usize, new: &Name, begin: &Begin) -> Result<()> {
-        let options = RunOptions {
-            appliance: Reference::newest(Name::appliance("tiny").expect("a name of ours")),
-            updates: UpdatePolicy::Auto,
-            name: Some(new.clone()),
-            properties: Vec::new(),
-            user_data: None,
-            network_config: None,
-            boot: begin.boot,
-            auto: begin.auto.map(AutoChange::from),
-            start: start_options(),
-        };
-        self.host(at).run(&options).map(drop)
+        let appliance = Reference::newest(Name::appliance("tiny").expect("a name of ours"));
+        self.host(at).run(&run_options(appliance, new, begin)).map(drop)
     }
 
     pub fn resume(&self, at: usize, of: &Name, take_over: bool) -> Result<()> {
@@ -459,7 +478,17 @@ impl Run {
                 false
             }
             // A helper's request met the death, and the verb ended before another point.
-            Ok(_) => self.world.state().fates[at].dead,
+            Ok(ended) => {
+                let died = self.world.state().fates[at].dead;
+                if let Err(failure) = ended
+                    && !died
+                    && failure.kind != "fenced"
+                {
+                    let text = format!("{what}, with nothing wrong: {}: {failure}", failure.kind);
+                    self.world.violation(text);
+                }
+                died
+            }
         };
         if died {
             self.crash(at, unsynced);

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use objects::Objects;
 
 use crate::chance::Chance;
+use crate::full::Full;
 
 thread_local! {
     /// Of a thread that a host's own thread has started: whose it is, and what it draws from.
@@ -59,6 +60,8 @@ pub struct Fate {
     pub passes_in: Option<u64>,
     /// The same at a step with this name.
     pub passes_at: Option<&'static str>,
+    /// From the step with this name on, a disk is full.
+    pub full_at: Option<(&'static str, Full)>,
     pub skew_ms: i64,
     /// Its disk is full.
     pub full: bool,
@@ -86,6 +89,8 @@ pub struct State {
     /// Turns that are lost at a point, of a thousand.
     pub switching: u64,
     pub store_full: bool,
+    /// A version whose guests are never ready.
+    pub unwell: Option<&'static str>,
     pub late: Vec<Late>,
     pub violation: Option<String>,
 }
@@ -116,6 +121,7 @@ impl World {
             faulty: 0,
             switching: 0,
             store_full: false,
+            unwell: None,
             late: Vec::new(),
             violation: None,
         };
@@ -375,7 +381,13 @@ impl ambient::simulated::World for World {
             if fate.passes_at.take_if(|at| *at == name).is_some() {
                 fate.passes_in = Some(0);
             }
-            (host, fate.life)
+            let (full, life) = (fate.full_at.take_if(|(at, _)| *at == name), fate.life);
+            match full {
+                Some((_, Full::Store)) => state.store_full = true,
+                Some((_, Full::Host)) => state.fates[host].full = true,
+                None => {}
+            }
+            (host, life)
         };
         let at_steps = self.at_steps.lock().unwrap_or_else(PoisonError::into_inner);
         let at_step = at_steps[host].clone();

@@ -1,6 +1,7 @@
 //! Some seeds, kills and meetings, always the same ones: `cargo xtask simulate` does as many as one likes.
 
 use simulation::disk::Unsynced;
+use simulation::full::{Full, cut_off, update};
 use simulation::kill::{Killed, VERBS, kill};
 use simulation::meet::{PAIRS, meet};
 use simulation::{Extent, run};
@@ -64,15 +65,41 @@ fn a_verb_that_is_killed_leaves_the_old_or_the_new() {
     simulation::hush();
     let mut points = 0;
     for verb in VERBS {
+        let before = points;
         for at in (0..).step_by(17) {
             let unsynced = [Unsynced::Torn, Unsynced::Lost, Unsynced::Kept][at as usize % 3];
             let Some(killed) = kill(verb, at, unsynced) else { break };
             points += 1;
             right(killed);
         }
+        println!("{} points of {verb}", points - before);
     }
     println!("{points} points of {} verbs", VERBS.len());
     assert!(points > 80, "{points}");
+}
+
+#[test]
+fn an_update_that_meets_a_full_disk_says_so_and_is_done_when_there_is_room() {
+    simulation::hush();
+    let steps = [
+        "update: fetched",
+        "update: point to go back to",
+        "update: stopped",
+        "update: stored",
+        "update: visible",
+    ];
+    for step in steps {
+        for full in [Full::Store, Full::Host] {
+            right(update(step, full));
+        }
+    }
+}
+
+#[test]
+fn a_new_form_that_works_is_kept_when_that_could_not_be_written_down() {
+    simulation::hush();
+    right(cut_off(true));
+    right(cut_off(false));
 }
 
 #[test]

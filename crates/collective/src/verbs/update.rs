@@ -218,6 +218,9 @@ pub(super) fn describe(update: &UpdatePrint) -> String {
             format_bytes(update.reused_bytes)
         ));
     }
+    for warning in &update.warnings {
+        text.push_str(&format!("\n  {warning}"));
+    }
     if let Some(report) = &update.report {
         text.push_str(&format!("\n  for its maker: {report}"));
     }

@@ -1,4 +1,5 @@
 //! A maker and its users, with a web server between them.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,4 +90,29 @@ impl Market {
 fn serve(folder: &Path) -> WebServer {
     fs::create_dir_all(folder).unwrap();
     WebServer::start(folder).unwrap()
+}
+
+/// As it is.
+pub fn same(text: String) -> String {
+    text
+}
+
+/// With more memory: it boots, and counts that on its data disk.
+pub fn larger(text: String) -> String {
+    text.replace("memory: 16MiB", "memory: 24MiB")
+}
+
+/// It never says what its maker waits for.
+pub fn broken(text: String) -> String {
+    text.replace("nano: boots=", "nano: never")
+}
+
+/// All files below a folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files
 }

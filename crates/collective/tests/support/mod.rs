@@ -36,6 +36,49 @@ pub struct World {
     starter: Vec<OsString>,
 }
 
+/// A file system of a few MiB for a folder, unmounted when dropped.
+pub struct Small(PathBuf);
+
+impl Small {
+    pub fn mount(folder: &Path, bytes: u64) -> Self {
+        let options = format!("size={bytes},mode=0700");
+        mount(&["-t", "tmpfs", "-o", &options, "small", folder.to_str().unwrap()]);
+        Self(folder.to_owned())
+    }
+
+    pub fn resize(&self, bytes: u64) {
+        mount(&["-o", &format!("remount,size={bytes}"), self.0.to_str().unwrap()]);
+    }
+
+    /// Leaves so many bytes of it.
+    pub fn fill(&self, left: usize) {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        let free = (stat.f_bavail * stat.f_frsize) as usize;
+        fs::write(self.filler(), vec![1; free.saturating_sub(left)]).unwrap();
+    }
+
+    /// Makes room again.
+    pub fn empty(&self) {
+        fs::remove_file(self.filler()).unwrap();
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[track_caller]
+fn mount(arguments: &[&str]) {
+    let done = Command::new("mount").args(arguments).output().unwrap();
+    assert!(done.status.success(), "mount {arguments:?}: {done:?}");
+}
+
 /// What a command said.
 #[derive(Debug)]
 pub struct Said {

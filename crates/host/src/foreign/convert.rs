@@ -16,6 +16,7 @@ use rustix::fs::SeekFrom as DataSeek;
 use rustix::process::Signal;
 use vmm::{Confined, Ended, Identity, Launcher, Limits};
 
+use crate::dir::free_bytes;
 use crate::failure::{Failure, Result};
 
 /// First of the users that converters run as when we are root, apart from those of QEMU.
@@ -257,11 +258,6 @@ pub fn some_space(folder: &Path) -> Result<()> {
         free if free < FREE_BYTES_MIN => Err(full(format!("{} are left", format_bytes(free)))),
         _ => Ok(()),
     }
-}
-
-fn free_bytes(folder: &Path) -> Result<u64> {
-    let stat = rustix::fs::statvfs(folder).map_err(std::io::Error::from)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 fn full(detail: String) -> Failure {

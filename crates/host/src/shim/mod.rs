@@ -47,7 +47,7 @@ pub mod shared;
 pub mod start;
 mod timer;
 pub mod tracing;
-mod trial;
+pub(crate) mod trial;
 mod updating;
 pub mod vm;
 pub mod volumes;

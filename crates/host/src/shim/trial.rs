@@ -5,9 +5,14 @@
 //!   └──────────┴──────────┴─────▶ not: whoever started it goes back; else a process of its own does
 //! ```
 //!
-//! *Invariants.* Whoever started it may die: what was begun comes to its end. Until the guest is
+//! *Invariants.* Whoever started it may die: what was begun comes to its end. One at a time goes back,
+//! whoever started it before all others ([`alone`]). Until the guest is
 //! well it is not ready, so that whatever is sealed before is still on trial.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -26,8 +31,38 @@ use crate::verbs;
 const PERIOD: Duration = Duration::from_millis(200);
 /// Between two tries to write down that it is well.
 const AGAIN: Duration = Duration::from_secs(10);
-/// Whoever was told that it does not work has begun to go back after this long, or is dead.
-const GOES_BACK: Duration = Duration::from_secs(60);
+/// Held by who starts a new version until it has worked or was undone; the kernel lets go of it when
+/// that one dies.
+const LOCK: &str = "trial.lock";
+
+thread_local! {
+    /// What this thread holds: who goes back with one version may come to start another.
+    static HELD: RefCell<BTreeSet<PathBuf>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Nobody else starts a new version of an instance on this host, or goes back with it, as long as this
+/// lasts.
+pub struct Alone(Option<(PathBuf, File)>);
+
+/// Waits until it is so.
+pub fn alone(local: &LocalDir) -> Result<Alone> {
+    let path = local.path().join(LOCK);
+    if HELD.with_borrow(|held| held.contains(&path)) {
+        return Ok(Alone(None));
+    }
+    let lock = File::create(&path)?;
+    lock.lock()?;
+    HELD.with_borrow_mut(|held| held.insert(path.clone()));
+    Ok(Alone(Some((path, lock))))
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if let Some((path, _)) = &self.0 {
+            HELD.with_borrow_mut(|held| held.remove(path));
+        }
+    }
+}
 
 /// Asks the maker's programs.
 fn examine(guest: &Guest, change: &Change) -> Result<()> {
@@ -59,6 +94,10 @@ fn examine(guest: &Guest, change: &Change) -> Result<()> {
 
 /// It works: lets the owner write that down, until it has.
 fn settle(door: &Door, local: &LocalDir, change: &Change) {
+    settle_every(door, local, change, AGAIN);
+}
+
+fn settle_every(door: &Door, local: &LocalDir, change: &Change, again: Duration) {
     loop {
         let (reply, replied) = channel();
         if door.owner.send(Message::Request(Request::Settle, reply)).is_err() {
@@ -68,7 +107,7 @@ fn settle(door: &Door, local: &LocalDir, change: &Change) {
             Ok(Reply::Failed { error }) => {
                 crate::noted::note(local, |noted| noted.well = Some(change.to.to_string()));
                 eprintln!("that its new version works is not written down yet: {}", error.message);
-                ambient::sleep(AGAIN);
+                ambient::sleep(again);
             }
             _ => return,
         }
@@ -76,17 +115,16 @@ fn settle(door: &Door, local: &LocalDir, change: &Change) {
 }
 
 /// It does not work, and nobody may be left who would go back.
-fn abandon(host: &HostDir, local: &LocalDir, repository: &str, name: &str, door: &Door) {
-    let mut told = door.shared.await_told(AGAIN);
+fn abandon(host: &HostDir, local: &LocalDir, repository: &str, name: &str) {
     loop {
-        if told {
-            ambient::sleep(GOES_BACK);
-        }
-        told = true;
-        match verbs::go_back_by_itself(host, local, repository, name) {
+        // Whoever started it goes back, and ends this process; when it is dead, nobody holds this.
+        let waited = alone(local).map(drop);
+        let gone = waited.and_then(|()| verbs::go_back_by_itself(host, local, repository, name));
+        match gone {
             Ok(mut child) => drop(child.wait()),
             Err(failure) => eprintln!("{failure}"),
         }
+        ambient::sleep(AGAIN);
     }
 }
 
@@ -111,7 +149,80 @@ impl Examination {
         if is_well {
             settle(&self.door, &self.local, &self.change);
         } else {
-            abandon(&self.host, &self.local, &self.repository, &self.name, &self.door);
+            abandon(&self.host, &self.local, &self.repository, &self.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::Receiver;
+
+    use super::*;
+    use crate::failure::Failure;
+    use crate::shim::shared::Shared;
+    use model::{Name, VersionId};
+
+    /// An owner that cannot write it down at first.
+    fn owner(queue: &Receiver<Message>, failures: usize) -> usize {
+        let mut asked = 0;
+        while let Ok(Message::Request(Request::Settle, reply)) = queue.recv() {
+            asked += 1;
+            let failure = Failure::new("unavailable", "away", "");
+            let _ = reply.send(match asked > failures {
+                true => Reply::Done { checkpoint: None },
+                false => Reply::Failed { error: failure.body() },
+            });
+        }
+        asked
+    }
+
+    #[test]
+    fn what_is_well_is_remembered_until_it_can_be_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostDir::open(folder.path()).unwrap();
+        let local = LocalDir::new(&host, &Name::new("n1").unwrap());
+        std::fs::create_dir_all(local.path()).unwrap();
+        let (to, other) = (VersionId::from_bytes([2; 32]), VersionId::from_bytes([1; 32]));
+        let change = Change {
+            from: other,
+            to,
+            back: None,
+            tried: true,
+            within_s: 1,
+            migrate: vec!["/migrate".to_owned()],
+            health: Vec::new(),
+        };
+        let (sender, queue) = channel();
+        let door =
+            Door { shared: Arc::new(Shared::default()), owner: sender, guest: Arc::default() };
+        let asked = std::thread::spawn(move || owner(&queue, 2));
+        settle_every(&door, &local, &change, Duration::from_millis(1));
+        // Whoever is killed now does not bring the data to its new form a second time, or go back.
+        assert!(crate::noted::is_well(&local, to) && !crate::noted::is_well(&local, other));
+        drop(door);
+        assert_eq!(asked.join().unwrap(), 3, "until it was done, and no longer");
+    }
+
+    #[test]
+    fn who_goes_back_waits_for_who_started_it_and_for_nobody_who_is_dead() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostDir::open(folder.path()).unwrap();
+        let local = LocalDir::new(&host, &Name::new("n1").unwrap());
+        assert!(alone(&local).is_err(), "an instance that is not here is not made anew");
+        std::fs::create_dir_all(local.path()).unwrap();
+        let first = alone(&local).unwrap();
+        // Its own steps are its own.
+        drop(alone(&local).unwrap());
+        let (told, tells) = channel();
+        let waits = LocalDir::new(&host, &Name::new("n1").unwrap());
+        let second = std::thread::spawn(move || {
+            let _alone = alone(&waits).unwrap();
+            told.send(()).unwrap();
+        });
+        assert!(tells.recv_timeout(Duration::from_millis(200)).is_err(), "it waits");
+        drop(first);
+        assert_eq!(tells.recv_timeout(Duration::from_secs(20)), Ok(()));
+        second.join().unwrap();
     }
 }

@@ -22,25 +22,51 @@ pub fn start(host: &HostDir, local: &LocalDir, repository: &str, name: &str, ins
     let (host, local) = (host.clone(), local.clone());
     let (repository, name) = (repository.to_owned(), name.to_owned());
     std::thread::spawn(move || {
-        let mut asked = ambient::now();
-        let mut next = first(updates, instance);
-        let mut was_open = true;
+        let mut asking = Asking::new(updates, instance, ambient::now());
         loop {
-            ambient::sleep(next.saturating_sub(asked.elapsed()).min(LOOK));
-            let open = updates.window.is_some_and(|w| w.is_open(crate::time::minute_of_day()));
-            // Once when its window opens, too.
-            if asked.elapsed() < next && (was_open || !open) {
-                was_open = open;
+            ambient::sleep(asking.rest(ambient::now()).min(LOOK));
+            if !asking.is_due(ambient::now(), crate::time::minute_of_day()) {
                 continue;
             }
-            was_open = open;
-            (asked, next) = (ambient::now(), between(updates, instance));
             match look_for_updates(&host, &local, &repository, &name) {
                 Ok(mut child) => drop(child.wait()),
                 Err(failure) => eprintln!("{failure}"),
             }
         }
     });
+}
+
+/// When it is asked next.
+struct Asking {
+    updates: Updates,
+    instance: InstanceId,
+    asked: ambient::Instant,
+    next: Duration,
+    was_open: bool,
+}
+
+impl Asking {
+    fn new(updates: Updates, instance: InstanceId, now: ambient::Instant) -> Self {
+        // One that starts in the window asks soon, and not at once.
+        let next = first(updates, instance);
+        Self { updates, instance, asked: now, next, was_open: true }
+    }
+
+    /// How long until then, if no window opens before.
+    fn rest(&self, now: ambient::Instant) -> Duration {
+        self.next.saturating_sub(now.duration_since(self.asked))
+    }
+
+    /// Whether it is now: its time has come, or its window opens, by minutes of the day.
+    fn is_due(&mut self, now: ambient::Instant, minute: u16) -> bool {
+        let open = self.updates.window.is_some_and(|window| window.is_open(minute));
+        let opens = !std::mem::replace(&mut self.was_open, open) && open;
+        if !opens && !self.rest(now).is_zero() {
+            return false;
+        }
+        (self.asked, self.next) = (now, between(self.updates, self.instance));
+        true
+    }
 }
 
 /// A part of a hundred, other ones of other instances.
@@ -61,6 +87,24 @@ fn between(updates: Updates, instance: InstanceId) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_that_opens_while_it_runs_is_noticed_within_a_minute_and_once() {
+        let daily = Updates::parse("1d,window=02:00-05:00").unwrap().unwrap();
+        let began = ambient::now();
+        let mut asking = Asking::new(daily, InstanceId::from_bytes([0; 16]), began);
+        let mut asked = Vec::new();
+        // It starts at one in the night, and its thread looks once a minute.
+        for minutes in 1..=2 * 24 * 60 {
+            let minute = (60 + minutes) % (24 * 60);
+            let now = began + Duration::from_secs(minutes * 60);
+            if asking.is_due(now, minute as u16) {
+                asked.push((minute / 60, minute % 60));
+            }
+        }
+        // A minute after its start; when the window opens; about a day later, in which a window opened.
+        assert_eq!(asked, [(1, 1), (2, 0), (23, 36), (2, 0), (23, 36)], "of {:?}", asking.next);
+    }
 
     #[test]
     fn instances_ask_at_other_times_and_about_as_often_as_was_said() {

@@ -95,6 +95,9 @@ impl Following {
 const POWER_OFF: Duration = Duration::from_secs(60);
 /// The shim writes down that it works, or what it follows, after what it is doing now.
 const SETTLE: Duration = Duration::from_secs(600);
+/// Nothing that runs is stopped for an update on a disk with less room than this, bytes.
+const ROOM: u64 = 8 << 20;
+
 impl Host {
     /// Brings an instance to its maker's new version.
     pub fn update(
@@ -179,6 +182,7 @@ impl Host {
         };
         let fetched = self.fetch_ahead(&store, &news, options.rate, progress)?;
         print.delta_bytes = fetched.delta_bytes;
+        print.warnings.extend(fetched.fallback);
         print.fetched_bytes = store.fetched_bytes() - before + fetched.delta_bytes;
         print.reused_bytes = release.content_bytes.saturating_sub(fetched.bytes);
         self.note(name, |noted| {
@@ -250,6 +254,7 @@ impl Host {
         let (old, new) = (store.version(head.version)?, store.version(id)?);
         fits(name, &old, &new)?;
         can_run(&new)?;
+        self.has_room()?;
         let follow = head.follow.as_ref().ok_or_else(|| no_maker(head))?;
         let change = Change::of(release, follow.release, id);
         let back = if runs {
@@ -265,11 +270,7 @@ impl Host {
         print.checkpoint = back.or(head.checkpoint).map(|id| id.to_string());
         let swap = Swap { name, version: id, number: &release.version, change, back };
         if let Err(failure) = self.swap(store, &swap) {
-            // Nothing was changed but that it has stopped: it goes on where it was.
-            if let Some(back) = back {
-                self.go_back(store, name, back, &ports, &options.start, began)?;
-            }
-            return Err(failure.during(format!("{name} was not updated, and is as it was")));
+            return Err(self.unswapped(store, name, back, &ports, &options.start, failure));
         }
         print.applied = true;
         if !runs {
@@ -280,12 +281,13 @@ impl Host {
         let start = Start::Existing { take_over: false, at: None };
         let started = self
             .start_on_trial(store, name, start, &ports, &options.start, began)
-            .map_err(|failure| failure.during(format!("{name} has version {}", print.to)))?;
+            .map_err(|failure| failure.during(format!("{name} was given version {}", print.to)))?;
         if let Some(outcome) = started.update {
             print.applied = outcome.applied;
             print.rolled_back = outcome.rolled_back;
             print.reason = outcome.reason;
             print.report = outcome.report;
+            print.warnings.extend(outcome.warnings);
         }
         Ok(print)
     }
@@ -304,6 +306,7 @@ fn nothing(name: &Name, from: &str, reason: String) -> UpdatePrint {
         reason: Some(reason),
         checkpoint: None,
         report: None,
+        warnings: Vec::new(),
     }
 }
 

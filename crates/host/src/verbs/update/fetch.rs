@@ -8,12 +8,12 @@ use chunk::ChunkSource;
 use delta::{PART_BYTES_MAX, Part};
 use manifest::{Manifest, NodeCache};
 use model::{ChunkId, DiskRole, VersionId};
-use trust::Trusted;
+use trust::{TrustError, Trusted};
 use volume::{Cache, Cancel, Fetcher};
 
 use crate::Host;
 use crate::deltas::{self, Sources};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::makers::{Maker, Release};
 use crate::record::Version;
 use crate::store::Store;
@@ -69,7 +69,8 @@ impl Host {
         let mut missing = missing(&fetcher, old, new)?;
         let bytes = missing.len() as u64 * PAGE;
         let pace = Pace { began: ambient::now(), rate };
-        let delta_bytes = fetch_delta(store, news, &fetcher, &mut missing, &pace, progress)?;
+        let (delta_bytes, fallback) =
+            fetch_delta(store, news, &fetcher, &mut missing, &pace, progress)?;
         let mut ordered: Vec<(Option<chunk::Place>, ChunkId)> =
             missing.iter().map(|id| (source.place(id), *id)).collect();
         ordered.sort_unstable_by_key(|(place, _)| *place);
@@ -96,7 +97,29 @@ impl Host {
         }
         ambient::step("update: fetched");
         let left = self::missing(&fetcher, old, new)?;
-        Ok(Fetched { bytes, delta_bytes, all: left.is_empty() })
+        if !left.is_empty() {
+            self.must_have_room(new, left.len() as u64 * PAGE)?;
+        }
+        Ok(Fetched { bytes, delta_bytes, fallback, all: left.is_empty() })
+    }
+
+    /// An error where what is left to fetch found no room on this host's disk. A cache that is to be
+    /// smaller than that is no error: its user said so.
+    fn must_have_room(&self, new: &Version, left: u64) -> Result<()> {
+        let cache = self.dir.folder("cache")?;
+        let free = crate::dir::free_bytes(&cache)?;
+        if free >= left {
+            return Ok(());
+        }
+        let message = format!(
+            "{} of version {} have no room: {} are free in {}",
+            model::format_bytes(left),
+            new.version,
+            model::format_bytes(free),
+            cache.display()
+        );
+        let hint = "free some space, and do it again: what was fetched stays, and nothing else was changed";
+        Err(Failure::new("no_space", message, hint))
     }
 
     /// What brings pages to this host's cache, and nodes of manifests too.
@@ -112,6 +135,8 @@ pub(super) struct Fetched {
     pub bytes: u64,
     /// What came as differences, bytes on the wire.
     pub delta_bytes: u64,
+    /// Why not all of these could be used, where it was so.
+    pub fallback: Option<String>,
     /// Whether all of it is here now: a cache may be too small, or its disk full.
     pub all: bool,
 }
@@ -146,7 +171,8 @@ pub(in crate::verbs) fn missing(
 }
 
 /// Brings what is said by differences to the version that is here, where that is less than the pages
-/// themselves; gives the bytes that it took. Whatever does not fit is left in `missing`.
+/// themselves; gives the bytes that it took, and what was wrong with them. Whatever does not fit is left
+/// in `missing`.
 fn fetch_delta(
     store: &Store,
     news: &News<'_>,
@@ -154,25 +180,41 @@ fn fetch_delta(
     missing: &mut BTreeSet<ChunkId>,
     pace: &Pace,
     progress: &mut dyn FnMut(&str),
-) -> Result<u64> {
+) -> Result<(u64, Option<String>)> {
     let from = news.from.to_string();
     let says = news.release.deltas.iter().find(|delta| delta.from == from);
     let Some(says) = says.filter(|delta| delta.bytes < wire_bytes(store, missing)) else {
-        return Ok(0);
+        return Ok((0, None));
     };
     // As its maker made them: the instance may have a CD more.
     let published = store.version(news.from)?;
     let (old, new) = (Sources::open(&published, fetcher)?, Sources::open(news.new, fetcher)?);
-    let mut bytes = 0;
+    let (mut bytes, mut wrong) = (0, None);
     for number in 0..says.parts {
         if missing.is_empty() {
             break;
         }
         let name = Release::delta_document(&from, &news.release.id, number);
         // Without it there is only more to fetch.
-        let Ok(part) = news.trusted.read(&name, PART_BYTES_MAX as u64) else { break };
+        let part = match news.trusted.read(&name, PART_BYTES_MAX as u64) {
+            Ok(part) => part,
+            Err(error) => {
+                let is_away = matches!(error, TrustError::Away { .. });
+                wrong = Some(error.to_string());
+                if is_away {
+                    break;
+                }
+                continue;
+            }
+        };
         bytes += part.len() as u64;
-        let Ok(part) = Part::decode(&part) else { break };
+        let part = match Part::decode(&part) {
+            Ok(part) => part,
+            Err(error) => {
+                wrong = Some(error.to_string());
+                continue;
+            }
+        };
         deltas::apply(&part, &old, &new, fetcher, missing)?;
         progress(&format!(
             "fetching what is new in version {}: {} of {}",
@@ -182,7 +224,13 @@ fn fetch_delta(
         ));
         pace.keep(bytes);
     }
-    Ok(bytes)
+    let said = wrong.map(|why| {
+        format!("what differs could not be had whole, and the pages themselves were fetched: {why}")
+    });
+    if let Some(said) = &said {
+        progress(said);
+    }
+    Ok((bytes, said))
 }
 
 /// What fetching these takes, as far as the index tells: bytes of the frames that they lie in.

@@ -61,6 +61,7 @@ impl Host {
         // Said before anything is stopped.
         fits(name, &from, &old)?;
         can_run(&old)?;
+        self.has_room()?;
         let runs = self.runs_here(name)?;
         let (mut point, mut ports) = (None, options.ports.clone());
         if runs {
@@ -91,11 +92,7 @@ impl Host {
         let (version, number) = (before.version, old.version.as_str());
         let swap = Swap { name, version, number, change: undoes, back: point };
         if let Err(failure) = self.swap(&store, &swap) {
-            // Nothing was changed but that it has stopped: it goes on where it was.
-            if let Some(point) = point {
-                self.go_back(&store, name, point, &ports, options, began)?;
-            }
-            return Err(failure.during(format!("{name} was not changed, and is as it was")));
+            return Err(self.unswapped(&store, name, point, &ports, options, failure));
         }
         // Or the next start would bring it again.
         if let Ok(maker) = self.maker_of(&head) {

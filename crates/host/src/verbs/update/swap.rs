@@ -3,16 +3,17 @@
 //! *Invariants.* The instance is at rest, and what it goes back to is what the head says that is
 //! advanced: whoever was faster is not overwritten.
 
-use model::{CheckpointId, InstanceState, Name, VersionId};
+use model::{CheckpointId, InstanceState, Name, PortMap, VersionId};
 
 use super::dress::{dressed, fits};
-use super::fenced;
+use super::{ROOM, fenced};
 use crate::Host;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::makers::Release;
 use crate::record::{Change, Checkpoint, Follow, Head, Traces, Why};
 use crate::shim::claim;
 use crate::store::{Advance, Store};
+use crate::verbs::StartOptions;
 
 /// What is put under the user's data.
 pub(super) struct Swap<'a> {
@@ -44,6 +45,50 @@ impl Change {
 }
 
 impl Host {
+    /// An error while there is too little room on this host's disk for another start: before anything is
+    /// stopped for it.
+    pub(super) fn has_room(&self) -> Result<()> {
+        let free = crate::dir::free_bytes(self.dir.root())?;
+        if free >= ROOM {
+            return Ok(());
+        }
+        let (free, room) = (model::format_bytes(free), model::format_bytes(ROOM));
+        let message = format!(
+            "{free} are free in {}, and {room} are needed to change its version",
+            self.dir.root().display()
+        );
+        Err(Failure::new("no_space", message, "free some space; nothing was changed or stopped"))
+    }
+
+    /// After a swap that could not be done: nothing was changed but that it has stopped, and it goes on
+    /// where it was. Gives what to say.
+    pub(super) fn unswapped(
+        &self,
+        store: &Store,
+        name: &Name,
+        back: Option<CheckpointId>,
+        ports: &[PortMap],
+        start: &StartOptions,
+        failure: Failure,
+    ) -> Failure {
+        let Some(back) = back else {
+            return failure.during(format!("{name} was not changed"));
+        };
+        match self.go_back(store, name, back, ports, start, ambient::now()) {
+            Ok(_) => failure.during(format!("{name} was not changed, and is as it was")),
+            // Whatever hindered the one may hinder the other.
+            Err(also) => Failure::new(
+                failure.kind,
+                format!("{name} was not changed, and does not run now: {failure}; {also}"),
+                failure.hint,
+            )
+            .and(&format!(
+                "`collective undo {name} --to {}` goes on with the session as it was",
+                back.short()
+            )),
+        }
+    }
+
     /// Swaps, in one advance of the head.
     pub(super) fn swap(&self, store: &Store, swap: &Swap<'_>) -> Result<()> {
         let Swap { name, version, number, change, back } = swap;

@@ -18,19 +18,22 @@ use crate::failure::{Failure, Result};
 use crate::makers::document::HEALTHY_WITHIN_S;
 use crate::makers::{Appliance, Wanted};
 use crate::record::{Change, Head, UpdatePolicy};
-use crate::shim::claim;
 use crate::shim::order::{Order, Start};
+use crate::shim::{claim, trial};
 use crate::store::Store;
 use crate::verbs::{Accelerator, StartOptions, publish, start};
-use crate::{Host, noted, ports};
+use crate::{Host, dir, noted, ports};
 
 /// Most of a console that goes into a report, bytes.
 const CONSOLE_BYTES_MAX: usize = 16 << 10;
 
 /// Failures of a start that say something about the version that is started.
 const SAYS_SO: [&str; 5] = ["not_ready", "hypervisor", "agent", "timeout", "tools"];
+/// Failures to write down that a version works which may be over a moment later.
+const LATER: [&str; 5] = ["unavailable", "repository", "no_space", "permission", "io"];
 /// Failures of a start that come before anything of the new version was tried.
-const NOT_TRIED: [&str; 6] = ["lease", "fenced", "usage", "network", "repository", "unavailable"];
+const NOT_TRIED: [&str; 7] =
+    ["lease", "fenced", "usage", "network", "repository", "unavailable", "no_space"];
 
 impl Host {
     /// Starts an instance; one that is on trial goes back when it does not work.
@@ -47,6 +50,9 @@ impl Host {
         let Some(trial) = head.trial else {
             return self.start_shim(store, name, start, ports, options, began);
         };
+        // Until it is over, nobody else goes back.
+        dir::make_private_dir(self.local(name).path())?;
+        let _alone = trial::alone(&self.local(name))?;
         let change = store.last_change(&head)?.map(|(_, _, change)| change);
         let within = change.as_ref().map_or(HEALTHY_WITHIN_S, |change| change.within_s);
         let programs = change.as_ref().map_or(0, |change| {
@@ -68,17 +74,23 @@ impl Host {
         print.checkpoint = Some(trial.back.to_string());
         match self.start_order(name, &order, &patient, began) {
             Ok(started) => {
-                self.settle(name)?;
+                print.warnings.extend(self.settle(name)?);
                 print.applied = true;
                 print.reason = None;
                 self.note(name, |noted| (noted.offered, noted.undone) = (None, None));
                 Ok(StartPrint { update: Some(print), ..started })
             }
             // It was not even tried: it stays on trial.
-            Err(failure) if NOT_TRIED.contains(&failure.kind) => Err(failure),
+            Err(failure) if NOT_TRIED.contains(&failure.kind) => Err(failure
+                .during("it does not run yet")
+                .and(&format!("`collective resume {name}` starts it"))),
             Err(failure) => {
                 self.undone(&head, &mut print, &failure);
-                let started = self.go_back(store, name, trial.back, ports, options, began)?;
+                let gone = self.go_back(store, name, trial.back, ports, options, began);
+                let started = gone.map_err(|also| {
+                    also.during(format!("that does not work ({failure}), and it is not back yet"))
+                        .and(&format!("`collective resume {name}` goes on"))
+                })?;
                 Ok(StartPrint { update: Some(print), ..started })
             }
         }
@@ -90,7 +102,9 @@ impl Host {
         print.report = self.report(head, print, failure);
         print.reason = Some(failure.message.clone());
         if !SAYS_SO.contains(&failure.kind) {
-            return;
+            let why = &failure.message;
+            let undone = format!("version {} was undone, and is tried again: {why}", print.to);
+            return self.note(&head.name, |noted| noted.undone = Some(undone));
         }
         if let (Ok(maker), Some(follow)) = (self.maker_of(head), &head.follow) {
             let _ = maker.mark_bad(&self.dir, follow.release);
@@ -120,12 +134,21 @@ impl Host {
         self.start_shim(store, name, start, &ports, options, began)
     }
 
-    /// It works: it no longer goes back by itself.
-    fn settle(&self, name: &Name) -> Result<()> {
+    /// It works: it no longer goes back by itself. Where that cannot be written down now, its shim goes on
+    /// trying; gives what to say of it.
+    fn settle(&self, name: &Name) -> Result<Option<String>> {
         let local = self.local(name);
-        local.doors().ask(local.path(), &api::Request::Settle, SETTLE)?;
-        ambient::step("update: settled");
-        Ok(())
+        match local.doors().ask(local.path(), &Request::Settle, SETTLE) {
+            Ok(_) => {
+                ambient::step("update: settled");
+                Ok(None)
+            }
+            Err(failure) if LATER.contains(&failure.kind) => Ok(Some(format!(
+                "that it works is not written down yet, which is tried again: {}",
+                failure.message
+            ))),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// How an instance that was started by another verb runs.
@@ -217,9 +240,10 @@ impl Host {
     /// Goes back with an instance whose new version does not work, when whoever started it is gone.
     pub(super) fn go_back_by_itself(&self, name: &Name) -> Result<()> {
         let began = ambient::now();
+        let local = self.local(name);
+        let _alone = trial::alone(&local)?;
         let store = self.writable_store()?;
         let Some((_, head)) = store.head(name)?.head else { return Ok(()) };
-        let local = self.local(name);
         let (Some(trial), true) = (head.trial, self.runs_here(name)?) else { return Ok(()) };
         let request = Request::AwaitReady { timeout_ms: 1000 };
         let failure = match local.doors().ask(local.path(), &request, Duration::from_secs(10)) {

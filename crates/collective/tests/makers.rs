@@ -1,0 +1,174 @@
+//! What makers do, and what becomes of it when they are killed or somebody else has their web server.
+
+#[path = "support/market.rs"]
+mod market;
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use market::{Market, files_below, larger, same};
+use support::copy_tree;
+
+/// Whoever is killed while it publishes has published the version or has not, and does it again.
+#[test]
+fn publishing_that_is_killed_is_done_again() {
+    let market = Market::new("publish-killed");
+    market.publish("1", same, &[]);
+    market.trusts("A");
+    let (to, key) = (market.path("www"), market.path("acme.key"));
+    for (number, step) in
+        ["publish: copied", "publish: durable", "publish: kept", "sign: visible"].iter().enumerate()
+    {
+        let version = format!("2.{number}");
+        market.build(&version, |text| {
+            text.replace("memory: 16MiB", &format!("memory: {}MiB", 17 + number))
+        });
+        let words =
+            ["--json", "publish", "nano", "--version", &version, "--to", &to, "--key", &key];
+        let mut command = market.world.program("maker");
+        command.env("COLLECTIVE_REPO", market.path("own")).args(words);
+        let died = command.env("COLLECTIVE_DIE_AT", step).output().unwrap();
+        assert!(!died.status.success(), "{step}");
+        let seen = market.world.run("A", &["catalog"]).ok();
+        let offered = seen[0]["channels"]["stable"].as_str().unwrap();
+        assert_eq!(offered == version, *step == "sign: visible", "{step}: {seen}");
+        let again = market.make(&words[1..]).ok();
+        assert_eq!(
+            again["uploaded_bytes"].as_u64().unwrap() == 0,
+            *step != "publish: copied",
+            "{step}: {again}"
+        );
+        let seen = market.world.run("A", &["catalog"]).ok();
+        assert_eq!(seen[0]["channels"]["stable"], version.as_str(), "{step}");
+    }
+}
+
+/// A maker who is killed while it begins, and while it replaces its keys, gives the same command again.
+#[test]
+fn a_maker_that_is_killed_while_it_begins_or_rotates_goes_on() {
+    let market = Market::new("maker-killed");
+    market.build("1", same);
+    let (to, key, new) = (market.path("www"), market.path("acme.key"), market.path("new.key"));
+    market.make(&["key", "new", &new, "--plain"]).ok();
+    let killed = |step: &str, words: &[&str]| {
+        let mut command = market.world.program("maker");
+        command.env("COLLECTIVE_REPO", market.path("own")).args(words);
+        let died = command.env("COLLECTIVE_DIE_AT", step).output().unwrap();
+        assert!(!died.status.success(), "{step} was not reached");
+        // Long ago: its numbers are nobody's any more.
+        for file in files_below(&Path::new(&to).join("signed")) {
+            let long_ago =
+                fs::metadata(&file).unwrap().modified().unwrap() - Duration::from_secs(1000);
+            fs::File::options().append(true).open(file).unwrap().set_modified(long_ago).unwrap();
+        }
+    };
+    let begin =
+        ["publish", "nano", "--version", "1", "--to", &to, "--key", &key, "--maker", "acme"];
+    for step in ["sign: snapshot", "rotate: root", "publish: begun", "publish: kept"] {
+        killed(step, &begin);
+    }
+    let begun = market.make(&begin).ok();
+    assert_eq!(begun["new_maker"], true, "{begun}");
+    market.trusts("A");
+    let said = |version: &str| {
+        let seen = market.world.run("A", &["catalog"]).ok();
+        assert_eq!(seen[0]["channels"]["stable"], version, "{seen}");
+    };
+    said("1");
+    let both = ["--root", &new, "--targets", &new, "--online", &new, "--key", &key, "--key", &new];
+    let rotate = [&["key", "rotate", "--to", &to][..], &both[..]].concat();
+    for step in ["sign: snapshot", "sign: targets"] {
+        killed(step, &rotate);
+        said("1");
+    }
+    killed("rotate: root", &rotate);
+    assert_eq!(market.world.run("A", &["trust", "refresh", "acme"]).error().0, "trust");
+    market.make(&rotate).ok();
+    said("1");
+    let listed = market.world.run("A", &["trust", "refresh", "acme"]).ok();
+    assert_eq!(listed["root_version"], 2, "{listed}");
+    // By the new key, and by it alone.
+    let next = |key: &str| {
+        market.build("2", larger);
+        market.make(&["publish", "nano", "--version", "2", "--to", &to, "--key", key])
+    };
+    assert_eq!(next(&key).error().0, "key");
+    next(&new).ok();
+    said("2");
+    assert_eq!(
+        market.make(&["publish", "--again", "--to", &to, "--key", &new]).ok()["versions"],
+        true
+    );
+    // Taken back twice: there is nothing to go back to, and it stays taken back.
+    let yank = |version: &str| {
+        let words = ["yank", "nano", version, "--reason", "it hums", "--to", &to, "--key", &new];
+        market.make(&words).ok()
+    };
+    assert_eq!(yank("2")["channels"]["stable"], "1");
+    assert_eq!(yank("1")["ended"], serde_json::json!(["stable"]));
+    let again = next(&new).error();
+    assert!(again.0 == "exists" && again.1.contains("it hums"), "{again:?}");
+}
+
+/// What a maker's web server shows is believed when it was signed, and as far as it is whole.
+#[test]
+fn what_was_not_signed_is_not_used() {
+    let market = Market::new("forged");
+    let world = &market.world;
+    market.publish("1", same, &[]);
+    market.trusts("A");
+    let www = world.root().join("www");
+    let honest = world.root().join("honest");
+    copy_tree(&www, &honest);
+    market.publish("2", larger, &[]);
+    let newer = world.root().join("newer");
+    copy_tree(&www, &newer);
+    assert_eq!(world.run("A", &["catalog"]).ok()[0]["channels"]["stable"], "2");
+    let show = |what: &Path| {
+        fs::remove_dir_all(&www).unwrap();
+        copy_tree(what, &www);
+    };
+    // An old copy.
+    show(&honest);
+    let old = world.run("A", &["catalog"]).error();
+    assert!(old.0 == "trust" && old.1.contains("older than what this host has seen"), "{old:?}");
+    // A document that was changed after it was signed.
+    show(&newer);
+    let documents = fs::read_dir(www.join("signed/targets")).unwrap().flatten();
+    for document in documents {
+        let text = fs::read_to_string(document.path()).unwrap();
+        fs::write(document.path(), text.replace("acme", "evil").replace("stable", "stables"))
+            .unwrap();
+    }
+    let fresh = market.world.run("B", &["trust", "add", &market.server.url(), "--yes"]).error();
+    assert_eq!(fresh.0, "trust", "{fresh:?}");
+    // A disk that was changed after the version was signed: a pack that says something else.
+    show(&newer);
+    market.trusts("B");
+    let packs = files_below(&www.join("packs"));
+    for pack in &packs {
+        let mut bytes = fs::read(pack).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(pack, bytes).unwrap();
+    }
+    let started = world.run("B", &["run", "acme/nano", "--name", "n1"]);
+    assert_eq!(started.code, 1, "{started:?}");
+    assert!(!world.console("B", "n1").contains("boots="), "a guest was shown it");
+    // Another maker's signatures, under the same address.
+    show(&newer);
+    let evil = Market::new("forged-evil");
+    evil.publish("9", larger, &[]);
+    show(&evil.world.root().join("www"));
+    let forged = world.run("A", &["update", "n2"]);
+    assert_eq!(forged.code, 1, "{forged:?}");
+    let forged = world.run("A", &["trust", "refresh", "acme"]).error();
+    assert_eq!(forged.0, "trust", "{forged:?}");
+    // The maker is away: what was believed is still known, and its age is said.
+    drop(market.server);
+    let seen = world.run("A", &["catalog"]);
+    assert_eq!(seen.ok()[0]["channels"]["stable"], "2");
+    assert!(seen.stderr.contains("as of "), "{seen:?}");
+}
