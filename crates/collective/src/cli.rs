@@ -10,7 +10,7 @@ mod planes;
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
-pub use planes::{At, Hosts, OneHost, Plan, Plane, Token};
+pub use planes::{At, Hosts, Move, OneHost, Placement, Plan, Plane, Token};
 
 /// Virtual appliances: whole computers as data. Run them anywhere, suspend here and go on there,
 /// undo mistakes, and never administer anything.
@@ -97,6 +97,8 @@ pub enum Verb {
     Suspend(Suspend),
     /// Go on with a suspended instance, or start a stopped one
     Resume(Resume),
+    /// Let an instance go on on another host; a plane does it (COLLECTIVE_PLANE)
+    Move(Move),
     /// Power an instance off; its data disks are kept
     Stop(Stop),
     /// Remove an instance and its history
@@ -294,6 +296,8 @@ pub struct Run {
     pub auto: Auto,
     #[command(flatten)]
     pub start: Start,
+    #[command(flatten)]
+    pub placement: Placement,
 }
 
 /// How an instance is started.
@@ -339,6 +343,9 @@ pub struct Resume {
     /// branch when it comes back
     #[arg(long)]
     pub take_over: bool,
+    /// Where a plane decides (COLLECTIVE_PLANE): on this host instead of where the command is given
+    #[arg(long, value_name = "HOST")]
+    pub on: Option<String>,
 }
 
 #[derive(Args)]

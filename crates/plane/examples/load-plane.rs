@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::{BeatReply, HostPrint, HostReport, InstanceSeen};
 use plane::client::Client;
-use plane::serve::{LEASE, Plane, Server};
+use plane::serve::{Plane, Server};
 
 const CALLERS: u8 = 8;
 const TIME: Duration = Duration::from_secs(5);
@@ -16,7 +16,7 @@ fn main() {
     let folder = std::path::PathBuf::from(std::env::args().nth(1).expect("a folder to work in"));
     let token_file = folder.join("token");
     let state = format!("embedded:{}", folder.join("state").display());
-    let plane = Plane::open(&state, &token_file, LEASE).expect("the state opens");
+    let plane = Plane::open(&state, &token_file, Duration::from_secs(15)).expect("the state opens");
     let server = Server::start(plane, "127.0.0.1:0".parse().expect("an address")).expect("a port");
     let token = std::fs::read_to_string(token_file).expect("the token is there");
     let url = format!("http://{}", server.address());

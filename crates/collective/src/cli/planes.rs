@@ -13,6 +13,10 @@ pub struct Plane {
     /// Listen here; only this machine can reach it
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub listen: SocketAddr,
+    /// Count on a host for so many seconds after it was heard of; then it holds what it runs, and others
+    /// may go on with it
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=86_400))]
+    pub lease: u64,
     /// The token that callers need is in this file, and is made when it is not there
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -40,6 +44,47 @@ pub struct Token {
     pub token_file: Option<PathBuf>,
 }
 
+/// Where a plane is to run an instance. These need `COLLECTIVE_PLANE`.
+#[derive(Args)]
+#[command(next_help_heading = "Where a plane decides (COLLECTIVE_PLANE)")]
+pub struct Placement {
+    /// Run it on this host, as long as that is there
+    #[arg(long, value_name = "HOST")]
+    pub on: Option<String>,
+    /// Start it again by itself: never, on-failure (of it or its host), or always
+    #[arg(long, value_name = "WHEN", value_parser = ["never", "on-failure", "always"], hide_possible_values = true)]
+    pub restart: Option<String>,
+    /// The site where its user is
+    #[arg(long, value_name = "SITE")]
+    pub near: Option<String>,
+    /// On no host that has another one of this group
+    #[arg(long, value_name = "GROUP")]
+    pub apart: Option<String>,
+    /// What its host must have: kvm, or LABEL=VALUE (repeat for more)
+    #[arg(long = "need", value_name = "NEED")]
+    pub needs: Vec<String>,
+}
+
+impl Placement {
+    /// Whether any of it was said.
+    pub fn is_wished(&self) -> bool {
+        let said = [&self.on, &self.restart, &self.near, &self.apart];
+        said.into_iter().any(Option::is_some) || !self.needs.is_empty()
+    }
+}
+
+#[derive(Args)]
+pub struct Move {
+    /// The instance's name
+    pub name: String,
+    /// The host that is to have it: its name or id
+    #[arg(long, value_name = "HOST")]
+    pub to: String,
+    /// Wait at most this many seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
 #[derive(Subcommand)]
 pub enum Hosts {
     /// Let this host take part: say to the plane that it is there, until this ends
@@ -58,8 +103,14 @@ pub enum Hosts {
     Cordon(OneHost),
     /// Let a host take instances again
     Uncordon(OneHost),
-    /// Plan for all to leave a host; nothing carries that out yet
-    Drain(OneHost),
+    /// Let all leave a host; what finds no other within the time is suspended
+    Drain {
+        #[command(flatten)]
+        one: OneHost,
+        /// After so many seconds
+        #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+        within: u64,
+    },
     /// Forget a host that is gone
     Remove(OneHost),
 }
@@ -74,7 +125,7 @@ pub struct OneHost {
 
 #[derive(Args)]
 pub struct Plan {
-    /// Only say it; nothing is carried out yet
+    /// Only say it: what is wished is carried out by itself
     #[arg(long, required = true)]
     pub dry_run: bool,
     #[command(flatten)]

@@ -22,6 +22,9 @@ pub fn unpause(global: &Global, verb: &One) -> Result<(), Failure> {
 }
 
 pub fn suspend(global: &Global, verb: &Suspend) -> Result<(), Failure> {
+    if super::fleet::decides() {
+        return super::fleet::suspend(global, verb);
+    }
     let done = open(global)?.suspend(&name(&verb.name)?, verb.label.as_deref())?;
     print::result(global, &done, || {
         format!(
@@ -46,6 +49,9 @@ pub fn checkpoint(global: &Global, verb: &Checkpoint) -> Result<(), Failure> {
 }
 
 pub fn stop(global: &Global, verb: &Stop) -> Result<(), Failure> {
+    if super::fleet::decides() {
+        return super::fleet::stop(global, verb);
+    }
     let name = name(&verb.name)?;
     let timeout = Duration::from_secs(verb.timeout);
     print_state(global, &open(global)?.stop(&name, verb.force, timeout)?);

@@ -27,6 +27,9 @@ pub fn doctor(global: &Global, verb: &Doctor) -> Result<ExitCode, Failure> {
 }
 
 pub fn ps(global: &Global, verb: &Ps) -> Result<(), Failure> {
+    if super::fleet::decides() && !verb.local {
+        return super::fleet::ps(global);
+    }
     let (instances, warning) = open(global)?.ps(verb.local)?;
     if let Some(warning) = warning {
         print::note(global, &warning);

@@ -5,6 +5,7 @@ mod attach;
 mod auto;
 mod diff;
 mod files;
+mod fleet;
 mod foreign;
 mod history;
 mod instance;
@@ -47,6 +48,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Schema => done(appliance::schema(&global)),
         Verb::Run(verb) => done(start::run(&global, &verb)),
         Verb::Resume(verb) => done(start::resume(&global, &verb)),
+        Verb::Move(verb) => done(fleet::move_(&global, &verb)),
         Verb::Undo(verb) => done(start::undo(&global, &verb)),
         Verb::Fork(verb) => done(start::fork(&global, &verb)),
         Verb::Ps(verb) => done(list::ps(&global, &verb)),

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use agent::Heard;
 use api::{HostChange, HostPrint, HostWish, PlanPrint};
 use host::{Failure, Host, HostDir};
 use model::format_bytes;
 use plane::client::{Client, ClientError};
-use plane::serve::{LEASE, ServeError, Server};
+use plane::serve::{ServeError, Server};
 
 use super::open;
 use crate::cli::{At, Global, Hosts, OneHost, Plan, Plane, Token};
@@ -24,7 +25,8 @@ pub fn plane(global: &Global, verb: &Plane) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(|| format!("embedded:{}", folder.join("plane").display()));
     let token_file = verb.token_file.clone().unwrap_or_else(|| folder.join(TOKEN_FILE));
-    let plane = plane::serve::Plane::open(&state, &token_file, LEASE).map_err(not_served)?;
+    let lease = Duration::from_secs(verb.lease);
+    let plane = plane::serve::Plane::open(&state, &token_file, lease).map_err(not_served)?;
     let server = Server::start(plane, verb.listen).map_err(not_served)?;
     let url = format!("http://{}", server.address());
     let document = serde_json::json!({"url": url, "token_file": token_file});
@@ -52,9 +54,9 @@ pub fn hosts(global: &Global, verb: Hosts) -> Result<(), Failure> {
     match verb {
         Hosts::Join { url, token, label } => join(global, &url, &token, &label),
         Hosts::List(at) => list(global, &at),
-        Hosts::Cordon(one) => wish(global, &one, HostWish::Cordoned),
-        Hosts::Uncordon(one) => wish(global, &one, HostWish::Ready),
-        Hosts::Drain(one) => wish(global, &one, HostWish::Draining),
+        Hosts::Cordon(one) => wish(global, &one, HostWish::Cordoned, None),
+        Hosts::Uncordon(one) => wish(global, &one, HostWish::Ready, None),
+        Hosts::Drain { one, within } => wish(global, &one, HostWish::Draining, Some(within)),
         Hosts::Remove(one) => {
             let client = client(global, &one.at)?;
             let host = find(&client, &one.host)?;
@@ -124,11 +126,16 @@ fn row(host: &HostPrint) -> Vec<String> {
     ]
 }
 
-fn wish(global: &Global, one: &OneHost, state: HostWish) -> Result<(), Failure> {
+fn wish(
+    global: &Global,
+    one: &OneHost,
+    state: HostWish,
+    within_s: Option<u64>,
+) -> Result<(), Failure> {
     let client = client(global, &one.at)?;
     let path = format!("/v1/hosts/{}", find(&client, &one.host)?.id);
     client
-        .send("PATCH", &path, &[], Some(&HostChange { state, within_s: None }))
+        .send("PATCH", &path, &[], Some(&HostChange { state, within_s }))
         .map_err(not_answered)?;
     let host: HostPrint = client.get(&path).map_err(not_answered)?;
     print::result(global, &host, || format!("{} is {}", host.name, host.state));
@@ -136,7 +143,7 @@ fn wish(global: &Global, one: &OneHost, state: HostWish) -> Result<(), Failure> 
 }
 
 /// A host by its name, or by how its id begins. The id is what counts: names may be alike.
-fn find(client: &Client, text: &str) -> Result<HostPrint, Failure> {
+pub fn find(client: &Client, text: &str) -> Result<HostPrint, Failure> {
     let hosts: Vec<HostPrint> = client.get("/v1/hosts").map_err(not_answered)?;
     let fits =
         |host: &&HostPrint| host.name == text || (text.len() >= 6 && host.id.starts_with(text));
@@ -165,7 +172,7 @@ pub fn plan(global: &Global, verb: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn client(global: &Global, at: &At) -> Result<Client, Failure> {
+pub fn client(global: &Global, at: &At) -> Result<Client, Failure> {
     let from_environment = || std::env::var("COLLECTIVE_PLANE").ok().filter(|url| !url.is_empty());
     let url = at.plane.clone().or_else(from_environment);
     let url = url.unwrap_or_else(|| "http://127.0.0.1:7070".to_owned());
@@ -189,7 +196,7 @@ fn read_token(global: &Global, token: &Token) -> Result<String, Failure> {
     Ok(text.trim().to_owned())
 }
 
-fn not_answered(error: ClientError) -> Failure {
+pub fn not_answered(error: ClientError) -> Failure {
     match error {
         ClientError::Refused(problem) => {
             // Kinds are words of ours; one that this program does not know is a newer plane's.

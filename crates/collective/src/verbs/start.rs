@@ -14,6 +14,12 @@ use crate::print::{self, duration};
 pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
     let appliance = Reference::parse(&verb.appliance)?;
     let host = open(global)?;
+    if super::fleet::decides() {
+        return super::fleet::run(global, verb, &host);
+    }
+    if verb.placement.is_wished() {
+        return Err(without_a_plane("--on, --restart, --near, --apart and --need"));
+    }
     let options = RunOptions {
         appliance,
         updates: UpdatePolicy::parse(&verb.updates).unwrap_or(UpdatePolicy::Auto),
@@ -30,7 +36,19 @@ pub fn run(global: &Global, verb: &Run) -> Result<(), Failure> {
     Ok(())
 }
 
+fn without_a_plane(options: &str) -> Failure {
+    let hint =
+        "set COLLECTIVE_PLANE to the plane's address: `collective plane` says it when it starts";
+    Failure::new("usage", format!("{options}: no plane decides here"), hint)
+}
+
 pub fn resume(global: &Global, verb: &Resume) -> Result<(), Failure> {
+    if super::fleet::decides() {
+        return super::fleet::resume(global, verb, &open(global)?);
+    }
+    if verb.on.is_some() {
+        return Err(without_a_plane("--on"));
+    }
     let options = ResumeOptions {
         name: name(&verb.name)?,
         take_over: verb.take_over,

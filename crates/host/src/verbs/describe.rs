@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use api::{HeadSeen, HostReport, InstanceSeen};
-use model::{Generation, HostId, InstanceState, Name};
+use model::{Generation, HostId, InstanceState, Name, VersionId};
 use vmm::KvmProof;
 
+use super::Reference;
 use crate::failure::{Failure, Result};
+use crate::record::UpdatePolicy;
+use crate::store::Store;
 use crate::{Host, HostLease};
 
 impl Host {
@@ -49,6 +52,22 @@ impl Host {
         })
     }
 
+    /// What a host needs to run an appliance.
+    pub fn size_of(&self, appliance: &Reference) -> Result<Size> {
+        let store = self.store()?;
+        let (version, _) = self.version_of(&store, appliance, UpdatePolicy::Auto)?;
+        size(&store, version)
+    }
+
+    /// What a host needs to run an instance.
+    pub fn size_of_instance(&self, name: &Name) -> Result<Size> {
+        let store = self.store()?;
+        let Some((_, head)) = store.head(name)?.head else {
+            return Err(crate::shim::claim::not_found(name));
+        };
+        size(&store, head.version)
+    }
+
     /// What the repository says of an instance.
     pub fn head_seen(&self, name: &Name) -> Result<HeadSeen> {
         let store = self.store()?;
@@ -88,6 +107,19 @@ impl Host {
         }
         Ok(bytes)
     }
+}
+
+/// What a host needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub version: VersionId,
+    pub cpus: u32,
+    pub memory_bytes: u64,
+}
+
+fn size(store: &Store, version: VersionId) -> Result<Size> {
+    let hardware = store.version(version)?.hardware;
+    Ok(Size { version, cpus: hardware.cpus, memory_bytes: hardware.memory_bytes })
 }
 
 /// Seven eighths of the memory: the rest is the host's own.

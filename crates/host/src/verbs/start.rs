@@ -15,7 +15,7 @@ use super::{Reference, ResumeOptions, RunOptions, StartOptions};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::ports;
-use crate::record::Follow;
+use crate::record::{Follow, UpdatePolicy};
 use crate::shim::order::{FollowOrder, Order, Start};
 use crate::socket;
 use crate::store::Store;
@@ -31,7 +31,7 @@ impl Host {
     pub fn run(&self, options: &RunOptions) -> Result<StartPrint> {
         let began = ambient::now();
         let store = self.writable_store()?;
-        let (version_id, follow) = self.version_of(&store, options)?;
+        let (version_id, follow) = self.version_of(&store, &options.appliance, options.updates)?;
         let name = match &options.name {
             Some(name) => name.clone(),
             None => self.free_name(&store, &options.appliance.name)?,
@@ -65,14 +65,15 @@ impl Host {
     }
 
     /// The version that a reference means, and whose versions the instance gets from then on.
-    fn version_of(
+    pub(super) fn version_of(
         &self,
         store: &Store,
-        options: &RunOptions,
+        appliance: &Reference,
+        updates: UpdatePolicy,
     ) -> Result<(VersionId, Option<Follow>)> {
-        let Reference { name, channel, version } = &options.appliance;
+        let Reference { name, channel, version } = appliance;
         if let Some(maker) = makers::of(&self.dir, name)? {
-            let (id, follow) = self.signed_version(store, &maker, options)?;
+            let (id, follow) = self.signed_version(store, &maker, appliance, updates)?;
             return Ok((id, Some(follow)));
         }
         if channel.is_some() || version.is_some() {

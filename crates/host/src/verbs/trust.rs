@@ -4,11 +4,11 @@ use api::{CatalogPrint, CatalogVersion, MakerPrint};
 use model::InstanceId;
 use trust::Trusted;
 
-use super::{Reference, RunOptions};
+use super::Reference;
 use crate::Host;
 use crate::failure::{Failure, Result};
 use crate::makers::{self, Appliance, Listed, Maker, Release, Wanted, document};
-use crate::record::{Follow, How};
+use crate::record::{Follow, How, UpdatePolicy};
 use crate::store::{self, Store};
 use crate::time::rfc3339;
 use model::VersionId;
@@ -114,9 +114,9 @@ impl Host {
         &self,
         store: &Store,
         maker: &Maker,
-        options: &RunOptions,
+        reference: &Reference,
+        policy: UpdatePolicy,
     ) -> Result<(VersionId, Follow)> {
-        let reference = &options.appliance;
         let release = self.signed_release(maker, reference)?;
         let id = self.take_version(store, maker, &release)?;
         let channel = reference.channel.as_deref().unwrap_or(CHANNEL);
@@ -124,7 +124,7 @@ impl Host {
             Some(_) => None,
             None => Some(channel.to_owned()),
         };
-        let (location, policy) = (maker.location.clone(), options.updates);
+        let location = maker.location.clone();
         Ok((id, Follow { location, channel, policy, release: id }))
     }
 

@@ -27,9 +27,6 @@ use std::time::Duration;
 
 use kv::Kv;
 
-/// How long a host is counted on after its last beat, unless somebody says otherwise.
-pub const LEASE: Duration = Duration::from_secs(15);
-
 pub use http::Server;
 pub use openapi::document;
 pub use problem::Refused;

@@ -42,6 +42,12 @@ impl Plane {
             for seen in report.instances.iter().filter(|seen| !said.contains(seen)) {
                 self.said_by_holder(id, seen)?;
             }
+            // What it no longer speaks of has to be looked at.
+            for seen in said {
+                if !report.instances.iter().any(|now| now.name == seen.name) {
+                    self.not_said_by_holder(id, &seen.name)?;
+                }
+            }
             let (txn, wish) = match (entry, old) {
                 (Some(entry), Some(old)) => {
                     let new = HostRecord { report: report.clone(), ..old };

@@ -126,6 +126,25 @@ impl Plane {
         self.sight(SeenRecord { head, looked: false })
     }
 
+    /// The host that holds it says nothing of it any more.
+    pub(super) fn not_said_by_holder(&self, id: HostId, name: &str) -> Result<()> {
+        for _ in 0..TRIES {
+            let Some((revision, old)) = self.seen(name)? else { return Ok(()) };
+            if !old.looked || old.head.holder.as_deref() != Some(&id.to_string()) {
+                return Ok(());
+            }
+            let new = SeenRecord { looked: false, ..old };
+            if self
+                .kv
+                .commit(&Txn::replace(&format!("seen/{name}"), revision, json(&new)))?
+                .is_done()
+            {
+                return Ok(());
+            }
+        }
+        Err(Refused::changed(&format!("instance {name}")))
+    }
+
     /// Keeps what was seen, unless something newer was.
     pub(super) fn sight(&self, new: SeenRecord) -> Result<()> {
         let key = format!("seen/{}", new.head.name);

@@ -55,7 +55,7 @@ pub struct InstanceRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenRecord {
     pub head: api::HeadSeen,
-    /// The repository was looked at; otherwise its holder said so.
+    /// The repository was looked at, after its holder said nothing of it.
     pub looked: bool,
 }
 

@@ -1,0 +1,362 @@
+//! `run`, `resume`, `suspend`, `stop`, `ps` and `move` where a plane decides: what is wanted is said to
+//! it, and waited for.
+//!
+//! A verb goes this way when `COLLECTIVE_PLANE` names a plane, or one of its options needs one.
+
+use std::time::Duration;
+
+use api::{HostPrint, InstanceChange, InstanceWish, PlacedPrint, RestartWish, StateWish, Trouble};
+use host::{Failure, Host};
+use model::Name;
+use plane::client::{Client, ClientError};
+use serde::Serialize;
+
+use super::planes::{client, find, not_answered};
+use crate::cli::{At, Global, Move, Placement, Resume, Run, Stop, Suspend, Token};
+use crate::print::{self, duration};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(150);
+/// A suspend may have much to store.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// What a verb prints that was carried out by a plane.
+#[derive(Serialize)]
+struct Print {
+    name: String,
+    state: String,
+    /// The name of the host that has it.
+    host: Option<String>,
+    total_ms: u64,
+    /// It goes on from a checkpoint of this age: what its last host did after that is not in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_ms_ago: Option<u64>,
+}
+
+/// Whether a plane decides.
+pub fn decides() -> bool {
+    std::env::var_os("COLLECTIVE_PLANE").is_some_and(|url| !url.is_empty())
+}
+
+fn at() -> At {
+    At { plane: None, token: Token { token: None, token_file: None } }
+}
+
+/// A verb that waits for a plane.
+struct Asked<'a> {
+    global: &'a Global,
+    client: Client,
+    began: ambient::Instant,
+}
+
+impl<'a> Asked<'a> {
+    fn new(global: &'a Global) -> Result<Self, Failure> {
+        Ok(Self { global, client: client(global, &at())?, began: ambient::now() })
+    }
+
+    fn path(name: &Name) -> String {
+        format!("/v1/instances/{name}")
+    }
+
+    fn get(&self, name: &Name) -> Result<Option<PlacedPrint>, Failure> {
+        match self.client.get(&Self::path(name)) {
+            Ok(placed) => Ok(Some(placed)),
+            Err(ClientError::Refused(problem)) if problem.status == 404 => Ok(None),
+            Err(error) => Err(not_answered(error)),
+        }
+    }
+
+    fn change(&self, name: &Name, change: &InstanceChange) -> Result<(), Failure> {
+        let sent = self.client.send("PATCH", &Self::path(name), &[], Some(change));
+        sent.map(drop).map_err(not_answered)
+    }
+
+    fn wish(&self, name: &Name, wish: &InstanceWish) -> Result<(), Failure> {
+        let new = [("If-None-Match", "*")];
+        match self.client.send("PUT", &Self::path(name), &new, Some(wish)) {
+            Ok(_) => Ok(()),
+            Err(ClientError::Refused(problem)) if problem.status == 412 => Err(Failure::new(
+                "exists",
+                format!("the plane knows an instance {name} already"),
+                format!("`collective resume {name}` goes on with it; or choose another --name"),
+            )),
+            Err(error) => Err(not_answered(error)),
+        }
+    }
+
+    fn hosts(&self) -> Result<Vec<HostPrint>, Failure> {
+        self.client.get("/v1/hosts").map_err(not_answered)
+    }
+
+    /// Waits until the instance is as it is wanted; says on the way what is done.
+    fn until(
+        &self,
+        name: &Name,
+        within: Duration,
+        is_so: impl Fn(&PlacedPrint) -> bool,
+    ) -> Result<PlacedPrint, Failure> {
+        let mut said = None;
+        let mut away = false;
+        loop {
+            match self.get(name) {
+                Ok(Some(placed)) if is_so(&placed) => return Ok(placed),
+                Ok(Some(PlacedPrint { trouble: Some(trouble), .. })) => {
+                    return Err(troubled(name, trouble));
+                }
+                Ok(Some(placed)) => {
+                    if placed.next != said {
+                        if let Some(next) = &placed.next {
+                            print::note(self.global, &format!("{name}: {next}"));
+                        }
+                        said = placed.next;
+                    }
+                }
+                Ok(None) => {
+                    let hint = "`collective ps` lists those that there are";
+                    return Err(Failure::new("not_found", format!("{name} was removed"), hint));
+                }
+                // It goes on without us.
+                Err(failure) if failure.kind == "unavailable" => {
+                    if !std::mem::replace(&mut away, true) {
+                        print::note(self.global, &failure.message);
+                    }
+                }
+                Err(failure) => return Err(failure),
+            }
+            if self.began.elapsed() > within {
+                let why = said.unwrap_or_else(|| "nothing has happened".to_owned());
+                return Err(Failure::new(
+                    "timeout",
+                    format!("{name} is not there yet: {why}"),
+                    "the plane goes on trying; `collective ps` shows how far it is",
+                ));
+            }
+            ambient::sleep(LOOK);
+        }
+    }
+
+    fn done(&self, placed: &PlacedPrint, from_ms_ago: Option<u64>) -> Result<(), Failure> {
+        let hosts = self.hosts()?;
+        let host = placed.host.as_ref().and_then(|id| hosts.iter().find(|host| host.id == *id));
+        let done = Print {
+            name: placed.name.clone(),
+            state: placed.state.clone(),
+            host: host.map(|host| host.name.clone()),
+            total_ms: self.began.elapsed().as_millis() as u64,
+            from_ms_ago,
+        };
+        print::result(self.global, &done, || {
+            let place = done.host.as_ref().map_or_else(String::new, |host| format!(" on {host}"));
+            let after = duration(done.total_ms);
+            let mut text = format!("{} is {}{place} after {after}", done.name, done.state);
+            if let Some(ago) = done.from_ms_ago {
+                text.push_str(&format!(
+                    "\nit goes on from a checkpoint of {} ago: its last host is gone; what that one \
+                     has and did not store becomes a branch when it comes back",
+                    duration(ago)
+                ));
+            }
+            text
+        });
+        Ok(())
+    }
+}
+
+fn troubled(name: &Name, trouble: Trouble) -> Failure {
+    let kind = host::KINDS.iter().find(|kind| **kind == trouble.kind).copied().unwrap_or("plane");
+    let message = format!("{name}: {}; the plane tries it again", trouble.detail);
+    let also = format!("`collective stop {name}` ends the trying");
+    let hint = if trouble.hint.is_empty() { also } else { format!("{}; {also}", trouble.hint) };
+    Failure::new(kind, message, hint)
+}
+
+fn runs(placed: &PlacedPrint, on: Option<&str>) -> bool {
+    let there = placed.host.as_deref().is_some_and(|host| on.is_none_or(|on| on == host));
+    there && placed.state == "running"
+}
+
+pub fn run(global: &Global, verb: &Run, host: &Host) -> Result<(), Failure> {
+    let asked = Asked::new(global)?;
+    let local = [
+        ("--property", !verb.properties.is_empty() || !verb.property_files.is_empty()),
+        ("--user-data", verb.user_data.is_some() || verb.network_config.is_some()),
+        ("--boot", verb.boot),
+    ];
+    if let Some((option, _)) = local.iter().find(|(_, given)| *given) {
+        return Err(Failure::new(
+            "usage",
+            format!("{option} is not passed on by a plane yet"),
+            "run it on a host without COLLECTIVE_PLANE; `resume` brings it under the plane",
+        ));
+    }
+    let name = match &verb.name {
+        Some(name) => super::new_name(name)?,
+        None => asked.free_name(&verb.appliance)?,
+    };
+    let appliance = host::Reference::parse(&verb.appliance)?;
+    let size = host.size_of(&appliance)?;
+    let Placement { on, restart, near, apart, needs } = &verb.placement;
+    let on = on.as_deref().map(|on| find(&asked.client, on)).transpose()?.map(|host| host.id);
+    let wish = InstanceWish {
+        version: size.version.to_string(),
+        base_bytes: 0,
+        cpus: size.cpus,
+        memory_bytes: size.memory_bytes,
+        needs: needs.clone(),
+        near: near.clone(),
+        apart: apart.clone(),
+        appliance: Some(verb.appliance.clone()),
+        state: StateWish::Running,
+        restart: restart_wish(restart.as_deref()),
+        on: on.clone(),
+        ports: verb.start.publish.clone(),
+        take_over: false,
+    };
+    asked.wish(&name, &wish)?;
+    let within = Duration::from_secs(verb.start.timeout);
+    let placed = asked.until(&name, within, |placed| runs(placed, on.as_deref()));
+    if let Err(failure) = &placed
+        && failure.kind != "timeout"
+    {
+        // It never was there: nothing is left to be tried.
+        let _ = asked.client.send("DELETE", &Asked::path(&name), &[], None::<&()>);
+    }
+    asked.done(&placed?, None)
+}
+
+fn restart_wish(text: Option<&str>) -> RestartWish {
+    match text {
+        Some("on-failure") => RestartWish::OnFailure,
+        Some("always") => RestartWish::Always,
+        _ => RestartWish::Never,
+    }
+}
+
+impl Asked<'_> {
+    fn free_name(&self, appliance: &str) -> Result<Name, Failure> {
+        let base = appliance.rsplit('/').next().unwrap_or(appliance);
+        let base = base.split([':', '@']).next().unwrap_or(base);
+        let taken: Vec<PlacedPrint> = self.client.get("/v1/instances").map_err(not_answered)?;
+        let free = |name: &String| !taken.iter().any(|placed| placed.name == *name);
+        let name = (1..).map(|number| format!("{base}-{number}")).find(free);
+        super::new_name(&name.unwrap_or_default())
+    }
+
+    /// The host that this command was given on, if it takes part.
+    fn this_host(&self, host: &Host) -> Result<Option<String>, Failure> {
+        let id = host.id().to_string();
+        let there = self.hosts()?.into_iter().find(|host| host.id == id && host.state != "gone");
+        Ok(there.map(|host| host.id))
+    }
+}
+
+pub fn resume(global: &Global, verb: &Resume, host: &Host) -> Result<(), Failure> {
+    let asked = Asked::new(global)?;
+    let name = super::name(&verb.name)?;
+    let on = match &verb.on {
+        Some(on) => Some(find(&asked.client, on)?.id),
+        None => asked.this_host(host)?,
+    };
+    let before = match asked.get(&name)? {
+        Some(placed) => placed,
+        None => {
+            // An instance that was made without the plane comes under it.
+            let size = host.size_of_instance(&name)?;
+            let wish = InstanceWish {
+                version: size.version.to_string(),
+                base_bytes: 0,
+                cpus: size.cpus,
+                memory_bytes: size.memory_bytes,
+                needs: Vec::new(),
+                near: None,
+                apart: None,
+                appliance: None,
+                state: StateWish::Running,
+                restart: RestartWish::Never,
+                on: on.clone(),
+                ports: verb.start.publish.clone(),
+                take_over: true,
+            };
+            asked.wish(&name, &wish)?;
+            asked.get(&name)?.ok_or_else(|| Failure::new("internal", "it is not there", ""))?
+        }
+    };
+    let gone = asked.hosts()?.into_iter().filter(|host| host.state == "gone").map(|host| host.id);
+    let lost = before.host.as_ref().is_some_and(|id| gone.into_iter().any(|gone| gone == *id));
+    let state = Some(StateWish::Running);
+    let change = InstanceChange { state, on: on.clone(), take_over: true, ..Default::default() };
+    asked.change(&name, &change)?;
+    let within = Duration::from_secs(verb.start.timeout);
+    let placed = asked.until(&name, within, |placed| runs(placed, on.as_deref()))?;
+    let moved = lost && placed.host != before.host;
+    let from = placed.checkpoint_unix_ms.filter(|_| moved);
+    asked.done(&placed, from.map(|taken| ambient::unix_ms().saturating_sub(taken)))
+}
+
+pub fn suspend(global: &Global, verb: &Suspend) -> Result<(), Failure> {
+    rest(global, &super::name(&verb.name)?, StateWish::Suspended, "suspended", LONG)
+}
+
+pub fn stop(global: &Global, verb: &Stop) -> Result<(), Failure> {
+    rest(global, &super::name(&verb.name)?, StateWish::Stopped, "stopped", LONG)
+}
+
+fn rest(
+    global: &Global,
+    name: &Name,
+    state: StateWish,
+    word: &str,
+    within: Duration,
+) -> Result<(), Failure> {
+    let asked = Asked::new(global)?;
+    asked.change(name, &InstanceChange { state: Some(state), ..Default::default() })?;
+    let at_rest = |placed: &PlacedPrint| {
+        placed.host.is_none() && (placed.state == word || placed.state == "none")
+    };
+    let placed = asked.until(name, within, at_rest)?;
+    asked.done(&placed, None)
+}
+
+pub fn move_(global: &Global, verb: &Move) -> Result<(), Failure> {
+    let asked = Asked::new(global)?;
+    let name = super::name(&verb.name)?;
+    let on = find(&asked.client, &verb.to)?;
+    if on.state != "ready" && on.state != "cordoned" {
+        let hint = "`collective host list` shows hosts that are ready";
+        return Err(Failure::new("state", format!("host {} is {}", on.name, on.state), hint));
+    }
+    let state = Some(StateWish::Running);
+    let change = InstanceChange { state, on: Some(on.id.clone()), ..Default::default() };
+    asked.change(&name, &change)?;
+    let within = Duration::from_secs(verb.timeout);
+    let placed = asked.until(&name, within, |placed| runs(placed, Some(&on.id)))?;
+    asked.done(&placed, None)
+}
+
+pub fn ps(global: &Global) -> Result<(), Failure> {
+    let client = client(global, &at())?;
+    let placed: Vec<PlacedPrint> = client.get("/v1/instances").map_err(not_answered)?;
+    let hosts: Vec<HostPrint> = client.get("/v1/hosts").map_err(not_answered)?;
+    print::result(global, &placed, || {
+        if global.quiet {
+            return placed.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join("\n");
+        }
+        let rows = placed.iter().map(|placed| {
+            let host = hosts.iter().find(|host| Some(&host.id) == placed.host.as_ref());
+            let state = match host {
+                // What it said last.
+                Some(host) if host.state == "gone" => format!("{}?", placed.state),
+                _ => placed.state.clone(),
+            };
+            let note = match &placed.trouble {
+                Some(trouble) => trouble.detail.clone(),
+                None => placed.next.clone().unwrap_or_default(),
+            };
+            let host = host.map_or_else(String::new, |host| host.name.clone());
+            let appliance = placed.wish.appliance.clone().unwrap_or_default();
+            vec![placed.name.clone(), state, host, appliance, placed.wish.ports.join(","), note]
+        });
+        print::table(&["NAME", "STATE", "HOST", "APPLIANCE", "PORTS", "NOTE"], rows)
+    });
+    Ok(())
+}

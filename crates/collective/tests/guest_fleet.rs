@@ -1,0 +1,124 @@
+//! Instances under a plane, with real guests on hosts that are state directories of one machine.
+
+#[path = "support/fleet.rs"]
+mod fleet;
+mod support;
+
+use std::time::Duration;
+
+use fleet::Fleet;
+use support::{World, eventually};
+
+/// Short, for tests: what a host may be away.
+const LEASE_S: u32 = 3;
+
+#[test]
+fn guest_roams_and_is_stopped_where_a_plane_decides() {
+    let world = World::with_tiny("roams");
+    let (_plane, fleet) = Fleet::start(&world, "127.0.0.1:0", LEASE_S);
+    let _agents = [fleet.join("A"), fleet.join("B")];
+    fleet.await_hosts(2);
+    let (a, b) = (fleet.id("A"), fleet.id("B"));
+
+    // Whoever asks names no host, or one; the session is in memory and goes where its user goes.
+    let run = fleet.run("P", &["run", "tiny", "--name", "t1", "--on", &a]).ok();
+    assert_eq!((run["name"].as_str(), run["state"].as_str()), (Some("t1"), Some("running")));
+    assert_eq!(fleet.run("P", &["run", "tiny", "--name", "t1"]).error().0, "exists");
+    eventually(Duration::from_secs(60), "its agent answers", || {
+        world.run("A", &["exec", "t1", "--", "/bin/true"]).json()["exit_code"] == 0
+    });
+    world.exec("A", "t1", "echo session > /tmp/session");
+    fleet.run("B", &["resume", "t1"]).ok();
+    fleet.await_placed("t1", Some("B"), "running");
+    assert_eq!(world.exec("B", "t1", "cat /tmp/session"), "session");
+    assert_eq!(world.row("A", "t1")["host"], world.row("B", "t1")["host"]);
+    fleet.run("P", &["move", "t1", "--to", &a]).ok();
+    assert_eq!(world.exec("A", "t1", "cat /tmp/session"), "session");
+    // Asked again, nothing happens.
+    let generation = fleet.placed("t1")["generation"].clone();
+    fleet.run("P", &["move", "t1", "--to", &a]).ok();
+    assert_eq!(fleet.placed("t1")["generation"], generation);
+
+    // A host is to be empty: it leaves.
+    fleet.at("P", &["host", "drain", &a]).ok();
+    fleet.await_placed("t1", Some("B"), "running");
+    assert_eq!(world.exec("B", "t1", "cat /tmp/session"), "session");
+    // The last one too, and no other takes it: it is suspended, and comes back with the first host
+    // that does.
+    fleet.at("P", &["host", "drain", &b, "--within", "1"]).ok();
+    fleet.await_placed("t1", None, "suspended");
+    let why = fleet.placed("t1")["next"].clone();
+    assert!(why.as_str().is_some_and(|why| why.contains("draining")), "{why}");
+    fleet.at("P", &["host", "uncordon", &a]).ok();
+    fleet.await_placed("t1", Some("A"), "running");
+    assert_eq!(world.exec("A", "t1", "cat /tmp/session"), "session");
+
+    // At rest it stays at rest; what does it by itself inside is what is wished.
+    assert_eq!(fleet.run("P", &["suspend", "t1"]).ok()["state"], "suspended");
+    assert_eq!(fleet.run("P", &["resume", "t1"]).ok()["state"], "running");
+    world.run("A", &["exec", "t1", "--", "/bin/sh", "-c", "/usr/sbin/poweroff"]);
+    fleet.await_placed("t1", None, "stopped");
+    eventually(Duration::from_secs(10), "it is wished so", || {
+        fleet.placed("t1")["wish"]["state"] == "stopped"
+    });
+    assert_eq!(fleet.run("P", &["resume", "t1"]).ok()["state"], "running");
+    assert_eq!(fleet.run("P", &["stop", "t1"]).ok()["state"], "stopped");
+    // Removed behind the plane's back, it is wished for no longer.
+    world.run("A", &["rm", "t1"]).ok();
+    assert_eq!(fleet.run("P", &["resume", "t1"]).error().0, "not_found");
+}
+
+#[test]
+fn guest_outlives_its_host_and_what_that_one_did_alone_is_a_branch() {
+    let world = World::with_tiny("outlives");
+    let (_plane, fleet) = Fleet::start(&world, "127.0.0.1:0", LEASE_S);
+    let (_a, mut b) = (fleet.join("A"), fleet.join("B"));
+    fleet.await_hosts(2);
+    let on_b = ["--on", &fleet.id("B"), "--restart", "on-failure"];
+    fleet.run("P", &[&["run", "tiny", "--name", "t1"][..], &on_b].concat()).ok();
+    eventually(Duration::from_secs(60), "its agent answers", || {
+        world.run("B", &["exec", "t1", "--", "/bin/true"]).json()["exit_code"] == 0
+    });
+    world.exec("B", "t1", "echo stored > /data/work; sync");
+    world.run("B", &["checkpoint", "t1"]).ok();
+    world.exec("B", "t1", "echo alone > /data/work; echo alone > /tmp/alone; sync");
+
+    // The host is cut off: nobody there says that it is there, and the guest runs on for a moment.
+    b.kill();
+    fleet.await_placed("t1", Some("A"), "running");
+    assert_eq!(world.exec("A", "t1", "cat /data/work"), "stored");
+    // It was held before that, and what it did alone is kept.
+    let log = || {
+        let log = world.instance("B", "t1").join("shim.log");
+        std::fs::read_to_string(log).unwrap_or_default()
+    };
+    eventually(Duration::from_secs(30), "it is a branch", || log().contains("kept as branch"));
+    let log = log();
+    assert!(log.contains("the guest is held"), "{log}");
+    let history = world.run("A", &["history", "t1"]).ok();
+    let rows = history.as_array().unwrap();
+    let branch =
+        rows.iter().find(|row| row["branch"].is_string()).unwrap_or_else(|| panic!("{history}"));
+    let id = branch["id"].as_str().unwrap();
+    world.run("A", &["fork", "t1", "--at", id, "--name", "t2"]).ok();
+    assert_eq!(world.exec("A", "t2", "cat /data/work /tmp/alone"), "alone\nalone");
+    world.run("A", &["rm", "t2", "--force"]).ok();
+
+    // The plane goes away: its hosts hold their guests, and go on when it is back in time.
+    drop(_plane);
+    eventually(Duration::from_secs(30), "it is held", || world.state("A", "t1") == "paused");
+    assert_eq!(world.run("A", &["unpause", "t1"]).error().0, "lease");
+    let address = fleet.url.strip_prefix("http://").unwrap();
+    let (_plane, _) = Fleet::start(&world, address, LEASE_S);
+    eventually(Duration::from_secs(30), "it goes on", || world.state("A", "t1") == "running");
+    assert_eq!(world.exec("A", "t1", "cat /data/work"), "stored");
+    // It is away for long: they are suspended, and come back with it.
+    drop(_plane);
+    eventually(Duration::from_secs(60), "it is suspended", || {
+        world.state("A", "t1") == "suspended"
+    });
+    let (_plane, fleet) = Fleet::start(&world, address, LEASE_S);
+    eventually(Duration::from_secs(30), "it goes on", || world.state("A", "t1") == "running");
+    assert_eq!(world.exec("A", "t1", "cat /data/work"), "stored");
+    fleet.run("P", &["stop", "t1"]).ok();
+}
