@@ -101,7 +101,7 @@ pub enum Verb {
     Move(Move),
     /// Power an instance off; its data disks are kept
     Stop(Stop),
-    /// Remove an instance and its history
+    /// Remove an instance and its history, or a branch of it
     Rm(Rm),
     /// Take a point to come back to, while the instance runs on; or say how they are taken by
     /// themselves
@@ -146,6 +146,37 @@ pub enum Verb {
         #[arg(hide_possible_values = true)]
         shell: clap_complete::Shell,
     },
+}
+
+impl Verb {
+    /// The name of the instance that it is about.
+    pub fn instance(&self) -> Option<&str> {
+        let text = match self {
+            Self::Inspect(verb) => &verb.name,
+            Self::Pause(verb) | Self::Unpause(verb) | Self::History(verb) | Self::Console(verb) => {
+                &verb.name
+            }
+            Self::Suspend(verb) => &verb.name,
+            Self::Resume(verb) => &verb.name,
+            Self::Stop(verb) => &verb.name,
+            Self::Rm(verb) => &verb.name,
+            Self::Checkpoint(verb) => &verb.name,
+            Self::Undo(verb) => &verb.name,
+            Self::Cp(verb) => &verb.source,
+            Self::Mount(verb) => &verb.subject,
+            Self::Fork(verb) => &verb.name,
+            Self::Exec(verb) => &verb.name,
+            Self::View(verb) => &verb.name,
+            Self::Screenshot(verb) => &verb.name,
+            Self::Logs(verb) => &verb.name,
+            Self::Update(verb) => &verb.name,
+            Self::Rollback(verb) => &verb.name,
+            Self::Export(verb) => &verb.name,
+            _ => return None,
+        };
+        // NAME, NAME@CHECKPOINT or NAME:/PATH.
+        text.split(['@', ':']).next()
+    }
 }
 
 #[derive(Args)]
@@ -362,9 +393,10 @@ pub struct Stop {
 
 #[derive(Args)]
 pub struct Rm {
-    /// The instance's name
+    /// The instance's name; with @ and a branch (its last checkpoint), only that branch
+    #[arg(value_name = "NAME[@BRANCH]")]
     pub name: String,
-    /// Also when it runs
+    /// Also when it runs; also a branch that something needs
     #[arg(long)]
     pub force: bool,
     /// Do not ask

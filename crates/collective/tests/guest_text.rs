@@ -33,6 +33,8 @@ fn guest_lives_a_life_that_reads_well() {
     seen.run("A", &["undo", "t1", "--to", "before the mistake"]);
     seen.run("A", &["undo", "t1", "--to", "another"]);
     seen.run("A", &["history", "t1"]);
+    seen.run("A", &["rm", "t1@before the mistake"]);
+    seen.run("A", &["rm", "t1@undone"]);
     seen.run("A", &["fork", "t1", "--count", "2", "--name", "try"]);
     seen.run("A", &["fork", "t1", "--name", "try-1"]);
     seen.run("A", &["fork", "t1", "--at", "nothing"]);

@@ -127,7 +127,7 @@ fn guest_whose_tpm_dies_goes_on_and_says_so() {
     let note = || world.row("A", "v1")["note"].as_str().unwrap_or_default().to_owned();
     eventually(Duration::from_secs(20), "it is said", || note().contains("virtual TPM"));
     let said = note();
-    assert!(said.contains("signal 9") && said.contains("collective stop"), "{said}");
+    assert!(said.contains("signal 9") && said.contains("`collective stop v1`"), "{said}");
     assert_eq!(world.state("A", "v1"), "running");
 
     // Half a computer is not stored; the guest goes on.
@@ -135,7 +135,7 @@ fn guest_whose_tpm_dies_goes_on_and_says_so() {
         let (kind, message, hint) = world.run("A", &[verb, "v1"]).error();
         assert_eq!(kind, "hypervisor", "{message}");
         assert!(message.contains("virtual TPM"), "{message}");
-        assert!(hint.contains("collective stop"), "{hint}");
+        assert!(hint.contains("`collective stop v1`") && !hint.contains("NAME"), "{hint}");
     }
     let lines = world.run("A", &["history", "v1"]).ok();
     assert_eq!(lines[0]["id"], before["checkpoint"], "{lines}");

@@ -125,6 +125,14 @@ fn guest_undo_brings_back_and_keeps_what_it_undid() {
         world.exec("A", "t2", "cat /tmp/later; ls /data | grep -c note || true"),
         "later\n0"
     );
+    // It may go: only its name is lost, and what a fork has stays.
+    let removed = world.run("A", &["rm", &format!("t1@{}", &branch[..12])]).ok();
+    assert_eq!((&removed["state"], &removed["checkpoint"]), (&"removed".into(), &branch.into()));
+    let history = world.run("A", &["history", "t1"]).ok();
+    assert!(history.as_array().unwrap().iter().all(|line| line["branch"].is_null()), "{history}");
+    world.run("A", &["suspend", "t2"]).ok();
+    world.run("A", &["resume", "t2"]).ok();
+    assert_eq!(world.exec("A", "t2", "cat /tmp/later"), "later");
     // Undoing a suspended instance goes one checkpoint back.
     world.run("A", &["suspend", "t1"]).ok();
     let undone = world.run("A", &["undo", "t1"]).ok();

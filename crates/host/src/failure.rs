@@ -3,6 +3,7 @@
 use std::fmt;
 
 use api::ErrorBody;
+use model::Name;
 
 /// Every error that leaves this crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,11 @@ impl Failure {
         self
     }
 
+    /// Puts the instance's name where who found out did not know it: in the commands that it names.
+    pub fn about(self, name: &Name) -> Self {
+        Self { message: with_name(&self.message, name), hint: with_name(&self.hint, name), ..self }
+    }
+
     /// The wire form.
     pub fn body(&self) -> ErrorBody {
         ErrorBody {
@@ -54,6 +60,15 @@ impl Failure {
         let kind = KINDS.iter().find(|kind| **kind == body.kind).copied().unwrap_or("internal");
         Self { kind, message: body.message, hint: body.hint }
     }
+}
+
+/// Text of ours, in which a command between backticks may say NAME.
+pub(crate) fn with_name(text: &str, name: &Name) -> String {
+    let parts = text.split('`').enumerate().map(|(at, part)| match at % 2 {
+        1 if part.starts_with("collective ") => part.replace(" NAME", &format!(" {name}")),
+        _ => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("`")
 }
 
 /// Every kind that exists, in the order of `docs/errors.md`.

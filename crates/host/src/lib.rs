@@ -53,6 +53,7 @@ use std::path::Path;
 pub use dir::HostDir;
 pub use failure::{Failure, KINDS, Result};
 pub use host_lease::HostLease;
+pub use inside::Subject;
 pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use trust;

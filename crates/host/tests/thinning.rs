@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use host::HostDir;
 use host::auto::line::{self, Taken};
 use host::auto::thin::thin;
 use host::auto::{Auto, Keep};
 use host::record::{AutoPoint, Checkpoint, Head, Hold, Traces, Why};
 use host::store::{Advance, KeyPlace, Store};
+use host::{Host, HostDir, Subject};
 use model::{
     CheckpointId, Generation, HostId, InstanceId, InstanceState, Lease, Name, PAGE_BYTES, VersionId,
 };
@@ -444,4 +444,65 @@ fn a_head_with_as_many_as_can_be_is_written_and_read() {
     let hold = Hold { host: HostId::from_bytes([1; 16]), checkpoint: id(1) };
     let held = Head { holds: vec![hold], autos: Vec::new(), auto: None, ..head };
     assert_eq!(host::record::decode_head(&host::record::encode_head(&held)), Ok(held));
+}
+
+/// A host that another one took an instance from may have writes on top of what somebody took. When
+/// that is undone, no collection drops it, and no branch that has it goes without being forced.
+#[test]
+fn what_is_held_stays_on_a_branch_too() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = HostDir::open(&temporary.path().join("host")).unwrap();
+    let location = temporary.path().join("repository");
+    let location = location.to_str().unwrap();
+    let grace = Some(std::time::Duration::from_millis(1));
+    Store::init(&dir, location, KeyPlace::None, grace).unwrap();
+    let store = Store::open(&dir, location).unwrap();
+    let mut session = store.session().unwrap();
+    let blob = session.put_blob(b"version").unwrap();
+    session.finish().unwrap();
+    let version = VersionId::from_bytes(*blob.id.as_bytes());
+
+    let mut line = Head { version, ..head() };
+    let target = store_checkpoint(&store, &line, Why::Checkpoint, 1);
+    line.checkpoint = Some(target);
+    let held = store_checkpoint(&store, &line, Why::Checkpoint, 2);
+    let mut undone = Head { checkpoint: Some(held), ..line.clone() };
+    line::taken_over(&mut undone, HostId::from_bytes([7; 16]));
+    let tip = store_checkpoint(&store, &undone, Why::Undo, 3);
+    store.add_branch(&undone, tip, Some(target), Vec::new()).unwrap();
+    // A newer one, so that the policy would drop the first; it began on that.
+    let on_it = Head { checkpoint: Some(tip), ..undone.clone() };
+    let other = store_checkpoint(&store, &on_it, Why::Undo, 4);
+    store.add_branch(&undone, other, Some(tip), Vec::new()).unwrap();
+    let stopped = Head { checkpoint: Some(target), lease: None, ..undone.clone() };
+    let stopped = Head { state: InstanceState::Stopped, ..stopped };
+    store.advance(Generation(0), &stopped).unwrap();
+
+    let host = Host::with(dir, location);
+    let rm = |id: CheckpointId, force| {
+        let subject = format!("{}@{}", stopped.name, &id.to_string()[..12]);
+        host.rm_branch(&Subject::parse(&subject).unwrap(), force)
+    };
+    store.thin_out(store.plan_thinning(&keep("last=1")).unwrap()).unwrap();
+    assert_eq!(store.branches(stopped.instance).unwrap().len(), 2);
+    assert!(rm(tip, false).unwrap_err().message.contains("may have writes"));
+    let (free, at) = (Head { holds: Vec::new(), ..stopped.clone() }, Generation(1));
+    store.advance(at, &free).unwrap();
+    let refused = rm(tip, false).unwrap_err();
+    assert!(refused.message.contains("began on the branch"), "{refused:?}");
+    assert!(rm(held, false).unwrap_err().hint.contains(&format!("rm t1@{}", tip.short())));
+    assert!(rm(target, true).unwrap_err().message.contains("on the line of t1 itself"));
+
+    // What it shares stays, for the other branch; and goes with that.
+    assert_eq!(rm(tip, true).unwrap().name, format!("t1@{}", tip.short()));
+    (0..4).for_each(|_| drop(store.gc().unwrap()));
+    store.checkpoint(held).unwrap();
+    rm(other, false).unwrap();
+    let before = bytes_below(std::path::Path::new(location));
+    (0..4).for_each(|_| drop(store.gc().unwrap()));
+    let freed = before - bytes_below(std::path::Path::new(location));
+    let noise = NOISE_PAGES * PAGE_BYTES as u64;
+    assert!(freed.abs_diff(3 * noise) < noise / 2, "{freed}");
+    assert!(store.check(true, &mut |_| {}).unwrap().ok);
+    store.checkpoint(target).unwrap();
 }

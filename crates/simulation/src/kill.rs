@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::auto::Auto;
-use host::{ForkOptions, GcOptions, Result};
+use host::{ForkOptions, GcOptions, Result, Subject};
 use model::Name;
 
 use crate::chance::Chance;
@@ -39,6 +39,7 @@ pub const VERBS: &[&str] = &[
     "run, from memory",
     "resume, from memory, after a crash",
     "rm",
+    "rm of a branch",
     "leftovers to a branch",
     "leftovers on an automatic checkpoint, to a branch",
     "update",
@@ -112,6 +113,7 @@ pub(crate) fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> 
             work(run, 1, chance);
             run.world.act_for(0);
         }
+        "rm of a branch" | "back to a branch" => drop(host.undo(&a(), None, &start_options())?),
         "resume" | "undo when suspended" | "fork of a suspended one" => {
             host.suspend(&a(), None)?;
         }
@@ -208,6 +210,18 @@ pub(crate) fn act(run: &Run, at: usize, verb: &str) -> Result<()> {
             }
             host.rm(&a(), true).map(drop)
         }
+        "rm of a branch" => match branch(run, at)? {
+            Some(tip) => {
+                // From its beginning on it is promised no more.
+                run.truth.known().told.retain(|(_, told)| *told != tip);
+                host.rm_branch(&Subject { name: a(), checkpoint: Some(tip) }, false).map(drop)
+            }
+            None => Ok(()),
+        },
+        "back to a branch" => {
+            let tip = branch(run, at)?;
+            host.undo(&a(), tip.as_deref(), &start_options()).map(drop)
+        }
         "checkpoint" | "checkpoint again" => host.checkpoint(&a(), None).map(drop),
         "suspend" | "suspend when fenced" => host.suspend(&a(), None).map(drop),
         "stop" => host.stop(&a(), true, Duration::from_secs(1)).map(drop),
@@ -229,6 +243,13 @@ pub(crate) fn act(run: &Run, at: usize, verb: &str) -> Result<()> {
         }
         _ => run.resume(at, &a(), true),
     }
+}
+
+/// The last checkpoint of a branch of the one instance.
+fn branch(run: &Run, at: usize) -> Result<Option<String>> {
+    let store = run.store(at)?;
+    let Some((_, head)) = store.head(&a())?.head else { return Ok(None) };
+    Ok(store.branches(head.instance)?.pop().map(|branch| branch.checkpoint.to_string()))
 }
 
 /// Kills `verb` at its point number `at`; none when it has fewer.

@@ -1,7 +1,7 @@
 //! `cargo xtask simulate`: runs seeds, kills each verb at its points, or lets verbs of two hosts meet,
 //! and says what came of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use simulation::disk::Unsynced;
@@ -14,14 +14,19 @@ usage: cargo xtask simulate [--seeds N] [--from N]   N seeds from that one on
        cargo xtask simulate --seed S                 one of them, step by step
        cargo xtask simulate --hours H [--seed S]     one long life of random verbs, by the virtual clock
        cargo xtask simulate --kill-points N          kills at about N points, of all verbs; 0: at every one
-       cargo xtask simulate --meetings N             interrupts a verb by another host's; 0: at every point";
+       cargo xtask simulate --meetings N             interrupts a verb by another host's; 0: at every point
+       ... --verb WORDS                              only of verbs whose name has these words";
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let (mut seeds, mut from, mut one, mut hours) = (1000, 0, None, None);
-    let mut every_point: Option<fn(u64) -> ExitCode> = None;
-    let mut wanted = 0;
+    let mut every_point: Option<fn(u64, &str) -> ExitCode> = None;
+    let (mut wanted, mut verb) = (0, String::new());
     while let Some(word) = words.next() {
+        if word == "--verb" {
+            verb = words.next().unwrap_or_default();
+            continue;
+        }
         let number = words.next().and_then(|text| text.parse::<u64>().ok());
         let Some(number) = number else {
             eprintln!("{USAGE}");
@@ -48,7 +53,7 @@ fn main() -> ExitCode {
     }
     simulation::hush();
     match (every_point, hours) {
-        (Some(run), _) => run(wanted),
+        (Some(run), _) => run(wanted, &verb),
         (None, Some(hours)) => run_seeds(&[one.unwrap_or(from)], Extent::Hours(hours), false),
         (None, None) => match one {
             Some(seed) => run_seeds(&[seed], Extent::Short, true),
@@ -102,7 +107,8 @@ fn run_seeds(seeds: &[u64], extent: Extent, tell: bool) -> ExitCode {
 /// What points were tried, and what was wrong.
 #[derive(Default)]
 struct Tried {
-    points: BTreeMap<String, u64>,
+    /// Without what became of what was not synced.
+    points: BTreeSet<String>,
     all: u64,
     bad: u64,
 }
@@ -115,7 +121,10 @@ impl Tried {
             killed.events.iter().for_each(|event| println!("{event}"));
             println!("{}: {text}", killed.point);
         }
-        *self.points.entry(killed.point).or_insert(0) += 1;
+        let kinds =
+            [Unsynced::Torn, Unsynced::Lost, Unsynced::Kept].map(|kind| format!(", {kind:?}"));
+        let point = kinds.iter().find_map(|kind| killed.point.strip_suffix(kind.as_str()));
+        self.points.insert(point.unwrap_or(&killed.point).to_owned());
     }
 
     fn end(self, what: &str) -> ExitCode {
@@ -133,11 +142,11 @@ impl Tried {
 const POINTS: u64 = 1_700;
 
 /// Each verb, killed at its points, with what was not synced kept, lost and torn.
-fn kill_points(wanted: u64) -> ExitCode {
+fn kill_points(wanted: u64, of: &str) -> ExitCode {
     let every = POINTS.checked_div(wanted).unwrap_or(1).max(1);
     let mut tried = Tried::default();
-    for verb in VERBS {
-        let before = tried.all;
+    for verb in VERBS.iter().filter(|verb| verb.contains(of)) {
+        let before = tried.points.len();
         for at in (0..).step_by(every as usize) {
             let all = [Unsynced::Torn, Unsynced::Lost, Unsynced::Kept];
             let kinds = if wanted == 0 { &all[..] } else { &all[at as usize % 3..][..1] };
@@ -147,16 +156,17 @@ fn kill_points(wanted: u64) -> ExitCode {
             }
             killed.into_iter().for_each(|killed| tried.count(killed));
         }
-        println!("{:>6}  {verb}", tried.all - before);
+        println!("{:>6}  {verb}", tried.points.len() - before);
     }
     tried.end("kills")
 }
 
 /// Each verb of a pair, interrupted at its points by the other one.
-fn meetings(wanted: u64) -> ExitCode {
+fn meetings(wanted: u64, of: &str) -> ExitCode {
     let every = POINTS.checked_div(wanted).unwrap_or(1).max(1);
     let mut tried = Tried::default();
-    for pair in PAIRS {
+    let concerns = |pair: &&(&str, &str)| pair.0.contains(of) || pair.1.contains(of);
+    for pair in PAIRS.iter().filter(concerns) {
         let before = tried.all;
         for at in (0..).step_by(every as usize) {
             let Some(met) = meet(*pair, at) else { break };

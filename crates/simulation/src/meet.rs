@@ -23,6 +23,7 @@ pub const PAIRS: &[(&str, &str)] = &[
     ("leftovers to a branch", "gc"),
     ("undo when suspended", "resume"),
     ("fork of a suspended one", "rm"),
+    ("back to a branch", "rm of a branch"),
     ("gc", "publish"),
     ("gc", "run"),
     ("gc", "gc"),

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use api::{CheckpointPrint, StatePrint};
-use host::Failure;
+use host::{Failure, Subject};
 use model::format_bytes;
 
 use super::{name, open};
@@ -59,18 +59,26 @@ pub fn stop(global: &Global, verb: &Stop) -> Result<(), Failure> {
 }
 
 pub fn rm(global: &Global, verb: &Rm) -> Result<(), Failure> {
-    let name = name(&verb.name)?;
+    let subject = Subject::parse(&verb.name)?;
     let host = open(global)?;
-    host.find(&name)?;
+    host.find(&subject.name)?;
+    let what = match subject.checkpoint {
+        Some(_) => format!("the branch {}", verb.name),
+        None => format!("{} and its whole history", subject.name),
+    };
     if !verb.yes && !verb.force && std::io::stdin().is_terminal() {
-        let _ = write!(std::io::stderr(), "Remove {name} and its whole history? [y/N] ");
+        let _ = write!(std::io::stderr(), "Remove {what}? [y/N] ");
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         if !answer.trim().eq_ignore_ascii_case("y") {
             return Err(Failure::new("usage", "nothing was removed", "answer y, or use --yes"));
         }
     }
-    print_state(global, &host.rm(&name, verb.force)?);
+    let done = match subject.checkpoint {
+        Some(_) => host.rm_branch(&subject, verb.force)?,
+        None => host.rm(&subject.name, verb.force)?,
+    };
+    print_state(global, &done);
     Ok(())
 }
 

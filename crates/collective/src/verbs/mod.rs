@@ -25,6 +25,15 @@ use crate::cli::{Cli, Global, Verb};
 
 /// Does what was asked.
 pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
+    let about = cli.verb.instance().and_then(|name| model::Name::new(name).ok());
+    let done = act(cli);
+    match about {
+        Some(name) => done.map_err(|failure| failure.about(&name)),
+        None => done,
+    }
+}
+
+fn act(cli: Cli) -> Result<ExitCode, Failure> {
     let global = cli.global;
     let done = |result: Result<(), Failure>| result.map(|()| ExitCode::SUCCESS);
     match cli.verb {

@@ -44,7 +44,8 @@ pub fn advance(head: &Head, taken: Taken, keep: &Keep, bases: &[CheckpointId]) -
 
 /// Notes that `host`, from which the instance is taken, may hold writes on top of its head.
 pub fn taken_over(head: &mut Head, host: HostId) {
-    if let Some(checkpoint) = head.checkpoint.filter(|id| is_auto(head, *id)) {
+    // Also one that somebody took: an `undo` puts that on a branch, which may be removed.
+    if let Some(checkpoint) = head.checkpoint {
         head.holds.push(Hold { host, checkpoint });
         bound(&mut head.holds);
     }

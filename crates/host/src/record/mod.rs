@@ -324,7 +324,7 @@ pub struct AutoPoint {
     pub parent: Option<CheckpointId>,
 }
 
-/// A host that may have writes on top of an automatic checkpoint that no checkpoint has.
+/// A host that may have writes on top of a checkpoint that no checkpoint has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
     pub host: HostId,

@@ -17,7 +17,7 @@ use super::{BRANCH, Branch, INSTANCE, Store, roots_of};
 use crate::auto::Keep;
 use crate::auto::thin::thin;
 use crate::failure::Result;
-use crate::record::{self, AutoPoint, Head, Why};
+use crate::record::{self, AutoPoint, Checkpoint, Head, Why};
 
 /// What would go.
 #[derive(Default)]
@@ -68,16 +68,25 @@ impl Store {
         let mut undone = Vec::new();
         for branch in branches {
             let tip = self.checkpoint(branch.checkpoint)?;
-            if tip.why == Why::Undo && !self.has_label(&branch, &taken)? {
-                undone.push((tip.taken_unix_ms, branch));
-            } else {
+            if tip.why != Why::Undo {
                 self.plan_autos(branch, keep, held, plan);
+                continue;
+            }
+            // The label of its tip says that it was undone.
+            let own = self.only_on(&branch, line, &taken)?;
+            let named = |(id, one): &(CheckpointId, Checkpoint)| {
+                held.contains(id) || (*id != branch.checkpoint && one.label.is_some())
+            };
+            if own.iter().any(named) {
+                self.plan_autos(branch, keep, held, plan);
+            } else {
+                undone.push((tip.taken_unix_ms, branch));
             }
         }
         undone.sort_by_key(|(taken_unix_ms, _)| *taken_unix_ms);
         let times: Vec<u64> = undone.iter().map(|(taken_unix_ms, _)| *taken_unix_ms).collect();
         for (stays, (_, branch)) in thin(&times, keep).into_iter().zip(undone) {
-            if stays || held.contains(&branch.checkpoint) {
+            if stays {
                 self.plan_autos(branch, keep, held, plan);
                 continue;
             }
@@ -107,20 +116,27 @@ impl Store {
         }
     }
 
-    /// Whether somebody gave a label to something that only this branch has. (Its tip's own says that it
-    /// was undone.)
-    fn has_label(&self, branch: &Branch, taken: &BTreeSet<CheckpointId>) -> Result<bool> {
-        let tip = self.checkpoint(branch.checkpoint)?;
-        let mut next = tip.parent;
+    /// The checkpoints of a branch that its instance's line, with those that somebody `taken` there, has not.
+    pub fn only_on(
+        &self,
+        branch: &Branch,
+        line: &Head,
+        taken: &BTreeSet<CheckpointId>,
+    ) -> Result<Vec<(CheckpointId, Checkpoint)>> {
+        let mut own = Vec::new();
+        for auto in &branch.head.autos {
+            if !line.autos.contains(auto) && auto.id != branch.checkpoint {
+                own.push((auto.id, self.checkpoint(auto.id)?));
+            }
+        }
+        let mut next = Some(branch.checkpoint);
         // A line is as long as what its owner took.
         while let Some(id) = next.filter(|id| !taken.contains(id)) {
             let checkpoint = self.checkpoint(id)?;
-            if checkpoint.label.is_some() {
-                return Ok(true);
-            }
             next = checkpoint.parent;
+            own.push((id, checkpoint));
         }
-        Ok(false)
+        Ok(own)
     }
 
     /// Bytes of packs that nothing would need any more.

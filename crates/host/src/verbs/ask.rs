@@ -320,14 +320,11 @@ fn does_not_end(name: &Name) -> Failure {
 
 /// Puts the instance's name where a shim could only say "it".
 pub(super) fn named(failure: Failure, name: &Name) -> Failure {
-    Failure {
-        message: match failure.message.strip_prefix("it ") {
-            Some(rest) => format!("{name} {rest}"),
-            None => failure.message,
-        },
-        hint: failure.hint.replace("NAME", name.as_str()),
-        ..failure
-    }
+    let message = match failure.message.strip_prefix("it ") {
+        Some(rest) => format!("{name} {rest}"),
+        None => failure.message,
+    };
+    Failure { message, ..failure }.about(name)
 }
 
 fn unexpected(reply: &Reply) -> Failure {

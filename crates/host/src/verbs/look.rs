@@ -8,7 +8,7 @@ use model::{Generation, InstanceState, Name};
 
 use super::volume_print;
 use crate::Host;
-use crate::failure::Result;
+use crate::failure::{self, Result};
 use crate::local::LocalInstance;
 use crate::record::{Head, Version};
 use crate::shim::claim;
@@ -88,6 +88,7 @@ impl Host {
             }
             None => None,
         };
+        let note = note.map(|note| failure::with_name(&note, name));
         let note = note.or_else(|| self.update_note(head?));
         InstancePrint {
             name: name.to_string(),

@@ -5,6 +5,7 @@
 mod answers;
 mod ask;
 mod auto;
+mod branch;
 mod build;
 mod config;
 mod describe;
