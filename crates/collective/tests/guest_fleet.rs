@@ -10,7 +10,13 @@ use fleet::Fleet;
 use support::{World, eventually};
 
 /// Short, for tests: what a host may be away.
-const LEASE_S: u32 = 3;
+const LEASE_S: u32 = 2;
+
+fn await_agent(world: &World, host: &str) {
+    eventually(Duration::from_secs(60), "its agent answers", || {
+        world.run(host, &["exec", "t1", "--", "/bin/true"]).json()["exit_code"] == 0
+    });
+}
 
 #[test]
 fn guest_roams_and_is_stopped_where_a_plane_decides() {
@@ -24,9 +30,7 @@ fn guest_roams_and_is_stopped_where_a_plane_decides() {
     let run = fleet.run("P", &["run", "tiny", "--name", "t1", "--on", &a]).ok();
     assert_eq!((run["name"].as_str(), run["state"].as_str()), (Some("t1"), Some("running")));
     assert_eq!(fleet.run("P", &["run", "tiny", "--name", "t1"]).error().0, "exists");
-    eventually(Duration::from_secs(60), "its agent answers", || {
-        world.run("A", &["exec", "t1", "--", "/bin/true"]).json()["exit_code"] == 0
-    });
+    await_agent(&world, "A");
     world.exec("A", "t1", "echo session > /tmp/session");
     fleet.run("B", &["resume", "t1"]).ok();
     fleet.await_placed("t1", Some("B"), "running");
@@ -53,16 +57,18 @@ fn guest_roams_and_is_stopped_where_a_plane_decides() {
     fleet.await_placed("t1", Some("A"), "running");
     assert_eq!(world.exec("A", "t1", "cat /tmp/session"), "session");
 
-    // At rest it stays at rest; what does it by itself inside is what is wished.
+    // At rest it stays at rest; what it does by itself inside is what is wished.
     assert_eq!(fleet.run("P", &["suspend", "t1"]).ok()["state"], "suspended");
     assert_eq!(fleet.run("P", &["resume", "t1"]).ok()["state"], "running");
-    world.run("A", &["exec", "t1", "--", "/bin/sh", "-c", "/usr/sbin/poweroff"]);
+    assert_eq!(fleet.run("P", &["stop", "t1"]).ok()["state"], "stopped");
+    assert_eq!(fleet.run("P", &["stop", "t1", "--force"]).error().0, "usage");
+    assert_eq!(fleet.run("P", &["resume", "t1"]).ok()["state"], "running");
+    await_agent(&world, "A");
+    world.run("A", &["exec", "t1", "--", "/usr/sbin/poweroff"]);
     fleet.await_placed("t1", None, "stopped");
     eventually(Duration::from_secs(10), "it is wished so", || {
         fleet.placed("t1")["wish"]["state"] == "stopped"
     });
-    assert_eq!(fleet.run("P", &["resume", "t1"]).ok()["state"], "running");
-    assert_eq!(fleet.run("P", &["stop", "t1"]).ok()["state"], "stopped");
     // Removed behind the plane's back, it is wished for no longer.
     world.run("A", &["rm", "t1"]).ok();
     assert_eq!(fleet.run("P", &["resume", "t1"]).error().0, "not_found");
@@ -76,9 +82,7 @@ fn guest_outlives_its_host_and_what_that_one_did_alone_is_a_branch() {
     fleet.await_hosts(2);
     let on_b = ["--on", &fleet.id("B"), "--restart", "on-failure"];
     fleet.run("P", &[&["run", "tiny", "--name", "t1"][..], &on_b].concat()).ok();
-    eventually(Duration::from_secs(60), "its agent answers", || {
-        world.run("B", &["exec", "t1", "--", "/bin/true"]).json()["exit_code"] == 0
-    });
+    await_agent(&world, "B");
     world.exec("B", "t1", "echo stored > /data/work; sync");
     world.run("B", &["checkpoint", "t1"]).ok();
     world.exec("B", "t1", "echo alone > /data/work; echo alone > /tmp/alone; sync");

@@ -298,6 +298,13 @@ pub fn suspend(global: &Global, verb: &Suspend) -> Result<(), Failure> {
 }
 
 pub fn stop(global: &Global, verb: &Stop) -> Result<(), Failure> {
+    if verb.force {
+        return Err(Failure::new(
+            "usage",
+            "--force is not passed on by a plane",
+            "a guest that does not power itself off is powered off after a minute",
+        ));
+    }
     rest(global, &super::name(&verb.name)?, StateWish::Stopped, "stopped", LONG)
 }
 
