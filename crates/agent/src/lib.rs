@@ -11,18 +11,20 @@
 //! **Invariant:** starts nothing while the lease is over, and does nothing with a head of another
 //! generation than the order's.
 
+mod identity;
 mod orders;
 mod tenure;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::BeatReply;
 use host::{Failure, Host};
 use plane::client::{Client, ClientError};
 
+pub use identity::{Identity, join};
 use tenure::Tenure;
 
 /// Between two tries, when the plane does not answer.
@@ -45,6 +47,8 @@ pub enum Heard {
 struct Agent<'a> {
     host: &'a Host,
     labels: &'a BTreeMap<String, String>,
+    identity: Mutex<Identity>,
+    client: Mutex<Arc<Client>>,
     tenure: Tenure,
     /// The order that is carried out for each instance: one after the other.
     under_way: Mutex<HashMap<String, String>>,
@@ -56,28 +60,40 @@ struct Agent<'a> {
 /// has, or a plane that refuses it, ends it too.
 pub fn run(
     host: &Host,
-    client: &Client,
+    identity: Identity,
     labels: &BTreeMap<String, String>,
     heard: &(dyn Fn(&Heard) -> bool + Sync),
 ) -> Result<(), Failure> {
-    let over = AtomicBool::new(false);
-    let agent =
-        Agent { host, labels, tenure: Tenure::default(), under_way: Mutex::default(), over, heard };
-    let twin = client.twin().map_err(|e| Failure::new("internal", e.to_string(), ""))?;
+    let agent = Agent {
+        host,
+        labels,
+        client: Mutex::new(Arc::new(client_of(&identity)?)),
+        identity: Mutex::new(identity),
+        tenure: Tenure::default(),
+        under_way: Mutex::default(),
+        over: AtomicBool::new(false),
+        heard,
+    };
     std::thread::scope(|scope| {
-        let (agent, twin) = (&agent, &twin);
-        scope.spawn(move || agent.take_orders(scope, twin));
-        let ended = agent.beats(client);
+        let agent = &agent;
+        scope.spawn(move || agent.take_orders(scope));
+        let ended = agent.beats();
         agent.over.store(true, Ordering::Relaxed);
         ended
     })
 }
 
+fn client_of(identity: &Identity) -> Result<Client, Failure> {
+    identity.client().map_err(|error| Failure::new("internal", error.to_string(), ""))
+}
+
 impl Agent<'_> {
-    fn beats(&self, client: &Client) -> Result<(), Failure> {
+    fn beats(&self) -> Result<(), Failure> {
         loop {
-            let (heard, pause) = match self.beat(client)? {
+            let client = self.client();
+            let (heard, pause) = match self.beat(&client)? {
                 Ok(reply) => {
+                    self.renew(&client);
                     let third = Duration::from_millis(reply.lease_ms / 3);
                     (Heard::Taken(reply), third.max(PAUSE_MIN))
                 }
@@ -90,6 +106,25 @@ impl Agent<'_> {
                 return Ok(());
             }
             ambient::sleep(pause);
+        }
+    }
+
+    /// The plane, by the certificate that this host has now.
+    fn client(&self) -> Arc<Client> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gets a new certificate in time. What fails is tried again with the next beat.
+    fn renew(&self, client: &Client) {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if !identity.is_old() {
+            return;
+        }
+        if let Ok(new) = identity.renewed(self.host, client)
+            && let Ok(client) = client_of(&new)
+        {
+            *identity = new;
+            *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(client);
         }
     }
 

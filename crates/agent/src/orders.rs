@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::Duration;
 
@@ -32,13 +32,23 @@ enum Outcome {
 
 impl Agent<'_> {
     /// Asks for orders, and begins each, until the agent ends.
-    pub fn take_orders<'s>(&'s self, scope: &'s Scope<'s, '_>, client: &Client) {
+    pub fn take_orders<'s>(&'s self, scope: &'s Scope<'s, '_>) {
         let path = format!("/v1/hosts/{}/orders", self.host.id());
         let wait_ms = WAIT.as_millis() as u64;
+        let mut client = None;
         while !self.over.load(Ordering::Relaxed) {
+            // The certificate may be another one by now; and who beats has a connection of its own.
+            let by = self.client();
+            if client.as_ref().is_none_or(|(known, _)| !Arc::ptr_eq(known, &by)) {
+                client = by.twin().ok().map(|twin| (by, twin));
+            }
+            let Some((by, twin)) = &client else {
+                ambient::sleep(RETRY);
+                continue;
+            };
             let known = self.under_way().values().cloned().collect();
             let asked = OrdersKnown { known, wait_ms };
-            let Ok(orders) = client.post::<Vec<OrderPrint>>(&path, &asked) else {
+            let Ok(orders) = twin.post::<Vec<OrderPrint>>(&path, &asked) else {
                 ambient::sleep(RETRY);
                 continue;
             };
@@ -49,7 +59,7 @@ impl Agent<'_> {
                     continue;
                 }
                 // One that cannot say what came of it must not be begun.
-                let Ok(client) = client.twin() else { continue };
+                let Ok(client) = by.twin() else { continue };
                 busy.insert(order.name.clone(), order.id.clone());
                 begun = true;
                 scope.spawn(move || {

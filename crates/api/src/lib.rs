@@ -21,8 +21,8 @@ pub use output::{
     StatePrint, TracePrint, UndoPrint, VolumePrint, WarmPrint,
 };
 pub use plane::{
-    BeatReply, ChoicePrint, HeadSeen, HostChange, HostPrint, HostReport, HostWish, InstanceChange,
-    InstanceSeen, InstanceWish, OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown,
-    PlacedPrint, PlanPrint, Problem, RestartWish, StateWish, Trouble,
+    BeatReply, ChoicePrint, HeadSeen, HostChange, HostIdentity, HostKey, HostPrint, HostReport,
+    HostWish, InstanceChange, InstanceSeen, InstanceWish, OrderAct, OrderEnd, OrderPrint,
+    OrderReport, OrdersKnown, PlacedPrint, PlanPrint, Problem, RestartWish, StateWish, Trouble,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

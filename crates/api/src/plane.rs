@@ -60,6 +60,24 @@ pub struct InstanceSeen {
     pub generation: u64,
 }
 
+/// The public key of a host that wants a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostKey {
+    /// Ed25519, 32 bytes, base64.
+    pub public_key: String,
+}
+
+/// A host's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostIdentity {
+    /// PEM.
+    pub certificate: String,
+    /// The certificate of whom it is signed by, PEM.
+    pub authority: String,
+    pub ends_unix_ms: u64,
+}
+
 /// The answer to a beat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BeatReply {

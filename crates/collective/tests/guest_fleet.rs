@@ -112,7 +112,7 @@ fn guest_outlives_its_host_and_what_that_one_did_alone_is_a_branch() {
     drop(_plane);
     eventually(Duration::from_secs(30), "it is held", || world.state("A", "t1") == "paused");
     assert_eq!(world.run("A", &["unpause", "t1"]).error().0, "lease");
-    let address = fleet.url.strip_prefix("http://").unwrap();
+    let address = fleet.url.strip_prefix("https://").unwrap();
     let (_plane, _) = Fleet::start(&world, address, LEASE_S);
     eventually(Duration::from_secs(30), "it goes on", || world.state("A", "t1") == "running");
     assert_eq!(world.exec("A", "t1", "cat /data/work"), "stored");

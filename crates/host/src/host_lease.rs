@@ -17,8 +17,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::Name;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::Host;
 use crate::dir::{self, HostDir};
 use crate::failure::Result;
 
@@ -91,6 +93,22 @@ impl HostLease {
     /// How long it lasts from one beat.
     pub fn lasts(&self) -> Duration {
         Duration::from_millis(self.lasts_ms)
+    }
+}
+
+impl Host {
+    /// What this host keeps about its plane, durably and for its owner only; none: nothing.
+    pub fn read_for_plane<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>> {
+        let file = self.dir.root().join(FOLDER).join(file);
+        if !file.exists() {
+            return Ok(None);
+        }
+        dir::decode(&file).map(Some)
+    }
+
+    /// Keeps something about its plane.
+    pub fn write_for_plane<T: Serialize>(&self, file: &str, value: &T) -> Result<()> {
+        dir::replace_json(&self.dir.folder(FOLDER)?.join(file), value)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::{BeatReply, HostPrint, HostReport, InstanceSeen};
 use plane::client::Client;
+use plane::identity::Credentials;
 use plane::serve::{Plane, Server};
 
 const CALLERS: u8 = 8;
@@ -19,15 +20,16 @@ fn main() {
     let plane = Plane::open(&state, &token_file, Duration::from_secs(15)).expect("the state opens");
     let server = Server::start(plane, "127.0.0.1:0".parse().expect("an address")).expect("a port");
     let token = std::fs::read_to_string(token_file).expect("the token is there");
-    let url = format!("http://{}", server.address());
+    let admin = Credentials::parse(&token).expect("a token");
+    let url = format!("https://{}", server.address());
     let rate = |act: &(dyn Fn(&Client, u8, u64) + Sync)| {
         let done = AtomicU64::new(0);
         let begun = ambient::now();
         std::thread::scope(|scope| {
             for n in 0..CALLERS {
-                let (done, url, token) = (&done, &url, token.trim());
+                let (done, url, admin) = (&done, &url, admin.clone());
                 scope.spawn(move || {
-                    let client = Client::new(url, token).expect("a client");
+                    let client = Client::new(url, admin).expect("a client");
                     for round in 0.. {
                         if begun.elapsed() > TIME {
                             return;

@@ -1,12 +1,17 @@
 //! Asking a plane: what the CLI and a host's agent do.
 
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use api::Problem;
-use reqwest::Method;
+use reqwest::{Certificate, Identity, Method};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
+
+use crate::identity::{self, Authority, Credentials, PLANE_NAME};
 
 /// What one request may take.
 const REQUEST: Duration = Duration::from_secs(20);
@@ -50,35 +55,75 @@ pub struct Answer {
 pub struct Client {
     runtime: Runtime,
     http: reqwest::Client,
+    /// As people write it.
     url: String,
-    token: String,
+    /// What is asked: the plane by the name that is in its certificate.
+    base: String,
+    credentials: Credentials,
 }
 
 impl Client {
-    /// The plane at `http://HOST:PORT`. Until there is TLS, it is on this machine: a token is never
-    /// sent over a network.
-    pub fn new(url: &str, token: &str) -> Result<Self, ClientError> {
+    /// The plane at `https://HOST:PORT`. Nothing is sent before it has shown that it is the one that
+    /// the credentials are for.
+    pub fn new(url: &str, credentials: Credentials) -> Result<Self, ClientError> {
         let wrong = |why: &str| ClientError::Url { url: url.to_owned(), why: why.to_owned() };
         let parsed = reqwest::Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
-        if parsed.scheme() != "http" || parsed.path() != "/" {
-            return Err(wrong("a plane is at http://HOST:PORT"));
-        }
-        let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        if !loopback {
-            return Err(wrong("only 127.0.0.1 or [::1]: what is said there is not encrypted yet"));
-        }
-        let http = reqwest::Client::builder().timeout(REQUEST).no_proxy().build();
-        let http = http.map_err(|error| wrong(&error.to_string()))?;
+        let (host, port) = match (parsed.scheme(), parsed.path(), parsed.host_str()) {
+            ("https", "/", Some(host)) => (host, parsed.port().unwrap_or(443)),
+            _ => return Err(wrong("a plane is at https://HOST:PORT")),
+        };
+        let unreachable = |detail: String| ClientError::Unreachable { url: url.to_owned(), detail };
+        let addresses = (host.trim_matches(['[', ']']), port)
+            .to_socket_addrs()
+            .map_err(|error| unreachable(error.to_string()))?;
+        let addresses: Vec<_> = addresses.collect();
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| wrong(&error.to_string()))?;
+        let builder = || {
+            reqwest::Client::builder()
+                .timeout(REQUEST)
+                .no_proxy()
+                .https_only(true)
+                .redirect(reqwest::redirect::Policy::none())
+                .resolve_to_addrs(PLANE_NAME, &addresses)
+        };
+        let base = format!("https://{PLANE_NAME}:{port}");
+        let authority = match &credentials {
+            Credentials::Admin(secret) => {
+                let authority = Authority::of(secret).map_err(|error| wrong(&error.to_string()))?;
+                authority.pem().to_owned()
+            }
+            Credentials::Join { fingerprint, .. } => {
+                // It says who certifies it, and is believed when that is whom the token names.
+                let http = builder().danger_accept_invalid_certs(true).build();
+                let http = http.map_err(|error| wrong(&full(&error)))?;
+                let asked = http.get(format!("{base}/v1/authority.pem"));
+                let pem = runtime
+                    .block_on(async { asked.send().await?.text().await })
+                    .map_err(|error| unreachable(full(&error)))?;
+                let der = CertificateDer::from_pem_slice(pem.as_bytes());
+                if der.map_or(true, |der| identity::fingerprint(&der) != *fingerprint) {
+                    return Err(wrong("it is another plane than the token is for"));
+                }
+                pem
+            }
+            Credentials::Host { authority, .. } => authority.clone(),
+        };
+        let root = Certificate::from_pem(authority.as_bytes()).map_err(|e| wrong(&full(&e)))?;
+        let mut http = builder().tls_certs_only([root]);
+        if let Credentials::Host { certificate, key, .. } = &credentials {
+            let pem = format!("{certificate}\n{key}");
+            let identity = Identity::from_pem(pem.as_bytes()).map_err(|e| wrong(&full(&e)))?;
+            http = http.identity(identity);
+        }
+        let http = http.build().map_err(|error| wrong(&full(&error)))?;
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Self { runtime, http, url, token: token.to_owned() })
+        Ok(Self { runtime, http, url, base, credentials })
     }
 
     /// Another one to the same plane, for another thread.
     pub fn twin(&self) -> Result<Self, ClientError> {
-        Self::new(&self.url, &self.token)
+        Self::new(&self.url, self.credentials.clone())
     }
 
     /// Where the plane is.
@@ -123,10 +168,15 @@ impl Client {
     ) -> Result<Answer, ClientError> {
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|error| self.silent(error.to_string()))?;
-        let mut request = self
-            .http
-            .request(method, format!("{}{path}", self.url))
-            .header("Authorization", format!("Bearer {}", self.token));
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let bearer = match &self.credentials {
+            Credentials::Admin(secret) => Some(secret.bearer()),
+            Credentials::Join { bearer, .. } => Some(bearer.clone()),
+            Credentials::Host { .. } => None,
+        };
+        if let Some(bearer) = bearer {
+            request = request.bearer_auth(bearer);
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -172,14 +222,16 @@ fn full(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Secret;
 
     #[test]
-    fn a_token_is_not_sent_over_a_network() {
-        for url in ["http://192.0.2.1:80", "http://localhost:80", "https://127.0.0.1:1", "x", ""] {
-            assert!(matches!(Client::new(url, "t"), Err(ClientError::Url { .. })), "{url}");
+    fn a_token_is_not_sent_without_encryption() {
+        let admin = || Credentials::Admin(Secret::parse(&"ab".repeat(32)).unwrap());
+        for url in ["http://192.0.2.1:80", "http://127.0.0.1:1", "https://127.0.0.1:1/x", "x", ""] {
+            assert!(matches!(Client::new(url, admin()), Err(ClientError::Url { .. })), "{url}");
         }
-        for url in ["http://127.0.0.1:80", "http://[::1]:80/"] {
-            assert!(Client::new(url, "t").is_ok(), "{url}");
+        for url in ["https://127.0.0.1:80", "https://[::1]:80/", "https://192.0.2.1"] {
+            assert!(Client::new(url, admin()).is_ok(), "{url}");
         }
     }
 }

@@ -14,6 +14,7 @@
 
 pub mod client;
 pub mod fleet;
+pub mod identity;
 pub mod planner;
 pub mod reconcile;
 pub mod serve;

@@ -9,11 +9,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use api::{
-    BeatReply, HostChange, HostPrint, HostReport, HostWish, InstanceSeen, InstanceWish,
-    PlacedPrint, PlanPrint, RestartWish, StateWish,
+    BeatReply, HostChange, HostIdentity, HostKey, HostPrint, HostReport, HostWish, InstanceSeen,
+    InstanceWish, PlacedPrint, PlanPrint, RestartWish, StateWish,
 };
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use plane::client::{Client, ClientError};
-use plane::serve::{Plane, ServeError, Server, document};
+use plane::identity::{Authority, Credentials, Secret, new_key};
+use plane::serve::{Plane, Server, document};
 use serde::Serialize;
 
 /// The shortest that any store grants.
@@ -28,9 +31,20 @@ fn serve(state: &str, folder: &Path) -> Serving {
     let file = folder.join("token");
     let plane = Plane::open(state, &file, LEASE).unwrap();
     let server = Server::start(plane, "127.0.0.1:0".parse().unwrap()).unwrap();
-    let token = std::fs::read_to_string(file).unwrap();
-    let client = Client::new(&format!("http://{}", server.address()), token.trim()).unwrap();
+    let client = Client::new(&url(&server), admin(folder)).unwrap();
     Serving { server, client }
+}
+
+fn url(server: &Server) -> String {
+    format!("https://{}", server.address())
+}
+
+fn secret(folder: &Path) -> Secret {
+    Secret::parse(std::fs::read_to_string(folder.join("token")).unwrap().trim()).unwrap()
+}
+
+fn admin(folder: &Path) -> Credentials {
+    Credentials::Admin(secret(folder))
 }
 
 fn embedded(folder: &Path) -> String {
@@ -99,7 +113,9 @@ const NONE: Option<&()> = None;
 fn nobody_is_served_without_the_token() {
     let folder = tempfile::tempdir().unwrap();
     let Serving { server, client } = serve(&embedded(folder.path()), folder.path());
-    let stranger = Client::new(&format!("http://{}", server.address()), "guess").unwrap();
+    let fingerprint = Authority::of(&secret(folder.path())).unwrap().fingerprint();
+    let guess = Credentials::Join { bearer: "guess".to_owned(), fingerprint: fingerprint.clone() };
+    let stranger = Client::new(&url(&server), guess).unwrap();
     for path in ["/v1/hosts", "/v1/plan", "/metrics", "/nothing"] {
         refused(&stranger, ("GET", path), &[], NONE, (401, "permission"));
     }
@@ -115,9 +131,80 @@ fn nobody_is_served_without_the_token() {
     assert!(text.contains("\ncollective_plane_refused_total 9\n"), "{text}");
     assert!(text.contains("\ncollective_hosts{state=\"ready\"} 0\n"), "{text}");
 
-    let plane = Plane::open(&embedded(&folder.path().join("b")), &folder.path().join("t"), LEASE);
-    let exposed = Server::start(plane.unwrap(), "0.0.0.0:0".parse().unwrap());
-    assert!(matches!(exposed, Err(ServeError::Exposed { .. })));
+    // Who takes the plane's place hears nothing: neither by another secret nor by no encryption.
+    let other = Credentials::Admin(Secret::parse(&"ab".repeat(32)).unwrap());
+    let deceived = Client::new(&url(&server), other).unwrap();
+    let got = deceived.get::<Vec<HostPrint>>("/v1/hosts");
+    assert!(matches!(got, Err(ClientError::Unreachable { .. })), "{got:?}");
+    let other = Credentials::Join { bearer: "guess".to_owned(), fingerprint: "ab".repeat(32) };
+    let got = Client::new(&url(&server), other);
+    assert!(matches!(got, Err(ClientError::Url { .. })), "{got:?}");
+    let before = client.send("GET", "/metrics", &[], NONE).unwrap().body;
+    let before = String::from_utf8(before).unwrap();
+    assert!(before.contains("\ncollective_plane_refused_total 9\n"), "{before}");
+}
+
+#[test]
+fn a_host_is_who_its_certificate_says_and_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let Serving { server, client } = serve(&embedded(folder.path()), folder.path());
+    let url = url(&server);
+    let secret = secret(folder.path());
+    let token = secret.join_token(&Authority::of(&secret).unwrap());
+    let joining = Client::new(&url, Credentials::parse(&token).unwrap()).unwrap();
+    let certificate = |n: u8| format!("/v1/hosts/{}/certificate", id(n));
+    let (key, public) = new_key().unwrap();
+    let public_key = HostKey { public_key: STANDARD.encode(&public) };
+    let as_host = |given: HostIdentity, key: &str| {
+        let (certificate, authority) = (given.certificate, given.authority);
+        Client::new(&url, Credentials::Host { certificate, key: key.to_owned(), authority })
+            .unwrap()
+    };
+
+    // A join token gets a certificate, and nothing else.
+    let given: HostIdentity = joining.post(&certificate(1), &public_key).unwrap();
+    let first = as_host(given, &key);
+    refused(&joining, ("GET", "/v1/hosts"), &[], NONE, (403, "permission"));
+    let beats = |n: u8| format!("/v1/hosts/{}/beat", id(n));
+    refused(&joining, ("PUT", &beats(1)), &[], Some(&report("a")), (403, "permission"));
+    let nothing = HostKey { public_key: STANDARD.encode("short") };
+    refused(&joining, ("POST", &certificate(2)), &[], Some(&nothing), (400, "usage"));
+
+    // The host speaks for itself only.
+    beat(&first, 1, &report("a"));
+    refused(&first, ("PUT", &beats(2)), &[], Some(&report("b")), (403, "permission"));
+    for path in ["/v1/hosts", "/v1/instances", "/v1/plan", "/metrics"] {
+        refused(&first, ("GET", path), &[], NONE, (403, "permission"));
+    }
+    let here = format!("/v1/hosts/{}", id(1));
+    refused(&first, ("DELETE", &here), &[], NONE, (403, "permission"));
+    // Nobody becomes a host that has joined by a join token; the host itself renews.
+    refused(&joining, ("POST", &certificate(1)), &[], Some(&public_key), (409, "state"));
+    let renewed: HostIdentity = first.post(&certificate(1), &public_key).unwrap();
+    let renewed = as_host(renewed, &key);
+    assert!(!beat(&renewed, 1, &report("a")).begun_again);
+
+    // One of another plane's hosts is nobody here.
+    let other = Authority::of(&Secret::parse(&"ab".repeat(32)).unwrap()).unwrap();
+    let host = other.host(id(1).parse().unwrap(), &public, unix_ms()).unwrap();
+    let authority = Authority::of(&secret).unwrap().pem().to_owned();
+    let forged = HostIdentity { certificate: host.certificate, authority, ends_unix_ms: 0 };
+    let forged = as_host(forged, &key);
+    let got = forged.put::<BeatReply>(&beats(1), &report("a"));
+    assert!(matches!(got, Err(ClientError::Unreachable { .. })), "{got:?}");
+
+    // Taken back, it is worth nothing, until somebody lets it join again.
+    let cordon = HostChange { state: HostWish::Cordoned, within_s: None };
+    client.send("PATCH", &here, &[], Some(&cordon)).unwrap();
+    client.send("DELETE", &here, &[], NONE).unwrap();
+    refused(&renewed, ("PUT", &beats(1)), &[], Some(&report("a")), (401, "permission"));
+    refused(&renewed, ("POST", &certificate(1)), &[], Some(&public_key), (401, "permission"));
+    let given: HostIdentity = joining.post(&certificate(1), &public_key).unwrap();
+    beat(&as_host(given, &key), 1, &report("a"));
+}
+
+fn unix_ms() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64
 }
 
 #[test]
@@ -143,13 +230,13 @@ fn hosts_come_are_wished_for_and_go() {
     // A change by who has seen what is there; another one is refused.
     let path = format!("/v1/hosts/{}", id(1));
     let etag = client.send("GET", &path, &[], NONE).unwrap().etag.unwrap();
+    refused(&client, ("DELETE", &path), &[], NONE, (409, "state"));
     let cordon = HostChange { state: HostWish::Cordoned, within_s: None };
     let seen = [("If-Match", etag.as_str())];
     client.send("PATCH", &path, &seen, Some(&cordon)).unwrap();
     let drain = HostChange { state: HostWish::Draining, within_s: None };
     refused(&client, ("PATCH", &path), &seen, Some(&drain), (412, "changed"));
     assert_eq!(beat(&client, 1, &report("a")).state, "cordoned", "and the host is told");
-    refused(&client, ("DELETE", &path), &[], NONE, (409, "state"));
 
     // It ends with its lease, keeps what was wished of it, and comes back.
     let ends = Instant::now() + Duration::from_secs(10);
@@ -278,13 +365,13 @@ fn etcd_lets_two_planes_be_one_and_either_be_killed() {
 fn many_callers_at_once_are_all_answered() {
     let folder = tempfile::tempdir().unwrap();
     let serving = serve(&embedded(folder.path()), folder.path());
-    let token = std::fs::read_to_string(folder.path().join("token")).unwrap();
-    let url = Arc::new(format!("http://{}", serving.server.address()));
+    let url = Arc::new(url(&serving.server));
+    let admin = admin(folder.path());
     std::thread::scope(|scope| {
         for n in 0..16u8 {
-            let (url, token) = (url.clone(), token.trim());
+            let (url, admin) = (url.clone(), admin.clone());
             scope.spawn(move || {
-                let client = Client::new(&url, token).unwrap();
+                let client = Client::new(&url, admin).unwrap();
                 for round in 0..10 {
                     let report = HostReport { cache_bytes: round, ..report(&format!("h{n:02}")) };
                     beat(&client, n, &report);

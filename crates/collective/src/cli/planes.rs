@@ -10,7 +10,7 @@ pub struct Plane {
     /// Keep its state here: embedded:FOLDER, or etcd://HOST:PORT,... for several planes side by side
     #[arg(long, value_name = "STATE")]
     pub state: Option<String>,
-    /// Listen here; only this machine can reach it
+    /// Listen here; 0.0.0.0:7070 lets other machines reach it (all of it is by TLS)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub listen: SocketAddr,
     /// Count on a host for so many seconds after it was heard of; then it holds what it runs, and others
@@ -25,7 +25,7 @@ pub struct Plane {
 /// Which plane is asked.
 #[derive(Args)]
 pub struct At {
-    /// The plane [env: COLLECTIVE_PLANE] [default: http://127.0.0.1:7070]
+    /// The plane [env: COLLECTIVE_PLANE] [default: https://127.0.0.1:7070]
     #[arg(long, value_name = "URL")]
     pub plane: Option<String>,
     #[command(flatten)]
@@ -87,9 +87,12 @@ pub struct Move {
 
 #[derive(Subcommand)]
 pub enum Hosts {
-    /// Let this host take part: say to the plane that it is there, until this ends
+    /// Print a token that lets new hosts join, and nothing else
+    Token(Token),
+    /// Let this host take part: say to the plane that it is there and do what it orders, until this
+    /// ends. It needs a token the first time
     Join {
-        /// The plane: http://127.0.0.1:PORT
+        /// The plane: https://HOST:PORT
         url: String,
         #[command(flatten)]
         token: Token,

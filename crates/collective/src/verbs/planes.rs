@@ -10,6 +10,7 @@ use api::{HostChange, HostPrint, HostWish, PlanPrint};
 use host::{Failure, Host, HostDir};
 use model::format_bytes;
 use plane::client::{Client, ClientError};
+use plane::identity::{Authority, Credentials, IdentityError};
 use plane::serve::{ServeError, Server};
 
 use super::open;
@@ -28,7 +29,7 @@ pub fn plane(global: &Global, verb: &Plane) -> Result<(), Failure> {
     let lease = Duration::from_secs(verb.lease);
     let plane = plane::serve::Plane::open(&state, &token_file, lease).map_err(not_served)?;
     let server = Server::start(plane, verb.listen).map_err(not_served)?;
-    let url = format!("http://{}", server.address());
+    let url = format!("https://{}", server.address());
     let document = serde_json::json!({"url": url, "token_file": token_file});
     print::result(global, &document, || {
         format!("a plane at {url}; callers need the token in {}", token_file.display())
@@ -40,7 +41,8 @@ pub fn plane(global: &Global, verb: &Plane) -> Result<(), Failure> {
 
 fn not_served(error: ServeError) -> Failure {
     let kind = match &error {
-        ServeError::State(kv::KvError::Invalid { .. }) | ServeError::Exposed { .. } => "usage",
+        ServeError::State(kv::KvError::Invalid { .. }) => "usage",
+        ServeError::Identity(_) => "key",
         ServeError::State(kv::KvError::InUse { .. }) => "state",
         ServeError::State(kv::KvError::Unavailable { .. }) => "unavailable",
         ServeError::State(kv::KvError::NoSpace { .. }) => "no_space",
@@ -53,6 +55,7 @@ fn not_served(error: ServeError) -> Failure {
 pub fn hosts(global: &Global, verb: Hosts) -> Result<(), Failure> {
     match verb {
         Hosts::Join { url, token, label } => join(global, &url, &token, &label),
+        Hosts::Token(token) => join_token(global, &token),
         Hosts::List(at) => list(global, &at),
         Hosts::Cordon(one) => wish(global, &one, HostWish::Cordoned, None),
         Hosts::Uncordon(one) => wish(global, &one, HostWish::Ready, None),
@@ -78,9 +81,16 @@ fn join(global: &Global, url: &str, token: &Token, label: &[String]) -> Result<(
         labels.insert(key.to_owned(), value.to_owned());
     }
     let host: Host = open(global)?;
-    let client = Client::new(url, &read_token(global, token)?).map_err(not_answered)?;
+    // A host that has joined before needs no token.
+    let token =
+        match (read_token(global, token), token.token.is_some() || token.token_file.is_some()) {
+            (Ok(token), _) => Some(token),
+            (Err(_), false) => None,
+            (Err(failure), true) => return Err(failure),
+        };
+    let identity = agent::join(&host, url, token)?;
     let well = Mutex::new(None);
-    agent::run(&host, &client, &labels, &|heard| {
+    agent::run(&host, identity, &labels, &|heard| {
         // Said when it changes, not with each beat.
         let changes = |now: bool| {
             let mut well = well.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -175,13 +185,18 @@ pub fn plan(global: &Global, verb: &Plan) -> Result<(), Failure> {
 pub fn client(global: &Global, at: &At) -> Result<Client, Failure> {
     let from_environment = || std::env::var("COLLECTIVE_PLANE").ok().filter(|url| !url.is_empty());
     let url = at.plane.clone().or_else(from_environment);
-    let url = url.unwrap_or_else(|| "http://127.0.0.1:7070".to_owned());
-    Client::new(&url, &read_token(global, &at.token)?).map_err(not_answered)
+    let url = url.unwrap_or_else(|| "https://127.0.0.1:7070".to_owned());
+    Client::new(&url, read_token(global, &at.token)?).map_err(not_answered)
 }
 
-fn read_token(global: &Global, token: &Token) -> Result<String, Failure> {
+fn read_token(global: &Global, token: &Token) -> Result<Credentials, Failure> {
+    let parse = |text: &str| {
+        let hint =
+            "the token's file holds all of it; a join token is what `collective host token` prints";
+        Credentials::parse(text).map_err(|e| Failure::new("permission", e.to_string(), hint))
+    };
     if let Some(token) = &token.token {
-        return Ok(token.clone());
+        return parse(token);
     }
     let from_environment =
         || std::env::var_os("COLLECTIVE_PLANE_TOKEN_FILE").filter(|file| !file.is_empty());
@@ -193,7 +208,20 @@ fn read_token(global: &Global, token: &Token) -> Result<String, Failure> {
         let message = format!("cannot read the plane's token in {}: {error}", file.display());
         Failure::new("permission", message, "name the file with --token-file")
     })?;
-    Ok(text.trim().to_owned())
+    parse(&text)
+}
+
+/// Prints what lets a new host join, and nothing else.
+fn join_token(global: &Global, token: &Token) -> Result<(), Failure> {
+    let Credentials::Admin(secret) = read_token(global, token)? else {
+        let hint = "it is made from the plane's own token";
+        return Err(Failure::new("permission", "this is a join token already", hint));
+    };
+    let wrong = |error: IdentityError| Failure::new("internal", error.to_string(), "");
+    let authority = Authority::of(&secret).map_err(wrong)?;
+    let token = secret.join_token(&authority);
+    print::result(global, &serde_json::json!({"token": token}), || token.clone());
+    Ok(())
 }
 
 pub fn not_answered(error: ClientError) -> Failure {

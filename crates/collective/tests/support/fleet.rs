@@ -52,9 +52,14 @@ impl<'a> Fleet<'a> {
 
     /// Starts the agent of a host whose `site` is its name.
     pub fn join(&self, host: &str) -> Running {
+        self.join_by(host, &["--token-file", &self.token])
+    }
+
+    /// The same with this token, or none.
+    pub fn join_by(&self, host: &str, token: &[&str]) -> Running {
         let label = format!("site={host}");
         let mut program = self.world.program(host);
-        program.args(["host", "join", &self.url, "--token-file", &self.token, "--label", &label]);
+        program.args(["host", "join", &self.url, "--label", &label]).args(token);
         Running(program.stderr(Stdio::null()).spawn().unwrap())
     }
 

@@ -1,10 +1,11 @@
 //! The socket. Requests are read and bounded here; what they mean is on a thread of its own, where
 //! the state may be waited for.
 //!
-//! *Bounds:* [`CONNECTIONS_MAX`], [`BODY_BYTES_MAX`], [`HEADER_TIME`], [`BODY_TIME`].
+//! *Bounds:* [`CONNECTIONS_MAX`], [`BODY_BYTES_MAX`], [`HANDSHAKE_TIME`], [`HEADER_TIME`],
+//! [`BODY_TIME`].
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +14,23 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::crypto::aws_lc_rs;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 use super::routes::{Reply, Request};
 use super::steer::Steering;
 use super::{Plane, Refused, ServeError};
+use crate::identity::{IdentityError, Peer};
 
 /// Each may be a host that waits for an order, on a thread that sleeps.
 const CONNECTIONS_MAX: usize = 2048;
 const BODY_BYTES_MAX: usize = 512 * 1024;
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const HEADER_TIME: Duration = Duration::from_secs(10);
 const BODY_TIME: Duration = Duration::from_secs(30);
 
@@ -36,11 +43,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves a plane on an address of the loopback (port 0: any free one).
+    /// Serves a plane on an address (port 0: any free one).
     pub fn start(plane: Arc<Plane>, address: SocketAddr) -> Result<Self, ServeError> {
-        if !address.ip().is_loopback() {
-            return Err(ServeError::Exposed { address });
-        }
+        let tls = TlsAcceptor::from(Arc::new(tls(&plane, address)?));
         let io = |source| ServeError::Io { what: format!("cannot listen on {address}"), source };
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
@@ -52,7 +57,7 @@ impl Server {
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(io)?;
         let address = listener.local_addr().map_err(io)?;
         let steering = Steering::begin(plane.clone()).map_err(io)?;
-        runtime.spawn(accept(listener, plane));
+        runtime.spawn(accept(listener, tls, plane));
         Ok(Self { address, _steering: steering, runtime: Some(runtime) })
     }
 
@@ -71,7 +76,28 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, plane: Arc<Plane>) {
+/// Who calls may show a certificate of the authority's; what it allows is for the routes to say.
+fn tls(plane: &Plane, address: SocketAddr) -> Result<ServerConfig, ServeError> {
+    let no = |error: &dyn std::fmt::Display| IdentityError(format!("no TLS: {error}"));
+    let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::from(Ipv6Addr::LOCALHOST), address.ip()];
+    let (certificate, key) = plane.authority.plane(&loopback)?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(plane.authority.der().clone()).map_err(|error| no(&error))?;
+    let hosts = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| no(&error))?;
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| no(&error))?
+        .with_client_cert_verifier(hosts)
+        .with_single_cert(vec![certificate], key)
+        .map_err(|error| no(&error))?;
+    Ok(config)
+}
+
+async fn accept(listener: TcpListener, tls: TlsAcceptor, plane: Arc<Plane>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // More callers than that wait in the kernel's queue.
@@ -82,9 +108,15 @@ async fn accept(listener: TcpListener, plane: Arc<Plane>) {
             continue;
         };
         let _ = socket.set_nodelay(true);
-        let plane = plane.clone();
+        let (plane, tls) = (plane.clone(), tls.clone());
         tokio::spawn(async move {
-            let serve = service_fn(move |request| respond(plane.clone(), request));
+            let Ok(Ok(socket)) = tokio::time::timeout(HANDSHAKE_TIME, tls.accept(socket)).await
+            else {
+                return;
+            };
+            let shown = socket.get_ref().1.peer_certificates().and_then(|shown| shown.first());
+            let peer = shown.and_then(Peer::of);
+            let serve = service_fn(move |request| respond(plane.clone(), peer, request));
             // A caller that hangs up is no concern of ours.
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -98,6 +130,7 @@ async fn accept(listener: TcpListener, plane: Arc<Plane>) {
 
 async fn respond(
     plane: Arc<Plane>,
+    peer: Option<Peer>,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
@@ -108,6 +141,7 @@ async fn respond(
         method: head.method.as_str().to_owned(),
         path: head.uri.path().to_owned(),
         headers: headers.collect(),
+        peer,
         body: Vec::new(),
     };
     let read = Limited::new(body, BODY_BYTES_MAX).collect();

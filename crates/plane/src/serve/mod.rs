@@ -6,8 +6,8 @@
 //!                     └─▶ openapi: the document is made of the same table
 //! ```
 //!
-//! **Invariant:** every answer but `/v1/openapi.json` needs the token. There is no TLS yet, so it
-//! listens on the loopback only and refuses anything else.
+//! **Invariant:** all of it is by TLS, and every answer but those of `/v1/openapi.json` and
+//! `/v1/authority.pem` needs a token or a host's certificate ([`crate::identity`]).
 //! **Invariant:** any number of planes may serve one etcd state: nothing that matters is in memory.
 //! *On a crash* an operation has happened or has not; the caller asks again.
 
@@ -19,13 +19,14 @@ mod state;
 mod steer;
 mod token;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use kv::Kv;
+
+use crate::identity::{Authority, IdentityError, Secret};
 
 pub use http::Server;
 pub use openapi::document;
@@ -37,12 +38,9 @@ pub enum ServeError {
     /// Its state cannot be opened.
     #[error("{0}")]
     State(#[from] kv::KvError),
-    /// An address that others can reach.
-    #[error("{address} is not on the loopback, and what is said there would not be encrypted")]
-    Exposed {
-        /// What was asked for.
-        address: SocketAddr,
-    },
+    /// Its token cannot be used.
+    #[error("{0}")]
+    Identity(#[from] IdentityError),
     /// A file or a socket.
     #[error("{what}: {source}")]
     Io {
@@ -58,7 +56,7 @@ impl ServeError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::State(error) => error.hint(),
-            Self::Exposed { .. } => "listen on 127.0.0.1 or [::1]",
+            Self::Identity(_) => "remove the token's file: a new one is made, and hosts join again",
             Self::Io { .. } => "is the address free, and may this user write there?",
         }
     }
@@ -68,7 +66,8 @@ impl ServeError {
 #[derive(Debug)]
 pub struct Plane {
     kv: Arc<dyn Kv>,
-    token: String,
+    secret: Secret,
+    authority: Authority,
     /// How long a host is counted on after its last beat.
     lease: Duration,
     requests: AtomicU64,
@@ -81,7 +80,14 @@ impl Plane {
     pub fn open(state: &str, token_file: &Path, lease: Duration) -> Result<Arc<Self>, ServeError> {
         let token = token::read_or_make(token_file)
             .map_err(|source| ServeError::Io { what: token_file.display().to_string(), source })?;
+        let secret = Secret::parse(&token)?;
+        let authority = Authority::of(&secret)?;
         let (requests, refused) = Default::default();
-        Ok(Arc::new(Self { kv: kv::open(state)?, token, lease, requests, refused }))
+        Ok(Arc::new(Self { kv: kv::open(state)?, secret, authority, lease, requests, refused }))
+    }
+
+    /// What lets a new host join, and nothing else.
+    pub fn join_token(&self) -> String {
+        self.secret.join_token(&self.authority)
     }
 }

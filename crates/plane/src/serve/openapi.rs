@@ -3,7 +3,7 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::routes::{ROUTES, Route};
+use super::routes::{Also, ROUTES, Route};
 
 /// OpenAPI 3.1, as text. The same code gives the same bytes.
 pub fn document() -> String {
@@ -23,7 +23,10 @@ pub fn document() -> String {
         "paths": paths,
         "components": {
             "schemas": generator.take_definitions(true),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "certificate": {"type": "mutualTLS"},
+            },
         },
     });
     serde_json::to_string_pretty(&document).expect("a value is always JSON") + "\n"
@@ -49,7 +52,11 @@ fn operation(route: &Route, generator: &mut schemars::SchemaGenerator, problem: 
         operation["requestBody"] =
             json!({"required": true, "content": {"application/json": {"schema": schema}}});
     }
-    let kind = if route.path == "/metrics" { "text/plain" } else { "application/json" };
+    let kind = match route.path {
+        "/metrics" => "text/plain",
+        "/v1/authority.pem" => "application/x-pem-file",
+        _ => "application/json",
+    };
     let done = match route.gives {
         Some(gives) => {
             let schema = gives(generator);
@@ -65,8 +72,12 @@ fn operation(route: &Route, generator: &mut schemars::SchemaGenerator, problem: 
         "content": {"application/problem+json": {"schema": problem}},
     });
     operation["responses"] = json!({done.0: done.1, "default": refused});
-    if !route.open {
-        operation["security"] = json!([{"token": []}]);
+    match route.also {
+        Also::Anybody => {}
+        Also::Nobody => operation["security"] = json!([{"token": []}]),
+        Also::Host | Also::Joining => {
+            operation["security"] = json!([{"token": []}, {"certificate": []}]);
+        }
     }
     operation
 }

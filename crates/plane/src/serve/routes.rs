@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use api::{
-    BeatReply, HostChange, HostPrint, HostReport, InstanceChange, InstanceWish, OrderPrint,
-    OrderReport, OrdersKnown, PlacedPrint, PlanPrint,
+    BeatReply, HostChange, HostIdentity, HostKey, HostPrint, HostReport, InstanceChange,
+    InstanceWish, OrderPrint, OrderReport, OrdersKnown, PlacedPrint, PlanPrint,
 };
 use kv::{Condition, Revision};
+use model::HostId;
 use schemars::{Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 use super::state::{host_id, name};
 use super::{Plane, Refused, openapi, token};
+use crate::identity::Peer;
 
 /// A request, read.
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ pub struct Request {
     pub path: String,
     /// By lower-case names.
     pub headers: BTreeMap<String, String>,
+    /// The host whose certificate was shown.
+    pub peer: Option<Peer>,
     pub body: Vec<u8>,
 }
 
@@ -46,9 +50,20 @@ pub struct Route {
     pub gives: Option<MakeSchema>,
     /// The caller may say by `If-Match` what it has seen.
     pub conditional: bool,
-    /// Anybody may ask.
-    pub open: bool,
+    /// Who may ask, beside administrators.
+    pub also: Also,
     run: fn(&Plane, &Request, &str) -> Result<Reply>,
+}
+
+/// Who may ask beside administrators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Also {
+    Nobody,
+    /// The host that it is about.
+    Host,
+    /// That host, and whoever has a join token.
+    Joining,
+    Anybody,
 }
 
 const JSON: &str = "application/json";
@@ -60,7 +75,7 @@ const fn route(
     run: fn(&Plane, &Request, &str) -> Result<Reply>,
 ) -> Route {
     let (takes, gives) = (None, None);
-    Route { method, path, does, takes, gives, conditional: false, open: false, run }
+    Route { method, path, does, takes, gives, conditional: false, also: Also::Nobody, run }
 }
 
 /// See the module's documentation.
@@ -95,6 +110,15 @@ pub const ROUTES: &[Route] = &[
         Ok(nothing())
     }),
     Route {
+        also: Also::Joining,
+        takes: Some(|g| g.subschema_for::<HostKey>()),
+        gives: Some(|g| g.subschema_for::<HostIdentity>()),
+        ..route("POST", "/v1/hosts/{id}/certificate", "Certifies a host.", |plane, r, id| {
+            json(200, &plane.certify(host_id(id)?, who(plane, r)?, &body(r)?)?)
+        })
+    },
+    Route {
+        also: Also::Host,
         takes: Some(|g| g.subschema_for::<HostReport>()),
         gives: Some(|g| g.subschema_for::<BeatReply>()),
         ..route("PUT", "/v1/hosts/{id}/beat", "A host says that it is there.", |plane, r, id| {
@@ -102,6 +126,7 @@ pub const ROUTES: &[Route] = &[
         })
     },
     Route {
+        also: Also::Host,
         takes: Some(|g| g.subschema_for::<OrdersKnown>()),
         gives: Some(|g| g.subschema_for::<Vec<OrderPrint>>()),
         ..route("POST", "/v1/hosts/{id}/orders", "A host asks what to do.", |plane, r, id| {
@@ -109,6 +134,7 @@ pub const ROUTES: &[Route] = &[
         })
     },
     Route {
+        also: Also::Host,
         takes: Some(|g| g.subschema_for::<OrderReport>()),
         ..route("POST", "/v1/hosts/{id}/done", "A host says what it did.", |plane, r, id| {
             plane.order_ended(host_id(id)?, &body(r)?)?;
@@ -163,9 +189,16 @@ pub const ROUTES: &[Route] = &[
         })
     },
     Route {
-        open: true,
+        also: Also::Anybody,
         ..route("GET", "/v1/openapi.json", "This document.", |_, _, _| {
             Ok(Reply { body: openapi::document().into_bytes(), ..nothing_but(200, JSON) })
+        })
+    },
+    Route {
+        also: Also::Anybody,
+        ..route("GET", "/v1/authority.pem", "The authority's certificate.", |plane, _, _| {
+            let body = plane.authority.pem().as_bytes().to_vec();
+            Ok(Reply { body, ..nothing_but(200, "application/x-pem-file") })
         })
     },
     route("GET", "/metrics", "Figures, for Prometheus.", |plane, _, _| {
@@ -193,10 +226,18 @@ impl Plane {
         let here: Vec<_> =
             ROUTES.iter().filter_map(|route| Some((route, fits(route.path, path)?))).collect();
         let found = here.iter().find(|(route, _)| route.method == request.method);
-        let open = found.is_some_and(|(route, _)| route.open);
-        if !open && !self.knows(request) {
-            let hint = "send `Authorization: Bearer TOKEN`; the token is in the plane's token file";
-            return Err(Refused::new(401, "permission", "this needs the plane's token", hint));
+        let also = found.map_or(Also::Nobody, |(route, _)| route.also);
+        if also != Also::Anybody {
+            let about = found.map_or("", |(_, part)| *part);
+            let may = match who(self, request)? {
+                Who::Administrator => true,
+                Who::Host(id) => also != Also::Nobody && id.to_string() == about,
+                Who::Joining => also == Also::Joining,
+            };
+            if !may {
+                let hint = "this is for who has the plane's own token";
+                return Err(Refused::new(403, "permission", "not with this identity", hint));
+            }
         }
         match (found, here.is_empty()) {
             (Some((route, part)), _) => (route.run)(self, request, part),
@@ -207,12 +248,33 @@ impl Plane {
             }
         }
     }
+}
 
-    fn knows(&self, request: &Request) -> bool {
-        let shown = request.headers.get("authorization");
-        let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
-        shown.is_some_and(|shown| token::is_same(shown, &self.token))
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    Administrator,
+    Joining,
+    Host(HostId),
+}
+
+fn who(plane: &Plane, request: &Request) -> Result<Who> {
+    let shown = request.headers.get("authorization");
+    if let Some(shown) = shown.and_then(|value| value.strip_prefix("Bearer ")) {
+        if token::is_same(shown, &plane.secret.bearer()) {
+            return Ok(Who::Administrator);
+        }
+        if token::is_same(shown, &plane.secret.join_bearer()) {
+            return Ok(Who::Joining);
+        }
+    } else if let Some(peer) = request.peer
+        && plane.is_trusted(&peer)?
+    {
+        return Ok(Who::Host(peer.host));
     }
+    let hint = "send `Authorization: Bearer TOKEN`; the token is in the plane's token file. A host that \
+                was removed joins again with a token";
+    Err(Refused::new(401, "permission", "this needs the plane's token", hint))
 }
 
 /// The part of `path` that stands for the one in braces; empty when there is none in braces.

@@ -132,7 +132,8 @@ impl Plane {
         Err(Refused::changed(&format!("host {id}")))
     }
 
-    /// Forgets a host that is gone.
+    /// Forgets a host that is gone, or that holds nothing and is to get nothing; its certificate is
+    /// worth nothing from then on.
     pub(in crate::serve) fn forget_host(&self, id: HostId) -> Result<()> {
         let (revision, host) = self.host(id)?;
         let still = |why: &str| {
@@ -141,14 +142,19 @@ impl Plane {
                 409,
                 "state",
                 detail,
-                "drain it, end its agent, and wait for its lease",
+                "drain it until it holds nothing; or end its agent, and wait for its lease",
             ))
         };
-        if host.state != HostState::Gone.as_str() {
-            return still("is there");
-        }
         let txn = Txn::remove(&format!("hosts/{id}"), revision)
-            .when(&format!("alive/{id}"), Condition::Absent);
+            .put(&format!("revoked/{id}"), json(&ambient::unix_ms()));
+        let alive = format!("alive/{id}");
+        let txn = if host.state == HostState::Gone.as_str() {
+            txn.when(&alive, Condition::Absent)
+        } else if host.state != HostState::Ready.as_str() && host.instances == 0 {
+            txn.delete(&alive)
+        } else {
+            return still("is there");
+        };
         match self.kv.commit(&txn)? {
             Outcome::Done(_) => Ok(()),
             Outcome::Refused => still("has come back"),

@@ -9,6 +9,7 @@
 //! | `places/NAME` | where it is to start, and what is done next, in words |
 //! | `orders/ID/NAME` | what a host is to do with it |
 //! | `trouble/NAME` | why that failed, and when it is tried again |
+//! | `revoked/ID` | certificates of this host from before then are worth nothing, Unix time in ms |
 //! | `steering` | which plane decides; it is there as long as that one's lease |
 //!
 //! All of it can be lost: hosts say it again, and people wish it again.
@@ -16,6 +17,7 @@
 //! **Invariant:** of two heads the one with the greater generation is kept, whoever says it and when.
 
 mod hosts;
+mod identities;
 mod instances;
 mod orders;
 mod picture;
