@@ -61,7 +61,8 @@ fn guest_roams_and_is_stopped_where_a_plane_decides() {
     assert_eq!(fleet.run("P", &["suspend", "t1"]).ok()["state"], "suspended");
     assert_eq!(fleet.run("P", &["resume", "t1"]).ok()["state"], "running");
     assert_eq!(fleet.run("P", &["stop", "t1"]).ok()["state"], "stopped");
-    assert_eq!(fleet.run("P", &["stop", "t1", "--force"]).error().0, "usage");
+    let forced = fleet.run("P", &["stop", "t1", "--force"]);
+    assert_eq!(forced.json()["error"]["kind"], "usage", "{forced:?}");
     assert_eq!(fleet.run("P", &["resume", "t1"]).ok()["state"], "running");
     await_agent(&world, "A");
     world.run("A", &["exec", "t1", "--", "/usr/sbin/poweroff"]);

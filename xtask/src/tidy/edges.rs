@@ -116,6 +116,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
             "trust",
             "vmm",
             "host",
+            "agent",
             "collective",
             "xtask",
         ],
@@ -165,8 +166,14 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["blake3"],
-        &["chunk", "repository", "build", "host", "xtask"],
+        &["chunk", "repository", "build", "host", "plane", "xtask"],
         "ids are `chunk`'s; the others check and key what is no chunk",
+    ),
+    (
+        &["rcgen", "rustls", "rustls-pki-types", "tokio-rustls", "webpki", "time"],
+        &["plane"],
+        "who planes and hosts are is certified and checked in one place, with the TLS that `reqwest` brings anyway; \
+         `rcgen` writes the certificates, `webpki` reads the names in them, `time` is how `rcgen` takes dates",
     ),
     (&["ext4-view"], &["files"], "what a guest wrote on its disks is parsed in one place"),
     (&["fuser"], &["export"], "FUSE is `export`'s door"),

@@ -125,13 +125,12 @@ impl Peer {
     /// Reads a certificate that was verified before.
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
-        let found = certificate.valid_dns_names().find_map(|name| {
+        certificate.valid_dns_names().find_map(|name| {
             let name = name.strip_suffix(HOSTS)?.strip_suffix('.')?;
             let (issued, host) = name.split_once('.')?;
             let issued_unix_ms = issued.strip_prefix('i')?.parse().ok()?;
             Some(Self { host: host.strip_prefix('h')?.parse().ok()?, issued_unix_ms })
-        });
-        found
+        })
     }
 }
 
