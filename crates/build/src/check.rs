@@ -8,17 +8,21 @@ mod running;
 
 use std::collections::BTreeSet;
 
-use model::{Boot, BootKind, DiskSpec, DisplaySpec, Hardware, NicModel, NicSpec, Profile, Ready};
+use model::{
+    Boot, BootKind, DiskSpec, DisplayCard, DisplaySpec, Hardware, NicModel, NicSpec, Profile, Ready,
+};
 use serde_saphyr::{Location, Spanned};
 
 use crate::RecipeError;
-use crate::document::{Document, HardwareDoc, NicDoc, ProfileDoc, ReadyDoc};
+use crate::document::{CardDoc, Document, HardwareDoc, NicDoc, ProfileDoc, ReadyDoc};
 use crate::place::Placed;
 use crate::recipe::{DiskContent, Recipe};
 
 const MEMORY_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 40;
 const VIDEO_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=256 << 20;
-const VIDEO_BYTES_DEFAULT: u64 = 16 << 20;
+const VGA_BYTES: u64 = 16 << 20;
+/// Two pictures of 2560x1600, and what else is drawn.
+const VIRTIO_BYTES: u64 = 64 << 20;
 const NICS_MAX: usize = 8;
 const PORTS_MAX: usize = 64;
 
@@ -149,8 +153,12 @@ impl Check<'_> {
         let display = match &doc.display {
             None => None,
             Some(display) => {
+                let (card, default) = match display.card {
+                    CardDoc::Vga => (DisplayCard::Vga, VGA_BYTES),
+                    CardDoc::Virtio => (DisplayCard::Virtio, VIRTIO_BYTES),
+                };
                 let video_bytes = match &display.video_memory {
-                    None => VIDEO_BYTES_DEFAULT,
+                    None => default,
                     Some(text) => {
                         let bytes = self.size(text, 1 << 20, "1MiB")?;
                         if !VIDEO_BYTES.contains(&bytes) {
@@ -161,7 +169,7 @@ impl Check<'_> {
                         bytes
                     }
                 };
-                Some(DisplaySpec { video_bytes })
+                Some(DisplaySpec { video_bytes, card })
             }
         };
         let profile = match doc.profile {

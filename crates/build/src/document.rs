@@ -150,6 +150,20 @@ pub(crate) struct DisplayDoc {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub video_memory: Option<Spanned<String>>,
+    /// The graphics card.
+    #[serde(default)]
+    pub card: CardDoc,
+}
+
+/// A graphics card.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CardDoc {
+    /// What every system has a driver for.
+    #[default]
+    Vga,
+    /// One that viewers can tell the size of their window; the guest needs the driver virtio-gpu.
+    Virtio,
 }
 
 /// How the computer starts.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use support::vnc::{Picture, look};
+use support::vnc::{Picture, ask_for, look};
 use support::{World, appliance, copy_tree, eventually};
 
 /// `collective view`, as long as it is held.
@@ -85,6 +85,76 @@ fn guest_without_linux_and_disk_is_seen_and_goes_on_there() {
     // What has no screen says so, and what does not run.
     world.run("B", &["stop", "m1", "--force"]).ok();
     assert_eq!(world.run("B", &["view", "m1"]).error().0, "state");
+}
+
+/// What a desktop does when the card says that the window has another size: draws in the size that the
+/// card prefers. (modetest draws for as long as something may come on its standard input.)
+const FOLLOW: &str =
+    "echo detect > /sys/class/drm/card0-Virtual-1/status; killall modetest 2>/dev/null
+    id=$(modetest -M virtio_gpu -c 2>/dev/null | awk '/Virtual-1/ { print $1; exit }')
+    (sleep 9999 | modetest -M virtio_gpu -s $id:#0 >/tmp/drawn 2>&1) >/dev/null 2>&1 &";
+
+/// Tells a screen the size of a window until it has it.
+#[track_caller]
+fn await_size(world: &World, host: &str, name: &str, width: u16, height: u16) {
+    let viewed = Viewed::of(world, host, name);
+    assert!(ask_for(&viewed.address, width, height), "its card is told");
+    let first = "echo detect > /sys/class/drm/card0-Virtual-1/status
+        head -n 1 /sys/class/drm/card0-Virtual-1/modes";
+    let mut said = String::new();
+    eventually(Duration::from_secs(20), "the guest is told by its card", || {
+        said = world.exec(host, name, first);
+        said.trim() == format!("{width}x{height}")
+    });
+    world.exec(host, name, FOLLOW);
+    eventually(Duration::from_secs(30), "its screen has the size of the window", || {
+        let now = look(&viewed.address);
+        (now.width, now.height) == (width.into(), height.into())
+    });
+}
+
+#[test]
+fn guest_screen_follows_the_window_of_its_viewer() {
+    let world = World::with_tiny("window");
+    world.share_tools("A");
+    let folder = world.root().join("screen");
+    copy_tree(Path::new(&appliance("tiny")), &folder);
+    let recipe = std::fs::read_to_string(folder.join("appliance.yaml")).unwrap();
+    let recipe = recipe
+        .replace("name: tiny", "name: screen")
+        .replace("memory: 128MiB", "memory: 192MiB\n  display: {card: virtio}")
+        // The cloud kernel has no driver for a screen.
+        .replace("linux-image-cloud-amd64", "linux-image-amd64")
+        .replace("modules: [", "modules: [virtio_gpu, ")
+        .replace("packages: [", "packages: [libdrm-tests, ")
+        .replace("programs: [", "programs: [/usr/bin/modetest, ");
+    std::fs::write(folder.join("appliance.yaml"), recipe).unwrap();
+    world.run("A", &["build", folder.to_str().unwrap()]).ok();
+    world.run("A", &["run", "screen", "--name", "s1"]).ok();
+    eventually(Duration::from_secs(30), "its driver draws", || {
+        let now = screen(&world, "A", "s1");
+        (now.width, now.height) == (1280, 800)
+    });
+    await_size(&world, "A", "s1", 1008, 700);
+    let png = world.root().join("s1.png");
+    world.run("A", &["screenshot", "s1", "-o", png.to_str().unwrap()]).ok();
+    // (QEMU tells viewers widths in whole sixteens first.) Width and height of the picture, from its header.
+    assert_eq!(std::fs::read(png).unwrap()[16..24], [0, 0, 3, 240, 0, 0, 2, 188]);
+
+    world.run("A", &["suspend", "s1"]).ok();
+    world.run("B", &["resume", "s1"]).ok();
+    let now = screen(&world, "B", "s1");
+    assert_eq!((now.width, now.height), (1008, 700));
+    await_size(&world, "B", "s1", 1200, 800);
+    world.run("B", &["fork", "s1", "--name", "s2"]).ok();
+    await_size(&world, "B", "s2", 800, 600);
+    let now = screen(&world, "B", "s1");
+    assert_eq!((now.width, now.height), (1200, 800));
+
+    // A card that has no word for it says so.
+    world.run("B", &["build", &appliance("nano")]).ok();
+    world.run("B", &["run", "nano", "--name", "n1"]).ok();
+    assert!(!ask_for(&Viewed::of(&world, "B", "n1").address, 800, 600));
 }
 
 /// Types a command at the prompt, and gives what the console says until it ends with `mark`.

@@ -14,9 +14,9 @@ use host::record::{
 };
 use import::ovf::Property;
 use model::{
-    Boot, BootKind, CheckpointId, ChunkId, DiskBus, DiskRole, DiskSpec, DisplaySpec, Hardware,
-    HostId, InstanceId, InstanceState, Lease, ManifestId, Media, Name, NicModel, NicSpec, Profile,
-    Ready, ResetPolicy, VersionId,
+    Boot, BootKind, CheckpointId, ChunkId, DiskBus, DiskRole, DiskSpec, DisplayCard, DisplaySpec,
+    Hardware, HostId, InstanceId, InstanceState, Lease, ManifestId, Media, Name, NicModel, NicSpec,
+    Profile, Ready, ResetPolicy, VersionId,
 };
 
 fn golden(name: &str, bytes: &[u8]) {
@@ -81,7 +81,7 @@ fn a_version() {
                 ports: vec![80],
                 model: NicModel::Virtio,
             }],
-            display: Some(DisplaySpec { video_bytes: 16 << 20 }),
+            display: Some(DisplaySpec { video_bytes: 16 << 20, card: DisplayCard::Vga }),
         },
         ready: Ready::Port(80),
         kernel: Some(blob(1)),
@@ -226,6 +226,18 @@ fn a_version_that_boots_by_uefi() {
     let bytes = encode_version(&tpm);
     golden("version-tpm.json", &bytes);
     assert_eq!(decode_version(&bytes), Ok(tpm.clone()));
+    let mut screen = tpm.clone();
+    let card = DisplayCard::Virtio;
+    screen.hardware.display = Some(DisplaySpec { video_bytes: 64 << 20, card });
+    let bytes = encode_version(&screen);
+    golden("version-screen.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(screen.clone()));
+    // By itself it is what needs format 3; and a card needs its memory.
+    screen.hardware.boot.kind = BootKind::Bios;
+    screen.hardware.disks.clear();
+    assert!(String::from_utf8_lossy(&encode_version(&screen)).contains("\"format\":3"));
+    let text = String::from_utf8(bytes).unwrap().replace(",\"video_bytes\":67108864", "");
+    assert!(decode_version(text.as_bytes()).is_err());
     tpm.hardware.disks[2].size_bytes /= 2;
     assert!(decode_version(&encode_version(&tpm)).is_err());
     let mut broken = version;

@@ -183,6 +183,18 @@ pub struct PortMap {
 pub struct DisplaySpec {
     /// Video memory, bytes.
     pub video_bytes: u64,
+    /// What the guest drives.
+    pub card: DisplayCard,
+}
+
+/// A graphics card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DisplayCard {
+    /// What every system has a driver for.
+    #[default]
+    Vga,
+    /// One that a viewer can tell the size of its window; its guest needs the driver virtio-gpu.
+    Virtio,
 }
 
 /// How to tell that an appliance is ready for its user.

@@ -14,8 +14,8 @@ pub mod updates;
 
 pub use auto::{Auto, Keep, Policy};
 pub use hardware::{
-    Boot, BootKind, DiskBus, DiskRole, DiskSpec, DisplaySpec, Hardware, Media, NicModel, NicSpec,
-    PortMap, Profile, Ready, ResetPolicy,
+    Boot, BootKind, DiskBus, DiskRole, DiskSpec, DisplayCard, DisplaySpec, Hardware, Media,
+    NicModel, NicSpec, PortMap, Profile, Ready, ResetPolicy,
 };
 pub use id::{CheckpointId, ChunkId, HostId, IdError, InstanceId, ManifestId, VersionId};
 pub use refs::{Generation, InstanceState, Lease, Name, NameError};

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use model::{BootKind, DiskBus, Media, NicModel, PortMap, Profile};
+use model::{BootKind, DiskBus, DisplayCard, Media, NicModel, PortMap, Profile};
 use network::Netdev;
 
 use crate::launch::{Accel, Launch};
@@ -251,11 +251,19 @@ fn devices(launch: &Launch, line: &mut Line) {
     // still a VNC server, which shows that there is none.
     line.option("-vnc", "none");
     if let Some(display) = launch.hardware.display {
-        let mib = (display.video_bytes >> 20).next_power_of_two().clamp(1, 256);
-        line.option(
-            "-device",
-            format!("VGA,id=vga0,vgamem_mb={mib},bus={bus},addr={:#x}", slot::DISPLAY),
-        );
+        let card = match display.card {
+            DisplayCard::Vga => {
+                let mib = (display.video_bytes >> 20).next_power_of_two().clamp(1, 256);
+                format!("VGA,id=vga0,vgamem_mb={mib}")
+            }
+            // Pictures of the guest's lie in QEMU's memory: so many, and so large. xres and yres are the
+            // size until a viewer says another one.
+            DisplayCard::Virtio => {
+                let bytes = display.video_bytes;
+                format!("virtio-vga,id=vga0,max_hostmem={bytes},xres=1280,yres=800")
+            }
+        };
+        line.option("-device", format!("{card},bus={bus},addr={:#x}", slot::DISPLAY));
         // A pointer that is where the viewer's is; the board's own mouse only knows movements.
         line.option(
             "-device",
@@ -374,7 +382,9 @@ mod tests {
     use super::*;
     use crate::jail::{Jail, Launcher};
     use crate::launch::{BASELINE_CPU, DiskFile, NicLaunch};
-    use model::{Boot, DiskRole, DiskSpec, DisplaySpec, Hardware, NicSpec, PortMap, ResetPolicy};
+    use model::{
+        Boot, DiskRole, DiskSpec, DisplayCard, DisplaySpec, Hardware, NicSpec, PortMap, ResetPolicy,
+    };
     use network::{UserNetdev, random_mac};
 
     use crate::tpm::TpmLaunch;
@@ -411,7 +421,7 @@ mod tests {
                     ports: vec![80],
                     model: NicModel::Virtio,
                 }],
-                display: Some(DisplaySpec { video_bytes: 3 << 20 }),
+                display: Some(DisplaySpec { video_bytes: 3 << 20, card: DisplayCard::Vga }),
             },
             cpu_model: BASELINE_CPU.into(),
             accel: Accel::Tcg,
@@ -532,14 +542,19 @@ mod tests {
 
     #[test]
     fn addresses_are_fixed_and_shared_by_nobody() {
-        for profile in [Profile::Q35, Profile::Light] {
-            let devices = values(&arguments(&launch(profile)), "-device");
+        let cards = [DisplayCard::Vga, DisplayCard::Virtio];
+        for (profile, card) in [Profile::Q35, Profile::Light].into_iter().zip(cards) {
+            let mut launch = launch(profile);
+            launch.hardware.display = Some(DisplaySpec { video_bytes: 1 << 20, card });
+            let devices = values(&arguments(&launch), "-device");
             let addresses: Vec<&str> = devices
                 .iter()
-                .filter(|device| device.contains("-pci,") || device.starts_with("VGA"))
+                .filter(|device| device.contains("-pci,") || device.contains("vga0"))
                 .map(|device| device.split("addr=").nth(1).expect("a fixed address"))
                 .map(|rest| rest.split(',').next().unwrap_or_default())
                 .collect();
+            let at_display = addresses.iter().filter(|address| **address == "0x2");
+            assert_eq!(at_display.count(), 1, "{devices:?}");
             let unique: std::collections::BTreeSet<_> = addresses.iter().collect();
             assert_eq!(unique.len(), addresses.len(), "{addresses:?}");
         }

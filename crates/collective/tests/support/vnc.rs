@@ -25,8 +25,8 @@ impl Picture {
     }
 }
 
-/// Connects, asks for the whole screen once, and leaves.
-pub fn look(address: &str) -> Picture {
+/// Connects as a viewer; gives the screen's size too.
+fn connect(address: &str) -> (TcpStream, u16, u16) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     assert_eq!(&take::<12>(&mut stream), b"RFB 003.008\n");
@@ -39,11 +39,37 @@ pub fn look(address: &str) -> Picture {
     assert_eq!(take::<4>(&mut stream), [0; 4], "it refused");
     stream.write_all(&[1]).unwrap(); // shared
     let [w1, w0, h1, h0] = take::<4>(&mut stream);
-    let (width, height) = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
     let format = take::<16>(&mut stream);
     assert_eq!(format[0], 32, "bits of a pixel");
     let name = u32::from_be_bytes(take::<4>(&mut stream));
     stream.read_exact(&mut vec![0; name as usize]).unwrap();
+    (stream, u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]))
+}
+
+/// Says that the viewer's window has this size (SetDesktopSize); whether the card tells its guest.
+pub fn ask_for(address: &str, width: u16, height: u16) -> bool {
+    let (mut stream, ..) = connect(address);
+    let ([w1, w0], [h1, h0]) = (width.to_be_bytes(), height.to_be_bytes());
+    stream.write_all(&[2, 0, 0, 1, 0xff, 0xff, 0xfe, 0xcc]).unwrap(); // ExtendedDesktopSize: -308
+    stream.write_all(&[251, 0, w1, w0, h1, h0, 1, 0]).unwrap();
+    stream.write_all(&[0, 0, 0, 0, 0, 0, 0, 0, w1, w0, h1, h0, 0, 0, 0, 0]).unwrap(); // one screen
+    loop {
+        assert_eq!(take::<4>(&mut stream), [0, 0, 0, 1], "an update of one rectangle");
+        let header = take::<12>(&mut stream);
+        assert_eq!(header[8..], [0xff, 0xff, 0xfe, 0xcc], "the encoding");
+        let [screens, ..] = take::<4>(&mut stream);
+        stream.read_exact(&mut vec![0; 16 * usize::from(screens)]).unwrap();
+        // It says what it has first, then the answer: 4, forwarded.
+        if header[1] == 1 {
+            return header[3] == 4;
+        }
+    }
+}
+
+/// Connects, asks for the whole screen once, and leaves.
+pub fn look(address: &str) -> Picture {
+    let (mut stream, width, height) = connect(address);
+    let ([w1, w0], [h1, h0]) = (width.to_be_bytes(), height.to_be_bytes());
     stream.write_all(&[2, 0, 0, 1, 0, 0, 0, 0]).unwrap(); // raw only
     stream.write_all(&[3, 0, 0, 0, 0, 0, w1, w0, h1, h0]).unwrap(); // all of it
 

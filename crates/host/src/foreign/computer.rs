@@ -2,8 +2,8 @@
 
 use import::ovf::Property;
 use model::{
-    Boot, BootKind, DiskBus, DiskRole, DiskSpec, DisplaySpec, Hardware, Media, NicModel, NicSpec,
-    Profile, ResetPolicy,
+    Boot, BootKind, DiskBus, DiskRole, DiskSpec, DisplayCard, DisplaySpec, Hardware, Media,
+    NicModel, NicSpec, Profile, ResetPolicy,
 };
 
 use super::disk::Content;
@@ -86,7 +86,7 @@ impl Computer {
             boot: Boot { kind: self.boot, cmdline: String::new(), secure_boot: self.secure_boot },
             disks: disks.chain(self.tpm.then(DiskSpec::tpm)).collect(),
             nics: nics.collect(),
-            display: Some(DisplaySpec { video_bytes: VIDEO_BYTES }),
+            display: Some(DisplaySpec { video_bytes: VIDEO_BYTES, card: DisplayCard::Vga }),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use model::{
-    Boot, BootKind, DiskBus, DiskRole, DiskSpec, DisplaySpec, Hardware, Media, NicModel, NicSpec,
-    Profile, Ready, ResetPolicy,
+    Boot, BootKind, DiskBus, DiskRole, DiskSpec, DisplayCard, DisplaySpec, Hardware, Media,
+    NicModel, NicSpec, Profile, Ready, ResetPolicy,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ pub(super) struct HardwareWire {
     nics: Vec<NicWire>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     video_bytes: Option<u64>,
+    /// Format 3; absent: a VGA card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    display: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,6 +116,7 @@ pub(super) fn encode(hardware: &Hardware) -> HardwareWire {
             })
             .collect(),
         video_bytes: hardware.display.map(|display| display.video_bytes),
+        display: needs_its_driver(hardware).then(|| "virtio".to_owned()),
     }
 }
 
@@ -125,7 +129,13 @@ pub(super) fn needs_format_2(hardware: &Hardware) -> bool {
 
 /// Whether a program that knows format 2 only would run another computer.
 pub(super) fn needs_format_3(hardware: &Hardware) -> bool {
-    hardware.boot.kind == BootKind::Uefi || hardware.disks.iter().any(|disk| !disk.is_disk())
+    hardware.boot.kind == BootKind::Uefi
+        || hardware.disks.iter().any(|disk| !disk.is_disk())
+        || needs_its_driver(hardware)
+}
+
+fn needs_its_driver(hardware: &Hardware) -> bool {
+    hardware.display.is_some_and(|display| display.card == DisplayCard::Virtio)
 }
 
 pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
@@ -193,6 +203,11 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
         };
         nics.push(NicSpec { network: nic.network, ports: nic.ports, model });
     }
+    let card = match wire.display.as_deref() {
+        None => DisplayCard::Vga,
+        Some("virtio") if wire.video_bytes.is_some() => DisplayCard::Virtio,
+        Some(other) => return Err(RecordError::field("display", other)),
+    };
     Ok(Hardware {
         profile: match wire.profile.as_str() {
             "q35" => Profile::Q35,
@@ -213,7 +228,7 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
         },
         disks,
         nics,
-        display: wire.video_bytes.map(|video_bytes| DisplaySpec { video_bytes }),
+        display: wire.video_bytes.map(|video_bytes| DisplaySpec { video_bytes, card }),
     })
 }
 

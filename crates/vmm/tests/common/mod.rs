@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use model::{Boot, BootKind, DiskRole, DiskSpec, DisplaySpec, Hardware, Profile, ResetPolicy};
+use model::{
+    Boot, BootKind, DiskRole, DiskSpec, DisplayCard, DisplaySpec, Hardware, Profile, ResetPolicy,
+};
 use vmm::{Accel, BASELINE_CPU, DiskFile, Identity, Jail, Launch, Launcher};
 
 pub const LONG: Duration = Duration::from_secs(60);
@@ -67,7 +69,7 @@ pub fn hardware(profile: Profile, memory_mib: u64) -> Hardware {
             media: Default::default(),
         }],
         nics: vec![],
-        display: Some(DisplaySpec { video_bytes: 2 << 20 }),
+        display: Some(DisplaySpec { video_bytes: 2 << 20, card: DisplayCard::Vga }),
     }
 }
 
