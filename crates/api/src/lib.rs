@@ -10,7 +10,7 @@ mod plane;
 mod shim;
 
 pub use makers::{
-    CatalogPrint, CatalogVersion, ChannelPrint, DiffPrint, FilePrint, MakerPrint, PackagePrint,
+    CatalogPrint, CatalogVersion, ChannelPrint, DelegatePrint, DiffPrint, FilePrint, MakerPrint, PackagePrint,
     PublishPrint, SignedPrint, UpdatePrint, UpdatesPrint,
 };
 pub use output::{

@@ -86,6 +86,20 @@ pub struct MakerPrint {
     /// When the first of its signatures ends, RFC 3339, UTC.
     pub expires: String,
     pub appliances: u64,
+    /// Who signs a part of its names with keys of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub delegates: Vec<DelegatePrint>,
+}
+
+/// Somebody who signs a part of a maker's names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegatePrint {
+    pub name: String,
+    /// Names of appliances; with a `*` at the end all that begin so.
+    pub part: Vec<String>,
+    /// Public keys, and how many of them must sign.
+    pub keys: Vec<String>,
+    pub threshold: u64,
 }
 
 /// One row of `catalog`.
@@ -161,7 +175,13 @@ pub struct SignedPrint {
     pub published: Option<String>,
     /// Why its maker took it back, if it did.
     pub taken_back: Option<String>,
+    /// Who signed it for its maker, where it was not the maker.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signed_by: Option<String>,
     pub built_by: Option<String>,
+    /// BLAKE3 of the folder of the recipe that it was built from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recipe: Option<String>,
     pub packages: Option<u64>,
 }
 

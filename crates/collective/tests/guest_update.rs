@@ -250,6 +250,7 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
     assert_eq!(world.exec("A", "t1", "cat /data/mine; ls /data/form"), "mine\n/data/form");
     let signed = world.run("A", &["inspect", "t1"]).ok()["signed"].clone();
     assert_eq!((&signed["maker"], &signed["signed"]), (&"acme".into(), &true.into()), "{signed}");
+    assert_eq!(signed["recipe"].as_str().map(str::len), Some(64), "{signed}");
     // Pinned, it stays.
     world.run("A", &["update", "t1", "--updates", "pinned"]).ok();
     let pinned = world.run("A", &["update", "t1", "--updates", "auto"]).error();

@@ -172,3 +172,56 @@ fn what_was_not_signed_is_not_used() {
     assert_eq!(seen.ok()[0]["channels"]["stable"], "2");
     assert!(seen.stderr.contains("as of "), "{seen:?}");
 }
+
+/// A part of a maker's names is somebody else's: she publishes it with her own key, users see who signed, and
+/// what the maker takes back is gone.
+#[test]
+fn a_delegate_publishes_its_part_until_it_is_revoked() {
+    let market = Market::new("delegate");
+    let world = &market.world;
+    market.publish("1", same, &[]);
+    market.trusts("A");
+    let (to, key) = (market.path("www"), market.path("acme.key"));
+    let [root, online, eve] = ["root.key", "online.key", "eve.key"].map(|name| market.path(name));
+    for file in [&root, &online, &eve] {
+        market.make(&["key", "new", file, "--plain"]).ok();
+    }
+    // Who signs that it is current need not be who signs versions.
+    let mut rotate = vec!["key", "rotate", "--to", &to, "--root", &root, "--targets", &key];
+    rotate.extend(["--online", &online, "--key", &key, "--key", &root, "--key", &online]);
+    market.make(&rotate).ok();
+    let name = |part: &str| {
+        let words = ["key", "delegate", "eve", part, "--to", &to, "--by", &eve];
+        market.make(&[&words[..], &["--key", &key, "--key", &online]].concat())
+    };
+    let wrong = name("*").error();
+    assert!(wrong.0 == "key" && wrong.1.contains("for example web"), "{wrong:?}");
+    assert_eq!(name("mail*").ok()["part"][0], "mail*");
+    let publish = |appliance: &str, version: &str| {
+        let words = ["publish", appliance, "--version", version, "--to", &to];
+        market.make(&[&words[..], &["--key", &eve, "--key", &online]].concat())
+    };
+    market.build("mail", |text| same(text).replace("name: nano", "name: mail"));
+    publish("mail", "1").ok();
+    market.build("mail-2", |text| larger(text).replace("name: nano", "name: mail"));
+    publish("mail", "2").ok();
+    // What is not hers she does not get through.
+    let refused = publish("nano", "1.1").error();
+    assert_eq!(refused.0, "key", "{refused:?}");
+    let seen = world.run("A", &["catalog"]).ok();
+    let rows = seen.as_array().unwrap();
+    let offers = |row: &serde_json::Value| {
+        (row["appliance"].as_str().unwrap().to_owned(), row["channels"]["stable"].to_string())
+    };
+    let offered: Vec<_> = rows.iter().map(offers).collect();
+    let is = |name: &str, version: &str| (name.to_owned(), format!("\"{version}\""));
+    assert_eq!(offered, [is("acme/mail", "2"), is("acme/nano", "1")]);
+    let shown = world.run("A", &["trust", "refresh", "acme"]).ok();
+    assert_eq!(shown["delegates"][0]["name"], "eve", "{shown}");
+    let differ = world.run("A", &["diff", "acme/mail@1", "acme/mail@2"]).ok();
+    assert!(differ["fetch_bytes"].is_u64(), "{differ}");
+    let gone = market.make(&["key", "revoke", "eve", "--to", &to, "--key", &key, "--key", &online]);
+    assert_eq!(gone.ok()["kept"], false);
+    assert_eq!(world.run("A", &["catalog"]).ok().as_array().unwrap().len(), 1);
+    assert_eq!(publish("mail", "3").error().0, "key");
+}

@@ -38,6 +38,7 @@ mod inside;
 pub mod local;
 pub mod makers;
 mod noted;
+mod origin;
 mod ports;
 pub mod record;
 pub mod shim;

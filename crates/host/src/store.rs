@@ -26,6 +26,7 @@ use repository::{
 
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
+use crate::origin::Origin;
 use crate::record::{self, AutoPoint, Blob, Checkpoint, Head, Version};
 
 mod care;
@@ -349,6 +350,32 @@ impl Store {
                 return Ok(());
             }
         }
+    }
+
+    /// Says what an appliance's newest version was built from.
+    pub fn set_origin(&self, name: &Name, version: VersionId, origin: &Origin) -> Result<()> {
+        let refs = self.repository.refs();
+        let current = refs.read(APPLIANCE, name.as_str())?;
+        let generation = refs.current(APPLIANCE, name.as_str())?.unwrap_or_default();
+        let body = serde_json::to_vec(origin)
+            .map_err(|error| Failure::new("internal", error.to_string(), ""))?;
+        let is_newest = |value: &RefValue| {
+            first_root(value).is_ok_and(|root| VersionId::from(root) == version)
+                && value.body != body
+        };
+        if current.as_ref().is_some_and(is_newest) {
+            let payload = RefPayload { roots: vec![Target::Record(version.into())], body };
+            // Who was faster has another newest version.
+            self.advance_ref(APPLIANCE, name.as_str(), generation, payload)?;
+        }
+        Ok(())
+    }
+
+    /// What an appliance's newest version was built from, where it was built.
+    pub fn origin(&self, name: &Name, version: VersionId) -> Result<Option<Origin>> {
+        let value = self.repository.refs().read(APPLIANCE, name.as_str())?;
+        let origin = value.and_then(|value| serde_json::from_slice::<Origin>(&value.body).ok());
+        Ok(origin.filter(|origin| origin.version == version.to_string()))
     }
 
     /// Reads a version.

@@ -401,7 +401,7 @@ fn noise_never_panics() {
 
 #[test]
 fn what_makers_sign() {
-    use host::makers::document::{Built, encode};
+    use host::makers::document::{Built, Offered, encode};
     use host::makers::{Appliance, Channel, Listed, Release};
     let id = VersionId::from_bytes([2; 32]);
     let mut appliance = Appliance::new("web");
@@ -418,11 +418,19 @@ fn what_makers_sign() {
         before: Some("1.0".to_owned()),
         emergency: false,
         from_unix_ms: 0,
+        history: Vec::new(),
     };
     appliance.channels.insert("stable".to_owned(), stable);
     let bytes = encode(&appliance).unwrap();
     golden("signed-appliance.json", &bytes);
     assert_eq!(Appliance::parse(&bytes, "web").unwrap(), appliance);
+    let stable = appliance.channels.get_mut("stable").unwrap();
+    for (version, percent, at_unix_ms) in [("1.0", 100, 1), ("1.1", 10, 2)] {
+        stable.history.push(Offered { version: version.to_owned(), percent, at_unix_ms });
+    }
+    let remembers = encode(&appliance).unwrap();
+    golden("signed-appliance-history.json", &remembers);
+    assert_eq!(Appliance::parse(&remembers, "web").unwrap(), appliance);
     assert!(Appliance::parse(&bytes, "other").is_err());
     let newer = String::from_utf8(bytes).unwrap().replace("\"format\": 1", "\"format\": 2");
     assert_eq!(Appliance::parse(newer.as_bytes(), "web").unwrap_err().kind, "format");
@@ -430,6 +438,7 @@ fn what_makers_sign() {
         by: "collective 0.1.0".to_owned(),
         from: id.to_string(),
         from_version: "1".to_owned(),
+        ..Built::default()
     };
     let mut release = Release::new("web", "1.1", id, built);
     release.published_unix_ms = 1_763_836_304_000;
@@ -439,6 +448,12 @@ fn what_makers_sign() {
     release.update.least = Some("1.0".to_owned());
     let bytes = encode(&release).unwrap();
     golden("signed-release.json", &bytes);
-    let again = host::makers::document::parse::<Release>(&bytes, "it", "release");
-    assert_eq!(again.unwrap(), release);
+    let parse = host::makers::document::parse::<Release>;
+    assert_eq!(parse(&bytes, "it", "release").unwrap(), release);
+    release.built.recipe = Some("3".repeat(64));
+    release.built.packages = Some("4".repeat(64));
+    release.built.recipe_by = Some("collective 0.1.0".to_owned());
+    let bytes = encode(&release).unwrap();
+    golden("signed-release-built.json", &bytes);
+    assert_eq!(parse(&bytes, "it", "release").unwrap(), release);
 }

@@ -44,8 +44,7 @@ impl Run {
         let mut changes = BTreeMap::from([(MAKER.to_owned(), put(document::encode(&says)?))]);
         for (version, asks) in versions {
             let id = self.publish_of(QUALIFIED, version, None, Some(self.truth.fresh()))?;
-            let built =
-                Built { by: String::new(), from: String::new(), from_version: String::new() };
+            let built = Built::default();
             let mut release = Release::new(SHORT, version, id, built);
             if asks.migrate {
                 release.update.migrate = vec!["/migrate".to_owned()];

@@ -163,6 +163,7 @@ impl TrustError {
             E::VerifyMetadata { .. }
             | E::VerifyRoleMetadata { .. }
             | E::VerifyTrustedMetadata { .. }
+            | E::InvalidPath { .. }
             | E::UnstableRoot { .. } => Self::Forged { detail },
             E::VersionMismatch { .. }
             | E::HashMismatch { .. }

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`key`] | keys of people: made, kept in files (encrypted) or behind a command, signing |
 //! | [`sign`](publish) | a maker's side: documents in, signed metadata out, visible in one step |
+//! | [`delegates`](Delegate) | people who sign a part of the names with keys of their own |
 //! | [`mirror`](mirror()) | what is signed to another place, as it is |
 //! | [`verify`](Trusted) | a host's side: from a root that it trusts to documents that it may believe |
 //!
@@ -31,6 +32,7 @@
 #![warn(missing_docs)]
 
 mod clock;
+mod delegates;
 mod documents;
 mod error;
 pub mod key;
@@ -42,6 +44,7 @@ mod state;
 mod store;
 mod verify;
 
+pub use delegates::{Delegate, delegate, revoke};
 pub use error::TrustError;
 pub use mirror::{Mirrored, may_mirror, mirror};
 pub use publish::{Change, Validity, change, is_begun, rotate, sign_again, start};

@@ -16,6 +16,7 @@ use objects::{ObjectError, Objects};
 use serde::de::DeserializeOwned;
 use tough::schema::{Metafile, Root, Signed};
 
+use crate::delegates;
 use crate::documents::key_of;
 use crate::roots::{self, fingerprint};
 use crate::store::{SIGNED, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX};
@@ -73,7 +74,7 @@ pub fn mirror(
     let mut copy = Copy { to, done: Mirrored::default() };
     let there: BTreeMap<String, u64> =
         to.list(&format!("{SIGNED}targets"))?.into_iter().map(|o| (o.key, o.bytes)).collect();
-    for (name, target) in &trusted.targets.signed.targets {
+    for (name, target) in trusted.targets.signed.targets_iter() {
         let name = name.resolved();
         let key = key_of(name, &target.hashes.sha256);
         if target.length > COMPARED_BYTES_MAX && there.get(&key) == Some(&target.length) {
@@ -83,6 +84,9 @@ pub fn mirror(
         copy.put(&key, trusted.read(name, TARGETS_BYTES_MAX)?.into())?;
     }
     ambient::step("mirror: documents");
+    for (key, bytes) in lists(&**from, trusted)? {
+        copy.put(&key, bytes)?;
+    }
     copy.put(&targets.0, targets.1)?;
     copy.put(&snapshot.0, snapshot.1)?;
     ambient::step("mirror: snapshot");
@@ -156,8 +160,23 @@ fn metadata(from: &dyn Objects, trusted: &Trusted) -> Result<[(String, Bytes); 3
     let number = trusted.targets.signed.version;
     let named = trusted.snapshot.signed.meta.get("targets.json");
     let targets_key = format!("{SIGNED}{number}.targets.json");
-    let targets = exact(from, &targets_key, TARGETS_BYTES_MAX, named, &trusted.targets)?;
+    // As it is written: without what others signed.
+    let mut alone = trusted.targets.clone();
+    alone.signed.delegations = delegates::bare_of(&trusted.targets.signed);
+    let targets = exact(from, &targets_key, TARGETS_BYTES_MAX, named, &alone)?;
     Ok([(key, timestamp), (snapshot_key, snapshot), (targets_key, targets)])
+}
+
+/// The lists of those who sign a part of the names.
+fn lists(from: &dyn Objects, trusted: &Trusted) -> Result<Vec<(String, Bytes)>> {
+    let mut lists = Vec::new();
+    for role in delegates::roles(&trusted.targets) {
+        let meta = trusted.snapshot.signed.meta.get(&delegates::file_of(&role.name));
+        let (Some(list), Some(meta)) = (&role.targets, meta) else { continue };
+        let key = delegates::object_of(&role.name, meta);
+        lists.push((key.clone(), exact(from, &key, TARGETS_BYTES_MAX, Some(meta), list)?));
+    }
+    Ok(lists)
 }
 
 /// An object, as it was believed, with the hash by which it is named.

@@ -28,10 +28,12 @@ use tough::TargetName;
 use tough::editor::signed::SignedRole;
 use tough::key_source::KeySource;
 use tough::schema::{
-    Hashes, KeyHolder, Metafile, Role, RoleType, Root, Signed, Snapshot, Target, Targets, Timestamp,
+    DelegatedTargets, Delegations, Hashes, KeyHolder, Metafile, Role, RoleType, Root, Signed,
+    Snapshot, Target, Targets, Timestamp,
 };
 
 use crate::clock::{in_days, now};
+use crate::delegates;
 use crate::documents::key_of;
 use crate::key::{Key, hex};
 use crate::roles::Roles;
@@ -78,45 +80,50 @@ pub enum Change {
 }
 
 /// What is to be signed.
-struct Next<'a> {
-    objects: &'a Arc<dyn Objects>,
-    keys: &'a [Key],
-    validity: Validity,
+pub(crate) struct Next<'a> {
+    pub(crate) objects: &'a Arc<dyn Objects>,
+    pub(crate) keys: &'a [Key],
+    pub(crate) validity: Validity,
     /// Whose keys sign.
-    root: Root,
+    pub(crate) root: Root,
     /// Its bytes, where it is new.
-    new_root: Option<Bytes>,
+    pub(crate) new_root: Option<Bytes>,
     /// The documents that are signed; none: the list stays as it is, and is not signed again.
-    documents: Option<Documents>,
+    pub(crate) documents: Option<Documents>,
+    /// Who else may sign, as that list says.
+    pub(crate) delegations: Option<Delegations>,
+    /// The lists of those whose documents are signed, by name.
+    pub(crate) delegated: BTreeMap<String, Documents>,
     /// Documents that are new.
-    bodies: Vec<(String, Bytes)>,
+    pub(crate) bodies: Vec<(String, Bytes)>,
     /// What this follows on; none: it is the first.
-    after: Option<After>,
+    pub(crate) after: Option<After>,
 }
 
 /// What somebody follows on.
-struct After {
+pub(crate) struct After {
     /// The highest number that anything has there.
     number: u64,
     timestamp: u64,
-    /// The list of documents as the snapshot names it.
-    targets: Option<Metafile>,
+    /// The lists of documents as the snapshot names them, also of those who sign no more.
+    meta: HashMap<String, Metafile>,
 }
 
 impl After {
-    fn of(trusted: &Trusted) -> Self {
+    pub(crate) fn of(trusted: &Trusted) -> Self {
         let timestamp = trusted.timestamp.signed.version.get();
         let snapshot = &trusted.snapshot.signed;
-        let targets = trusted.targets.signed.version.get();
+        let lists = snapshot.meta.values().map(|meta| meta.version.get());
+        let highest = lists.fold(trusted.targets.signed.version.get(), u64::max);
         Self {
-            number: timestamp.max(snapshot.version.get()).max(targets),
+            number: timestamp.max(snapshot.version.get()).max(highest),
             timestamp,
-            targets: snapshot.meta.get(TARGETS).cloned(),
+            meta: snapshot.meta.clone(),
         }
     }
 }
 
-type Documents = HashMap<TargetName, Target>;
+pub(crate) type Documents = HashMap<TargetName, Target>;
 
 /// Whether something was signed there: until then whoever has the first root's keys may begin, or
 /// go on beginning.
@@ -160,6 +167,8 @@ pub fn start(
         root,
         new_root: is_new.then(|| bytes.clone()),
         documents: Some(Documents::new()),
+        delegations: None,
+        delegated: BTreeMap::new(),
         bodies: Vec::new(),
         after: None,
     };
@@ -168,7 +177,8 @@ pub fn start(
 }
 
 /// Changes documents. `trusted` is the state that this follows on: it is read, verified and compared
-/// by whoever publishes, as by everybody.
+/// by whoever publishes, as by everybody. Each document stays in the list that it is in; a new one comes
+/// into the maker's own where the keys are enough for that, else into a delegate's.
 pub fn change(
     objects: &Arc<dyn Objects>,
     trusted: &Trusted,
@@ -176,28 +186,37 @@ pub fn change(
     keys: &[Key],
     validity: Validity,
 ) -> Result<()> {
-    let mut documents = trusted.targets.signed.targets.clone();
-    let mut bodies = Vec::new();
+    let mut next = Next::after(objects, trusted, keys, validity);
     for (name, change) in changes {
         let target = target_name(name)?;
+        let documents = match trusted.list_for(name, keys)?.0 {
+            None => next.documents.get_or_insert_with(|| trusted.targets.signed.targets.clone()),
+            Some(by) => {
+                let there = || {
+                    let all = delegates::roles(&trusted.targets).iter();
+                    let list = all.filter(|role| role.name == by).find_map(|r| r.targets.as_ref());
+                    list.map(|list| list.signed.targets.clone()).unwrap_or_default()
+                };
+                next.delegated.entry(by.clone()).or_insert_with(there)
+            }
+        };
         match change {
             Change::Remove => {
                 documents.remove(&target);
             }
             Change::Put(content) => {
                 let sha256 = digest(&SHA256, content).as_ref().to_vec();
-                bodies.push((key_of(name, &sha256), Bytes::from(content.clone())));
+                next.bodies.push((key_of(name, &sha256), Bytes::from(content.clone())));
                 documents.insert(target, described(content.len(), sha256));
             }
         }
     }
-    let (root, after) = (trusted.root.signed.clone(), Some(After::of(trusted)));
-    let documents = Some(documents);
-    Next { objects, keys, validity, root, new_root: None, documents, bodies, after }.write()
+    next.write()
 }
 
 /// Signs again what is there, so that it stays valid: all of it with the keys of those who sign
-/// versions, and without them only what says that it is current. Gives whether it was all.
+/// versions, and without them only what says that it is current. A delegate's keys sign that one's list
+/// again. Gives whether the maker's own list was signed.
 pub fn sign_again(
     objects: &Arc<dyn Objects>,
     trusted: &Trusted,
@@ -213,9 +232,16 @@ pub fn sign_again(
         let (role, expired) = (RoleType::Targets.to_string(), ended.to_string());
         return Err(TrustError::Expired { role, expired });
     }
-    let documents = all.then(|| trusted.targets.signed.targets.clone());
-    let (bodies, after) = (Vec::new(), Some(After::of(trusted)));
-    Next { objects, keys, validity, root, new_root: None, documents, bodies, after }.write()?;
+    let mut next = Next::after(objects, trusted, keys, validity);
+    next.documents = all.then(|| trusted.targets.signed.targets.clone());
+    for role in delegates::roles(&trusted.targets) {
+        if let Some(list) = &role.targets
+            && delegates::may_sign(role, keys)?
+        {
+            next.delegated.insert(role.name.clone(), list.signed.targets.clone());
+        }
+    }
+    next.write()?;
     Ok(all)
 }
 
@@ -249,14 +275,10 @@ pub fn rotate(
         }
     };
     let next = Next {
-        objects,
-        keys,
-        validity,
         root,
         new_root: is_new.then(|| bytes.clone()),
         documents: Some(trusted.targets.signed.targets.clone()),
-        bodies: Vec::new(),
-        after: Some(After::of(trusted)),
+        ..Next::after(objects, trusted, keys, validity)
     };
     next.write()?;
     Ok(roots::fingerprint(&bytes))
@@ -278,7 +300,7 @@ fn enough(old: &Root, new: &Root, signed: &Signed<Root>) -> Result<()> {
 }
 
 /// Whether these keys are enough for a role.
-fn may_sign(root: &Root, role: RoleType, keys: &[Key]) -> Result<bool> {
+pub(crate) fn may_sign(root: &Root, role: RoleType, keys: &[Key]) -> Result<bool> {
     let Some(wanted) = root.roles.get(&role) else { return Ok(false) };
     let mut ids = BTreeSet::new();
     for key in keys {
@@ -294,13 +316,14 @@ fn may_sign(root: &Root, role: RoleType, keys: &[Key]) -> Result<bool> {
 /// All that is signed at once.
 struct Below {
     targets: Option<SignedRole<Targets>>,
+    delegated: Vec<(String, SignedRole<DelegatedTargets>)>,
     snapshot: SignedRole<Snapshot>,
     timestamp: SignedRole<Timestamp>,
 }
 
 impl Next<'_> {
     /// Signs everything, and only then writes: the timestamp last.
-    fn write(&self) -> Result<()> {
+    pub(crate) fn write(&self) -> Result<()> {
         if self.root.expires <= now() {
             let (role, expired) = (RoleType::Root.to_string(), self.root.expires.to_string());
             return Err(TrustError::Expired { role, expired });
@@ -332,6 +355,9 @@ impl Next<'_> {
             let key = format!("{SIGNED}{version}.{TARGETS}");
             self.objects.replace(&key, buffer(targets))?;
         }
+        for (name, list) in &below.delegated {
+            self.objects.replace(&format!("{SIGNED}{version}.{name}.json"), buffer(list))?;
+        }
         ambient::step("sign: targets");
         self.unmoved()?;
         if let Some(root) = &self.new_root {
@@ -352,29 +378,51 @@ impl Next<'_> {
     fn sign(&self, version: u64) -> Result<Below> {
         let holder = KeyHolder::Root(self.root.clone());
         let fresh = in_days(self.validity.fresh);
+        let days = self.validity.targets.max(self.validity.fresh);
+        let list = |documents: &Documents| {
+            let mut targets = Targets::new(SPEC.to_owned(), number(version), in_days(days));
+            targets.targets.clone_from(documents);
+            targets
+        };
         let targets = match &self.documents {
             Some(documents) => {
-                let days = self.validity.targets.max(self.validity.fresh);
-                let mut targets = Targets::new(SPEC.to_owned(), number(version), in_days(days));
-                targets.targets.clone_from(documents);
+                let mut targets = list(documents);
+                if let Some(delegations) = &self.delegations {
+                    targets.delegations = Some(delegations.clone());
+                }
                 Some(sign(targets, &holder, self.keys)?)
             }
             None => None,
         };
-        let named = match &targets {
-            Some(targets) => Some(file(targets)),
-            None => self.after.as_ref().and_then(|after| after.targets.clone()),
-        };
-        let named = named.ok_or_else(|| TrustError::Format {
-            detail: "the snapshot names no list of documents".to_owned(),
-        })?;
+        let mut delegated = Vec::new();
+        for (name, documents) in &self.delegated {
+            let holder = KeyHolder::Delegations(self.delegations.clone().unwrap_or_default());
+            let targets = DelegatedTargets { name: name.clone(), targets: list(documents) };
+            let signed = sign(targets, &holder, self.keys).map_err(|error| match error {
+                TrustError::Key { .. } => TrustError::Key {
+                    detail: format!("these keys are not enough to sign as {name}"),
+                },
+                error => error,
+            });
+            delegated.push((name.clone(), signed?));
+        }
         let mut snapshot = Snapshot::new(SPEC.to_owned(), number(version), fresh);
-        snapshot.meta.insert(TARGETS.to_owned(), named);
+        snapshot.meta = self.after.as_ref().map(|after| after.meta.clone()).unwrap_or_default();
+        if let Some(targets) = &targets {
+            snapshot.meta.insert(TARGETS.to_owned(), file(targets));
+        }
+        for (name, list) in &delegated {
+            snapshot.meta.insert(delegates::file_of(name), file(list));
+        }
+        if !snapshot.meta.contains_key(TARGETS) {
+            let detail = "the snapshot names no list of documents".to_owned();
+            return Err(TrustError::Format { detail });
+        }
         let snapshot = sign(snapshot, &holder, self.keys)?;
         let mut timestamp = Timestamp::new(SPEC.to_owned(), number(version), fresh);
         timestamp.meta.insert("snapshot.json".to_owned(), file(&snapshot));
         let timestamp = sign(timestamp, &holder, self.keys)?;
-        Ok(Below { targets, snapshot, timestamp })
+        Ok(Below { targets, delegated, snapshot, timestamp })
     }
 
     /// Fails when another publisher was quicker: a timestamp is written over, and never a newer one.

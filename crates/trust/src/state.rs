@@ -3,6 +3,7 @@
 //! ```text
 //! first.json                      the root that a person trusted
 //! state/                          root.json, timestamp.json, snapshot.json, targets.json: believed last
+//! state/by-<person>.json          what delegates signed, as it was believed last
 //! state/asked                     when, milliseconds since the Unix epoch
 //! state/latest_known_time.json    the latest that the clock ever said
 //! documents/                      by their SHA-256
@@ -16,6 +17,7 @@
 //!
 //! *Crash.* The old state or the new one. `state.new` and `asking` are begun anew.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -26,7 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tough::schema::{Role, Root, Signed, Snapshot, Targets, Timestamp as Current};
 
-use crate::{Result, TrustError};
+use crate::{Result, TrustError, delegates};
 
 const FIRST: &str = "first.json";
 const STATE: &str = "state";
@@ -47,6 +49,11 @@ pub(crate) struct State {
     pub(crate) asked_unix_ms: u64,
     /// The latest that the clock ever said; none: a person said that it was wrong.
     pub(crate) latest: Option<Timestamp>,
+}
+
+/// The file of a delegate's list.
+fn list_of(name: &str) -> String {
+    format!("by-{name}.json")
 }
 
 /// The root that a person trusted.
@@ -104,10 +111,28 @@ impl State {
             Some(bytes) => Some(text(dir, LATEST, &bytes)?),
             None => None,
         };
+        let snapshot: Signed<Snapshot> =
+            signed(dir, &root, "snapshot.json", &file!("snapshot.json"))?;
+        let mut targets: Signed<Targets> =
+            signed(dir, &root, "targets.json", &file!("targets.json"))?;
+        let mut lists = BTreeMap::new();
+        for role in delegates::roles(&targets) {
+            if !snapshot.signed.meta.contains_key(&delegates::file_of(&role.name)) {
+                continue;
+            }
+            match read_at(dir, open, &list_of(&role.name))? {
+                Some(bytes) => drop(lists.insert(role.name.clone(), bytes)),
+                None => return Ok(Err("what a delegate signed")),
+            }
+        }
+        delegates::attach(&mut targets, &snapshot, |name, _| {
+            Ok(lists.remove(name).unwrap_or_default())
+        })
+        .map_err(damaged(dir, "what a delegate signed"))?;
         Ok(Ok(Self {
             timestamp: signed(dir, &root, "timestamp.json", &file!("timestamp.json"))?,
-            snapshot: signed(dir, &root, "snapshot.json", &file!("snapshot.json"))?,
-            targets: signed(dir, &root, "targets.json", &file!("targets.json"))?,
+            snapshot,
+            targets,
             root,
             asked_unix_ms: text(dir, ASKED, &asked)?,
             latest,
@@ -123,6 +148,11 @@ impl State {
         write_json(&new.join("timestamp.json"), &self.timestamp)?;
         write_json(&new.join("snapshot.json"), &self.snapshot)?;
         write_json(&new.join("targets.json"), &self.targets)?;
+        for role in delegates::roles(&self.targets) {
+            if let Some(list) = &role.targets {
+                write_json(&new.join(list_of(&role.name)), list)?;
+            }
+        }
         if let Some(latest) = self.latest {
             write(&new.join(LATEST), format!("\"{latest}\"").as_bytes())?;
         }

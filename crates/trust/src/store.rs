@@ -1,7 +1,7 @@
 //! The maker's objects as `tough` asks for them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use objects::{ObjectError, Objects};
 use tough::schema::{Signed, Snapshot};
@@ -36,9 +36,10 @@ pub(crate) struct Source {
     objects: Arc<dyn Objects>,
     /// Roots with higher numbers are not seen.
     roots_max: u64,
-    /// The length of the list of documents, once a snapshot has said it: how long a slow server is
-    /// listened to follows from it. What the snapshot says is verified before it is asked for.
-    targets_bytes: Arc<AtomicU64>,
+    /// The lengths of the lists of documents, by their objects' names, once a snapshot has said them: how
+    /// long a slow server is listened to follows from it. What the snapshot says is verified before it
+    /// is asked for.
+    lengths: Arc<Mutex<HashMap<String, u64>>>,
 }
 
 impl std::fmt::Debug for Source {
@@ -49,7 +50,7 @@ impl std::fmt::Debug for Source {
 
 impl Source {
     pub(crate) fn new(objects: Arc<dyn Objects>, roots_max: u64) -> Self {
-        Self { objects, roots_max, targets_bytes: Arc::new(TARGETS_BYTES_MAX.into()) }
+        Self { objects, roots_max, lengths: Arc::default() }
     }
 
     fn read(&self, url: &Url) -> Result<bytes::Bytes, TransportError> {
@@ -65,7 +66,7 @@ impl Source {
             _ if root.is_some() => ROOT_BYTES_MAX,
             "timestamp.json" => TIMESTAMP_BYTES_MAX,
             _ if name.ends_with(".snapshot.json") => SNAPSHOT_BYTES_MAX,
-            _ => self.targets_bytes.load(Ordering::Relaxed),
+            _ => self.lengths().get(name).copied().unwrap_or(TARGETS_BYTES_MAX),
         };
         let bytes = self.objects.get(key, bytes_max).map_err(|cause| match cause {
             ObjectError::NotFound { .. } => {
@@ -75,12 +76,18 @@ impl Source {
         })?;
         if name.ends_with(".snapshot.json")
             && let Ok(snapshot) = serde_json::from_slice::<Signed<Snapshot>>(&bytes)
-            && let Some(targets) = snapshot.signed.meta.get("targets.json")
-            && let Some(length) = targets.length
         {
-            self.targets_bytes.store(length.min(TARGETS_BYTES_MAX), Ordering::Relaxed);
+            let mut lengths = self.lengths();
+            for (file, meta) in &snapshot.signed.meta {
+                let bytes = meta.length.unwrap_or(TARGETS_BYTES_MAX).min(TARGETS_BYTES_MAX);
+                lengths.insert(format!("{}.{file}", meta.version), bytes);
+            }
         }
         Ok(bytes)
+    }
+
+    fn lengths(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

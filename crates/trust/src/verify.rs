@@ -16,12 +16,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use objects::Objects;
-use tough::schema::{Role, RoleType, Root, Signed, Snapshot, Targets, Timestamp as Current};
+use tough::schema::{
+    Metafile, Role, RoleType, Root, Signed, Snapshot, Targets, Timestamp as Current,
+};
 use tough::{ExpirationEnforcement, Limits, Repository, RepositoryLoader};
 
 use crate::clock::{instant, now, unix_ms};
+use crate::delegates;
 use crate::documents::Documents;
-use crate::publish::target_name;
+use crate::key::Key;
+use crate::publish::{may_sign, target_name};
 use crate::roots::{self, fingerprint};
 use crate::state::{self, State, folder};
 use crate::store::{
@@ -106,19 +110,22 @@ impl Trusted {
             }
             other => other.map(|loaded| (loaded, None))?,
         };
+        let (snapshot, mut targets) = (loaded.snapshot().clone(), loaded.targets().clone());
+        let read = |name: &str, meta: &Metafile| delegates::fetch(&**objects, name, meta);
+        delegates::attach(&mut targets, &snapshot, read)?;
         let state = State {
             root: loaded.root().clone(),
             timestamp: loaded.timestamp().clone(),
-            snapshot: loaded.snapshot().clone(),
-            targets: loaded.targets().clone(),
+            snapshot,
+            targets,
             asked_unix_ms: ambient::unix_ms(),
             latest: Some(instant()),
         };
         let mut trusted = Self::of(state.clone(), dir, Some(objects.clone()), viewer, None);
         trusted.in_time()?;
         state.write(dir)?;
-        let signed = trusted.targets.signed.targets.values();
-        trusted.documents.keep_only(signed.map(|target| &*target.hashes.sha256));
+        let signed = trusted.targets.signed.targets_iter();
+        trusted.documents.keep_only(signed.map(|(_, target)| &*target.hashes.sha256));
         if let Some(newest) = newest {
             trusted.root = newest;
         }
@@ -191,8 +198,14 @@ impl Trusted {
     pub fn read(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>> {
         self.in_time()?;
         let target = target_name(name)?;
-        let signed = self.targets.signed.find_target(&target, false);
-        let signed = signed.map_err(|_| TrustError::NoDocument { name: name.to_owned() })?;
+        let found = delegates::find(&self.targets, &target);
+        let found = found.ok_or_else(|| TrustError::NoDocument { name: name.to_owned() })?;
+        let (signed, list, by) = found;
+        let ended = list.map(|list| list.signed.expires).filter(|ends| *ends <= now());
+        if let Some(ends) = ended.filter(|_| self.viewer == Viewer::Host) {
+            let role = by.unwrap_or_default().to_owned();
+            return Err(TrustError::Expired { role, expired: ends.to_string() });
+        }
         if signed.length > bytes_max {
             return Err(TrustError::Format {
                 detail: format!("{name} has more than {bytes_max} bytes"),
@@ -203,10 +216,21 @@ impl Trusted {
 
     /// The names of all signed documents, ordered.
     pub fn names(&self) -> Vec<String> {
-        let all = self.targets.signed.targets.keys();
-        let mut names: Vec<String> = all.map(|name| name.resolved().to_owned()).collect();
+        let all = self.targets.signed.targets_iter();
+        let mut names: Vec<String> = all.map(|(name, _)| name.resolved().to_owned()).collect();
         names.sort();
+        names.dedup();
         names
+    }
+
+    /// Whether a document is signed.
+    pub fn has(&self, name: &str) -> bool {
+        target_name(name).is_ok_and(|name| delegates::find(&self.targets, &name).is_some())
+    }
+
+    /// Whether these keys are enough for the maker's own list.
+    pub(crate) fn may_sign_own(&self, keys: &[Key]) -> Result<bool> {
+        may_sign(&self.root.signed, RoleType::Targets, keys)
     }
 
     /// How current this is.

@@ -229,6 +229,35 @@ pub enum SigningKey {
         /// The key
         key: String,
     },
+    /// Let somebody else sign a part of the names, with keys of their own
+    Delegate {
+        /// What you call this person: small letters, digits and -
+        name: String,
+        /// Names of appliances that are theirs: `web`, or `web*` for all that begin so
+        #[arg(required = true)]
+        part: Vec<String>,
+        /// Your repository
+        #[arg(long, value_name = "LOCATION")]
+        to: String,
+        /// Their public keys, and how many of them must sign (2:KEY,KEY,KEY)
+        #[arg(long, value_name = "KEYS")]
+        by: String,
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// Let a delegate sign nothing any more; what they signed is offered no more
+    Revoke {
+        /// What you call this person
+        name: String,
+        /// Your repository
+        #[arg(long, value_name = "LOCATION")]
+        to: String,
+        /// Sign yourself what they signed, so that it stays
+        #[arg(long)]
+        keep: bool,
+        #[command(flatten)]
+        keys: Keys,
+    },
     /// Replace the keys of a maker's repository; what is there is signed again
     Rotate {
         /// Your repository

@@ -157,6 +157,12 @@ fn describe_signed(signed: &SignedPrint) -> String {
             format!("{}: NOT CHECKED: {}", signed.maker, why.as_deref().unwrap_or_default())
         }
     };
+    if let Some(person) = &signed.signed_by {
+        text.push_str(&format!("; by {person}, for it"));
+    }
+    if let Some(recipe) = &signed.recipe {
+        text.push_str(&format!("; built from recipe {}", &recipe[..12.min(recipe.len())]));
+    }
     if let Some(why) = &signed.taken_back {
         text.push_str(&format!("; TAKEN BACK by its maker: {why}"));
     }

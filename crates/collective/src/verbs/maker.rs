@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 
-use host::trust::Roles;
+use host::trust::{Delegate, Roles};
 use host::trust::key::Key;
 use host::{Failure, PublishOptions};
 use model::{Name, format_bytes};
@@ -152,6 +152,29 @@ pub fn key(global: &Global, verb: SigningKey) -> Result<(), Failure> {
         SigningKey::Show { key } => {
             let public = open_key(&key)?.public_text()?;
             print::result(global, &serde_json::json!({"public": public}), || public.clone());
+        }
+        SigningKey::Delegate { name, part, to, by, keys: signing } => {
+            let signing = keys(&signing)?;
+            let who = Delegate { name, part, keys: role(&by)? };
+            open(global)?.delegate(&to, &who, &signing)?;
+            let document =
+                serde_json::json!({"location": to, "delegate": who.name, "part": who.part});
+            print::result(global, &document, || {
+                format!(
+                    "{} may sign {} at {to}; who trusts you follows by itself",
+                    who.name,
+                    who.part.join(", ")
+                )
+            });
+        }
+        SigningKey::Revoke { name, to, keep, keys: signing } => {
+            let signing = keys(&signing)?;
+            open(global)?.revoke(&to, &name, keep, &signing)?;
+            let document = serde_json::json!({"location": to, "revoked": name, "kept": keep});
+            print::result(global, &document, || {
+                let what = if keep { "is signed by you now" } else { "is offered no more" };
+                format!("{name} signs nothing at {to} any more; what {name} signed {what}")
+            });
         }
         SigningKey::Rotate { to, root, targets, online, keys: signing } => {
             let signing = keys(&signing)?;

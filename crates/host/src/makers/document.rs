@@ -56,6 +56,17 @@ pub struct Channel {
     /// Not before this instant, milliseconds since the Unix epoch.
     #[serde(default)]
     pub from_unix_ms: u64,
+    /// What it has offered, oldest first, the last being what it offers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Offered>,
+}
+
+/// That a channel offered a version from some instant on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offered {
+    pub version: String,
+    pub percent: u8,
+    pub at_unix_ms: u64,
 }
 
 /// A version in the list of its appliance.
@@ -130,7 +141,7 @@ pub struct UpdateSays {
 }
 
 /// Where it comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Built {
     /// The program that published it.
     pub by: String,
@@ -138,6 +149,14 @@ pub struct Built {
     pub from: String,
     /// As its maker numbered it there.
     pub from_version: String,
+    /// What it was built from, where it was built: hashes of the recipe's folder and of the packages, and
+    /// the program that did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe_by: Option<String>,
 }
 
 /// How long a new version may take until it is ready, where its maker says nothing, seconds.
@@ -165,7 +184,7 @@ impl Appliance {
     /// Reads what a maker says of an appliance (without the maker's name); none: it has no such.
     pub fn read(trusted: &Trusted, name: &str) -> Result<Option<Self>> {
         let document = Self::document(name);
-        if !trusted.names().contains(&document) {
+        if !trusted.has(&document) {
             return Ok(None);
         }
         Self::parse(&trusted.read(&document, DOCUMENT_BYTES_MAX)?, name).map(Some)
@@ -250,9 +269,21 @@ impl Release {
         format!("{to}.{from}.{part}.delta")
     }
 
+    /// A document of a version, by the name that it has: of an appliance that a delegate of its maker
+    /// signs, the appliance's name is in front, as that is what a part is told by. What the maker itself
+    /// signed comes first.
+    pub fn place(trusted: &Trusted, appliance: &str, document: String) -> String {
+        if trusted.has(&document) { document } else { Self::delegated(appliance, &document) }
+    }
+
+    /// The name that a delegate gives a document of a version.
+    pub fn delegated(appliance: &str, document: &str) -> String {
+        format!("{appliance}.{document}")
+    }
+
     /// Reads what a maker says of a version.
     pub fn read(trusted: &Trusted, appliance: &str, listed: &Listed) -> Result<Self> {
-        let document = Self::document(&listed.id);
+        let document = Self::place(trusted, appliance, Self::document(&listed.id));
         let release: Self = decode(trusted, &document, "release")?;
         let fits = release.appliance == appliance
             && release.version == listed.version

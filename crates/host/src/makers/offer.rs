@@ -113,6 +113,7 @@ mod tests {
             before: Some("2".to_owned()),
             emergency: false,
             from_unix_ms: 0,
+            history: Vec::new(),
         };
         appliance.channels.insert("stable".to_owned(), channel);
         appliance

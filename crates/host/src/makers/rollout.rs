@@ -4,7 +4,10 @@
 //! last. A channel never offers a version that it has not offered before unless somebody says so: a
 //! stable one no beta, because something better was taken back.
 
-use super::document::{Appliance, Channel};
+use super::document::{Appliance, Channel, Offered};
+
+/// What a channel remembers of what it offered, at most: it is signed and read with it.
+const HISTORY_MAX: usize = 64;
 
 /// Why a version cannot be offered or taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +39,10 @@ impl Appliance {
             Some(now) => now.before.clone(),
         };
         let (version, from_unix_ms) = (version.to_owned(), 0);
-        let offered = Channel { version, percent, before, emergency, from_unix_ms };
+        let history = self.channels.get(channel).map(|now| now.history.clone());
+        let history = history.unwrap_or_default();
+        let mut offered = Channel { version, percent, before, emergency, from_unix_ms, history };
+        offered.remember();
         self.channels.insert(channel.to_owned(), offered);
         Ok(())
     }
@@ -59,6 +65,7 @@ impl Appliance {
                     channel.version = before;
                     channel.percent = 100;
                     channel.from_unix_ms = 0;
+                    channel.remember();
                 }
                 None => gone.push(name.clone()),
             }
@@ -69,6 +76,25 @@ impl Appliance {
 }
 
 impl Channel {
+    /// Notes what it offers now.
+    fn remember(&mut self) {
+        let (version, percent) = (self.version.clone(), self.percent);
+        self.history.push(Offered { version, percent, at_unix_ms: ambient::unix_ms() });
+        let excess = self.history.len().saturating_sub(HISTORY_MAX);
+        self.history.drain(..excess);
+    }
+
+    /// What it has offered, newest first, each version once.
+    pub fn offered(&self) -> Vec<&str> {
+        let mut seen = Vec::new();
+        for offered in self.history.iter().rev() {
+            if !seen.contains(&offered.version.as_str()) {
+                seen.push(&*offered.version);
+            }
+        }
+        seen
+    }
+
     fn is_for_all(&self) -> bool {
         self.percent == 100 || self.emergency
     }
@@ -95,6 +121,25 @@ mod tests {
     fn stable(appliance: &Appliance) -> (&str, u8, Option<&str>) {
         let channel = &appliance.channels["stable"];
         (&channel.version, channel.percent, channel.before.as_deref())
+    }
+
+    #[test]
+    fn a_channel_remembers_what_it_offered() {
+        let mut web = appliance(&["1", "2", "3"]);
+        for (version, percent) in [("1", 100), ("2", 10), ("2", 100)] {
+            web.offer_in("stable", version, percent, false).unwrap();
+        }
+        web.offer_in("beta", "3", 100, false).unwrap();
+        web.take_back("2", "it hums").unwrap();
+        let stable = &web.channels["stable"];
+        let said: Vec<(&str, u8)> =
+            stable.history.iter().map(|o| (o.version.as_str(), o.percent)).collect();
+        assert_eq!(said, [("1", 100), ("2", 10), ("2", 100), ("1", 100)]);
+        assert_eq!(stable.offered(), ["1", "2"]);
+        for _ in 0..100 {
+            web.offer_in("beta", "3", 100, false).unwrap();
+        }
+        assert_eq!(web.channels["beta"].history.len(), HISTORY_MAX);
     }
 
     #[test]

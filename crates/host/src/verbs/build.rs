@@ -10,7 +10,7 @@ use super::{BuildOptions, volume_print};
 use crate::failure::{Failure, Result};
 use crate::record::{Blob, Version};
 use crate::work::Work;
-use crate::{Host, firmware, ingest};
+use crate::{Host, firmware, ingest, origin};
 
 /// The recipe's name in its folder.
 const RECIPE: &str = "appliance.yaml";
@@ -91,6 +91,13 @@ impl Host {
             store.set_appliance(&appliance, id)?;
             (id, None)
         };
+        let origin = origin::Origin {
+            version: id.to_string(),
+            by: format!("collective {}", env!("CARGO_PKG_VERSION")),
+            recipe: origin::of_folder(&folder),
+            packages: Some(origin::of_packages(&built.packages)),
+        };
+        store.set_origin(&appliance, id, &origin)?;
         Ok(BuildPrint {
             appliance: appliance.to_string(),
             version: version.version,

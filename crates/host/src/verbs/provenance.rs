@@ -51,8 +51,10 @@ impl Host {
         print.signed = true;
         print.published = Some(rfc3339(release.published_unix_ms));
         print.taken_back = listed.yanked;
-        print.built_by = Some(release.built.by);
+        print.built_by = Some(release.built.recipe_by.unwrap_or(release.built.by));
+        print.recipe = release.built.recipe;
         print.packages = Some(release.packages);
+        print.signed_by = trusted.signed_by(&Appliance::document(short));
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use model::{ChunkId, Name, VersionId};
 use objects::Objects;
 use repository::{Child, Init, KeyPlace, Repository, Target};
 use trust::key::Key;
-use trust::{Change, Roles, Trusted, Validity};
+use trust::{Change, Delegate, Roles, Trusted, Validity};
 
 use crate::Host;
 use crate::deltas;
@@ -139,22 +139,35 @@ impl Host {
         if appliance.find(&options.version).is_none() {
             let mut release =
                 self.release(options, short, published_id, id, &version_of(&store, id)?);
+            if let Some(origin) = store.origin(&options.appliance, id)? {
+                release.built.recipe = origin.recipe;
+                release.built.packages = origin.packages;
+                release.built.recipe_by = Some(origin.by);
+            }
             release.trace_booted = traces[0].map(|id| id.to_string());
             release.trace_continued = traces[1].map(|id| id.to_string());
             let sbom = super::sbom::spdx(&published, &id_text)?;
-            release.sbom = Some(Release::sbom_document(&id_text));
+            let by = shop.trusted.list_for(&Appliance::document(short), &options.keys)?.0;
+            let named = |document: String| match by {
+                Some(_) => Release::delegated(short, &document),
+                None => document,
+            };
+            release.sbom = Some(named(Release::sbom_document(&id_text)));
             release.content_bytes = copied.reused_bytes + copied.new_bytes;
             release.packages = published.packages.len() as u64;
             let before = appliance.channels.get(&options.channel);
             let before = before.and_then(|channel| appliance.find(&channel.version));
             if let Some(before) = before.filter(|_| options.deltas) {
                 let to = (published_id, &published);
-                let says = self.deltas(&store, &options.to, before, to, &mut changes, progress)?;
+                let mut parts = BTreeMap::new();
+                let says = self.deltas(&store, &options.to, before, to, &mut parts, progress)?;
+                changes.extend(parts.into_iter().map(|(name, part)| (named(name), part)));
                 delta_bytes = says.as_ref().map_or(0, |says| says.bytes);
                 release.deltas.extend(says);
             }
-            changes.insert(Release::sbom_document(&id_text), Change::Put(sbom));
-            changes.insert(Release::document(&id_text), Change::Put(document::encode(&release)?));
+            changes.insert(named(Release::sbom_document(&id_text)), Change::Put(sbom));
+            let put = Change::Put(document::encode(&release)?);
+            changes.insert(named(Release::document(&id_text)), put);
             appliance.versions.push(Listed {
                 version: options.version.clone(),
                 id: id_text.clone(),
@@ -223,6 +236,9 @@ impl Host {
             by: format!("collective {}", env!("CARGO_PKG_VERSION")),
             from: from.to_string(),
             from_version: from_version.to_owned(),
+            recipe: None,
+            packages: None,
+            recipe_by: None,
         };
         let mut release = Release::new(short, &options.version, id, built);
         release.notes.clone_from(&options.notes);
@@ -377,6 +393,20 @@ impl Host {
     pub fn rotate(&self, to: &str, roles: &Roles, keys: &[Key]) -> Result<String> {
         let shop = self.shop(to, None, keys)?;
         trust::rotate(&shop.objects, &shop.trusted, roles, keys, Validity::default())
+            .map_err(signing)
+    }
+
+    /// Lets somebody sign a part of a maker's names.
+    pub fn delegate(&self, to: &str, who: &Delegate, keys: &[Key]) -> Result<()> {
+        let shop = self.shop(to, None, keys)?;
+        trust::delegate(&shop.objects, &shop.trusted, who, keys, Validity::default())
+            .map_err(signing)
+    }
+
+    /// Lets somebody sign nothing any more. What they signed is signed by the maker, or offered no more.
+    pub fn revoke(&self, to: &str, name: &str, keep: bool, keys: &[Key]) -> Result<()> {
+        let shop = self.shop(to, None, keys)?;
+        trust::revoke(&shop.objects, &shop.trusted, name, keep, keys, Validity::default())
             .map_err(signing)
     }
 

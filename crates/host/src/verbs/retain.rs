@@ -81,7 +81,12 @@ impl Host {
             let least = |version: &Listed| -> Result<Option<String>> {
                 Ok(Release::read(&shop.trusted, short, version)?.update.least)
             };
-            let stays = kept(&appliance, keep as usize, least)?;
+            // What a delegate signs is dropped by who has the delegate's key.
+            let may = shop.trusted.list_for(&name, &options.keys)?.1;
+            let stays = match may {
+                true => kept(&appliance, keep as usize, least)?,
+                false => appliance.versions.iter().map(|v| v.version.clone()).collect(),
+            };
             let (stay, go): (Vec<Listed>, Vec<Listed>) =
                 appliance.versions.drain(..).partition(|v| stays.contains(&v.version));
             listed.extend(stay.iter().map(|version| format!("{short}/{}", version.version)));
@@ -89,8 +94,10 @@ impl Host {
                 words.push(format!("{short} {}", version.version));
                 refs.push(format!("{short}/{}", version.version));
                 // Its own documents. What leads from it to another one stays useful.
-                let own = format!("{}.", version.id);
-                let own = shop.trusted.names().into_iter().filter(|name| name.starts_with(&own));
+                let own_id = format!("{}.", version.id);
+                let hers = Release::delegated(short, &own_id);
+                let own = shop.trusted.names().into_iter();
+                let own = own.filter(|name| name.starts_with(&own_id) || name.starts_with(&hers));
                 changes.extend(own.map(|name| (name, Change::Remove)));
             }
             appliance.versions = stay;
@@ -151,7 +158,12 @@ fn kept(
         newest = newest.max(Some(offered));
         let good =
             |version: &&Listed| version.yanked.is_none() || version.version == channel.version;
-        let upto = versions[..=offered].iter().rev().filter(good);
+        // What it has offered, as far as it remembers; before that, what was published before.
+        let remembered = channel.offered();
+        let known = remembered.iter().filter_map(|number| at(number)).map(|at| &versions[at]);
+        let oldest = remembered.iter().filter_map(|number| at(number)).min().unwrap_or(offered + 1);
+        let older = versions[..oldest.min(offered + 1)].iter().rev();
+        let upto = known.chain(older).filter(good);
         stays.extend(upto.take(keep).map(|version| version.version.clone()));
     }
     // What no channel offers yet; everything, where there is no channel.
@@ -201,6 +213,7 @@ mod tests {
             before: before.map(str::to_owned),
             emergency: false,
             from_unix_ms: 0,
+            history: Vec::new(),
         };
         web.channels.insert("stable".to_owned(), channel("6", Some("4")));
         check(&web, 1, "2 3 4 6 7 8 9");
@@ -209,5 +222,16 @@ mod tests {
         check(&web, 1, "4 6 9");
         check(&web, 2, "2 3 4 6 8 9");
         check(&web, 9, "1 2 3 4 6 7 8 9");
+        // One that remembers what it offered keeps that, and not what another one had in between.
+        web.channels.remove("beta");
+        web.channels.remove("stable");
+        for (channel, version) in [("beta", "4"), ("stable", "6"), ("beta", "8"), ("stable", "9")] {
+            web.offer_in(channel, version, 100, false).unwrap();
+        }
+        web.channels.get_mut("stable").unwrap().before = None;
+        web.channels.remove("beta");
+        check(&web, 1, "9");
+        check(&web, 2, "6 9");
+        check(&web, 4, "2 3 4 6 9");
     }
 }

@@ -1,6 +1,6 @@
 //! `trust`, `catalog`: makers, and what they offer.
 
-use api::{CatalogPrint, CatalogVersion, MakerPrint};
+use api::{CatalogPrint, CatalogVersion, DelegatePrint, MakerPrint};
 use model::InstanceId;
 use trust::Trusted;
 
@@ -48,6 +48,7 @@ impl Host {
                 why: Some(failure.message),
                 expires: String::new(),
                 appliances: 0,
+                delegates: Vec::new(),
             }),
         };
         makers.iter().map(row).collect()
@@ -98,7 +99,16 @@ impl Host {
             }
             for document in trusted.names() {
                 let Some(name) = document.strip_suffix(".appliance.json") else { continue };
-                let Some(appliance) = Appliance::read(&trusted, name)? else { continue };
+                // One person's signature may have ended, and not the others'.
+                let appliance = match Appliance::read(&trusted, name) {
+                    Ok(Some(appliance)) => appliance,
+                    Ok(None) => continue,
+                    Err(failure) if trusted.signed_by(&document).is_some() => {
+                        notes.push(format!("{}/{name}: {failure}", maker.name));
+                        continue;
+                    }
+                    Err(failure) => return Err(failure),
+                };
                 let text = format!("{} {}", appliance.name, appliance.description).to_lowercase();
                 if search.is_none_or(|words| text.contains(&words.to_lowercase())) {
                     rows.push(row(&maker, &appliance));
@@ -219,6 +229,16 @@ pub(super) fn print(maker: &Maker, trusted: &Trusted) -> Result<MakerPrint> {
         fresh: freshness.asked,
         why: freshness.why.clone(),
         expires: rfc3339(freshness.expires_unix_ms),
+        delegates: trusted
+            .delegates()
+            .into_iter()
+            .map(|who| DelegatePrint {
+                name: who.name,
+                part: who.part,
+                keys: who.keys.0.iter().map(|key| crate::store::hex(key)).collect(),
+                threshold: who.keys.1,
+            })
+            .collect(),
         appliances: trusted.names().iter().filter(|n| n.ends_with(".appliance.json")).count()
             as u64,
     })

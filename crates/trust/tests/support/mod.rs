@@ -14,7 +14,8 @@ use objects::{Features, Memory, ObjectError, ObjectMeta, Objects};
 use tough::editor::signed::SignedRole;
 use tough::key_source::KeySource;
 use tough::schema::{
-    Hashes, KeyHolder, Metafile, Role, RoleType, Root, Signed, Snapshot, Target, Targets, Timestamp,
+    DelegatedRole, DelegatedTargets, Delegations, Hashes, KeyHolder, Metafile, PathSet, Role,
+    RoleType, Root, Signed, Snapshot, Target, Targets, Timestamp,
 };
 use trust::key::Key;
 use trust::{Change, Roles, Trusted, Validity};
@@ -181,12 +182,91 @@ pub fn forge(story: &Story, content: &str, keys: &[Key]) {
     story.serve("timestamp.json", timestamp.buffer().clone());
 }
 
+/// Puts a delegate's list in the place of what is there, signed by `key`, and has the maker's own online
+/// key say that it is current; or with a number, only the latter of the list that once had that. Gives the
+/// list's number.
+pub fn forge_list(
+    story: &Story,
+    name: &str,
+    documents: &[(&str, &str)],
+    key: &Key,
+    number: Option<NonZeroU64>,
+) -> NonZeroU64 {
+    let current: Signed<Timestamp> = serde_json::from_slice(&story.get("timestamp.json")).unwrap();
+    let last = current.signed.version;
+    let file_name = format!("{last}.snapshot.json");
+    let mut snapshot: Signed<Snapshot> = serde_json::from_slice(&story.get(&file_name)).unwrap();
+    let version = NonZeroU64::new(last.get() + 1).unwrap();
+    let ends = current.signed.expires;
+    let mut targets = Targets::new("1.0.0".to_owned(), number.unwrap_or(version), ends);
+    for (name, content) in documents {
+        let sha256 = digest(&SHA256, content.as_bytes()).as_ref().to_vec();
+        let hex: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        if !name.contains('/') {
+            story.serve(&format!("targets/{hex}.{name}"), content.as_bytes().to_vec());
+        }
+        let target = Target {
+            length: content.len() as u64,
+            hashes: Hashes { sha256: sha256.into(), _extra: HashMap::new() },
+            custom: HashMap::new(),
+            _extra: HashMap::new(),
+        };
+        targets.targets.insert(tough::TargetName::new(*name).unwrap(), target);
+    }
+    // Only for the library, which would not sign otherwise: nobody is shown these.
+    let public = tough::schema::key::Key::Ed25519 {
+        keyval: tough::schema::key::Ed25519Key {
+            public: key.public().unwrap().into(),
+            _extra: HashMap::new(),
+        },
+        scheme: tough::schema::key::Ed25519Scheme::Ed25519,
+        _extra: HashMap::new(),
+    };
+    let id = public.key_id().unwrap();
+    let role = DelegatedRole {
+        name: name.to_owned(),
+        keyids: vec![id.clone()],
+        threshold: NonZeroU64::MIN,
+        paths: PathSet::Paths(Vec::new()),
+        terminating: false,
+        targets: None,
+    };
+    let holder = Delegations { keys: HashMap::from([(id, public)]), roles: vec![role] };
+    let list = DelegatedTargets { name: name.to_owned(), targets };
+    let list = sign_by(list, KeyHolder::Delegations(holder), std::slice::from_ref(key));
+    let number = list.signed().signed.targets.version;
+    story.serve(&format!("{number}.{name}.json"), list.buffer().clone());
+    let root = newest_root(story);
+    let online = [story.online.clone()];
+    snapshot.signed.version = version;
+    snapshot.signed.meta.insert(format!("{name}.json"), file(&list));
+    let snapshot = sign(snapshot.signed, &root, &online);
+    let mut timestamp = Timestamp::new("1.0.0".to_owned(), version, ends);
+    timestamp.meta.insert("snapshot.json".to_owned(), file(&snapshot));
+    let timestamp = sign(timestamp, &root, &online);
+    story.serve(&format!("{version}.snapshot.json"), snapshot.buffer().clone());
+    story.serve("timestamp.json", timestamp.buffer().clone());
+    number
+}
+
+fn newest_root(story: &Story) -> Root {
+    let number = |name: &str| name.strip_suffix(".root.json").and_then(|n| n.parse::<u64>().ok());
+    let all = story.store.list_names("signed").unwrap();
+    let newest = all.iter().filter_map(|name| number(name)).max().unwrap();
+    let root: Signed<Root> =
+        serde_json::from_slice(&story.get(&format!("{newest}.root.json"))).unwrap();
+    root.signed
+}
+
 fn sign<T: Role + serde::Serialize>(role: T, root: &Root, keys: &[Key]) -> SignedRole<T> {
+    sign_by(role, KeyHolder::Root(root.clone()), keys)
+}
+
+fn sign_by<T: Role + serde::Serialize>(role: T, holder: KeyHolder, keys: &[Key]) -> SignedRole<T> {
     let keys: Vec<Box<dyn KeySource>> =
         keys.iter().map(|key| Box::new(key.clone()) as Box<dyn KeySource>).collect();
     let chance = aws_lc_rs::rand::SystemRandom::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let holder = KeyHolder::Root(root.clone());
     runtime.block_on(SignedRole::new(role, &holder, &keys, &chance)).unwrap()
 }
 

@@ -195,6 +195,7 @@ fn fetch_delta(
             break;
         }
         let name = Release::delta_document(&from, &news.release.id, number);
+        let name = Release::place(news.trusted, &news.release.appliance, name);
         // Without it there is only more to fetch.
         let part = match news.trusted.read(&name, PART_BYTES_MAX as u64) {
             Ok(part) => part,
