@@ -103,13 +103,13 @@ pub(crate) fn roles(targets: &Signed<Targets>) -> &[DelegatedRole] {
 pub(crate) fn find<'a>(
     targets: &'a Signed<Targets>,
     name: &TargetName,
-) -> Option<(&'a Target, Option<&'a Signed<Targets>>, Option<&'a str>)> {
+) -> Option<(&'a Target, Option<&'a DelegatedRole>)> {
     if let Some(target) = targets.signed.targets.get(name) {
-        return Some((target, None, None));
+        return Some((target, None));
     }
     roles(targets).iter().find_map(|role| {
         let list = role.targets.as_ref()?;
-        Some((list.signed.targets.get(name)?, Some(list), Some(role.name.as_str())))
+        Some((list.signed.targets.get(name)?, Some(role)))
     })
 }
 
@@ -242,7 +242,7 @@ impl Trusted {
     /// Who signed a document, where that was a delegate.
     pub fn signed_by(&self, name: &str) -> Option<String> {
         let name = crate::publish::target_name(name).ok()?;
-        find(&self.targets, &name)?.2.map(str::to_owned)
+        find(&self.targets, &name)?.1.map(|role| role.name.clone())
     }
 
     /// Whose list a document is in, or is to be in when one changes it who has these keys: a delegate's,
@@ -252,11 +252,9 @@ impl Trusted {
         let own = self.may_sign_own(keys)?;
         let all = roles(&self.targets);
         match find(&self.targets, &target) {
-            Some((_, _, None)) => return Ok((None, own)),
-            Some((_, _, Some(by))) => {
-                let role = all.iter().find(|role| role.name == by);
-                let may = role.map_or(Ok(false), |role| may_sign(role, keys))?;
-                return Ok((Some(by.to_owned()), may));
+            Some((_, None)) => return Ok((None, own)),
+            Some((_, Some(role))) => {
+                return Ok((Some(role.name.clone()), may_sign(role, keys)?));
             }
             None => {}
         }

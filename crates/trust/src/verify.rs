@@ -200,11 +200,14 @@ impl Trusted {
         let target = target_name(name)?;
         let found = delegates::find(&self.targets, &target);
         let found = found.ok_or_else(|| TrustError::NoDocument { name: name.to_owned() })?;
-        let (signed, list, by) = found;
-        let ended = list.map(|list| list.signed.expires).filter(|ends| *ends <= now());
-        if let Some(ends) = ended.filter(|_| self.viewer == Viewer::Host) {
-            let role = by.unwrap_or_default().to_owned();
-            return Err(TrustError::Expired { role, expired: ends.to_string() });
+        let (signed, by) = found;
+        if let Some(role) = by
+            && let Some(list) = &role.targets
+            && self.viewer == Viewer::Host
+            && list.signed.expires <= now()
+        {
+            let (role, expired) = (role.name.clone(), list.signed.expires.to_string());
+            return Err(TrustError::Expired { role, expired });
         }
         if signed.length > bytes_max {
             return Err(TrustError::Format {
