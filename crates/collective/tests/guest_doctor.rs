@@ -102,6 +102,58 @@ fn devices_that_are_missing_or_false_are_found() {
     assert!(hint.contains("software"), "{hint}");
 }
 
+/// An ordinary user whom `/dev/fuse` does not let in, or who has nothing that mounts.
+#[test]
+fn fuse_that_is_not_for_this_user_is_found() {
+    let world = World::empty("doctor-user");
+    let host = world.host("A");
+    fs::create_dir(&host).unwrap();
+    // The program may lie where this user cannot go.
+    let program = world.root().join("collective");
+    if fs::hard_link(support::PROGRAM, &program).is_err() {
+        fs::copy(support::PROGRAM, &program).unwrap();
+    }
+    std::os::unix::fs::chown(&host, Some(65534), Some(65534)).unwrap();
+    let as_nobody = |mode: &str, path: &str| {
+        let script = format!(
+            "mount -t tmpfs tmpfs /dev; mknod -m 666 /dev/null c 1 3; mknod -m 444 /dev/urandom c 1 9
+             mknod -m {mode} /dev/fuse c 10 229; shift; PATH=$PATH:/sbin:/usr/sbin
+             set -- setpriv --reuid 65534 --regid 65534 --clear-groups env PATH={path} {} \"$@\"",
+            program.display()
+        );
+        doctor_after(&world, &script)
+    };
+    let shut = as_nobody("600", "/usr/bin:/bin");
+    expect(&shut, "fuse", "failed", "Permission denied");
+    assert!(finding(&shut, "fuse")["hint"].to_string().contains("chmod 0666 /dev/fuse"));
+    let bare = as_nobody("666", "/nonexistent");
+    expect(&bare, "fuse", "failed", "fusermount3");
+    expect(&as_nobody("666", "/usr/bin:/bin"), "fuse", "ok", "opens");
+    expect(&bare, "confinement", "warning", "as you");
+}
+
+/// A store that lets two hosts overwrite each other is no repository; one whose clock is off is told of.
+#[test]
+fn a_store_without_conditions_and_a_clock_that_is_off_are_found() {
+    let (world, server) = World::on_s3("doctor-s3");
+    world.run("A", &["repo", "init", &world.repository()]).ok();
+    let seen = doctor(&world);
+    expect(&seen, "repository", "ok", "opens");
+    expect(&seen, "clock", "ok", "agrees");
+    server.set_clock_ahead(std::time::Duration::from_secs(300));
+    let seen = doctor(&world);
+    expect(&seen, "clock", "warning", "s behind the repository's");
+    assert!(finding(&seen, "clock")["hint"].to_string().contains("timesyncd"));
+    server.ignore_conditions();
+    let seen = doctor(&world);
+    expect(&seen, "repository", "failed", "ignores conditional puts");
+    let hint = finding(&seen, "repository")["hint"].to_string();
+    assert!(hint.contains("If-None-Match"), "{hint}");
+    // Nobody begins one there.
+    let (kind, message, _) = world.run("B", &["repo", "init", "s3://bucket/another"]).error();
+    assert_eq!((&*kind, message.contains("conditional puts")), ("repository", true), "{message}");
+}
+
 #[test]
 fn firmware_and_tpm_that_are_missing_are_found() {
     let world = World::empty("doctor-firmware");

@@ -18,7 +18,7 @@ use api::RepoInitPrint;
 use chunk::{ChunkSink, ChunkSource, id_of};
 use manifest::{Manifest, NodeCache};
 use model::{CheckpointId, ChunkId, Generation, InstanceId, ManifestId, Name, VersionId};
-use objects::{Counted, ObjectError, Objects};
+use objects::{Counted, ObjectError, Objects, ProbeError};
 use repository::{
     Child, Init, PackWriter, RefError, RefPayload, RefValue, Repository, RepositoryError,
     StoreStats, Target,
@@ -457,6 +457,17 @@ impl Store {
         match self.repository.refs().remove(BRANCH, &branch.name, branch.generation) {
             Ok(()) | Err(RefError::Fenced { .. }) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Proves anew that the store creates nothing twice: opening it asks once, and stores are replaced.
+    pub fn probe(&self) -> Result<()> {
+        let Some(objects) = self.counted.last().filter(|_| self.is_writable()) else {
+            return Ok(());
+        };
+        match objects::probe(&**objects) {
+            Ok(()) | Err(ProbeError::Object(ObjectError::NoSpace { .. })) => Ok(()),
+            Err(error) => Err(RepositoryError::Probe(error).into()),
         }
     }
 

@@ -14,8 +14,8 @@ mod web;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,8 +39,16 @@ pub const SECRET_KEY: &str = "collective-test-secret";
 /// A running server; dropping it stops it.
 pub struct S3Server {
     address: SocketAddr,
-    delay_ms: Arc<AtomicU64>,
+    ways: Arc<Ways>,
     runtime: Option<Runtime>,
+}
+
+/// What it does otherwise than it should.
+struct Ways {
+    root: PathBuf,
+    delay_ms: AtomicU64,
+    ignores_conditions: AtomicBool,
+    clock_ahead_s: AtomicU64,
 }
 
 /// Writes to one path that wait for each other.
@@ -61,14 +69,29 @@ impl S3Server {
             Builder::new_multi_thread().worker_threads(2).thread_name("s3").enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(address))?;
         let address = listener.local_addr()?;
-        let delay_ms = Arc::new(AtomicU64::new(0));
-        runtime.spawn(accept(listener, service, Arc::clone(&delay_ms)));
-        Ok(Self { address, delay_ms, runtime: Some(runtime) })
+        let ways = Arc::new(Ways {
+            root: root.to_owned(),
+            delay_ms: AtomicU64::new(0),
+            ignores_conditions: AtomicBool::new(false),
+            clock_ahead_s: AtomicU64::new(0),
+        });
+        runtime.spawn(accept(listener, service, Arc::clone(&ways)));
+        Ok(Self { address, ways, runtime: Some(runtime) })
     }
 
     /// From now on each answer begins so much later, as if the server were far away.
     pub fn delay(&self, delay: Duration) {
-        self.delay_ms.store(delay.as_millis() as u64, Ordering::Relaxed);
+        self.ways.delay_ms.store(delay.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// From now on it writes over objects that were to be created, as some look-alikes do.
+    pub fn ignore_conditions(&self) {
+        self.ways.ignores_conditions.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on its clock is so far ahead, as its new objects say.
+    pub fn set_clock_ahead(&self, by: Duration) {
+        self.ways.clock_ahead_s.store(by.as_secs(), Ordering::Relaxed);
     }
 
     /// What clients need as `AWS_ENDPOINT_URL`.
@@ -86,18 +109,18 @@ impl Drop for S3Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: S3Service, delay_ms: Arc<AtomicU64>) {
+async fn accept(listener: TcpListener, service: S3Service, ways: Arc<Ways>) {
     let turns = Turns::default();
     loop {
         let Ok((socket, _)) = listener.accept().await else { continue };
         // Else each answer of two packets waits 40 ms for a delayed acknowledgement.
         let _ = socket.set_nodelay(true);
-        let (service, turns, delay_ms) =
-            (service.clone(), Arc::clone(&turns), Arc::clone(&delay_ms));
+        let (service, turns, ways) = (service.clone(), Arc::clone(&turns), Arc::clone(&ways));
         tokio::spawn(async move {
             let serve = service_fn(move |request| {
-                let delay = Duration::from_millis(delay_ms.load(Ordering::Relaxed));
-                let answer = in_turn(service.clone(), Arc::clone(&turns), request);
+                let delay = Duration::from_millis(ways.delay_ms.load(Ordering::Relaxed));
+                let answer =
+                    in_turn(service.clone(), Arc::clone(&turns), Arc::clone(&ways), request);
                 async move {
                     tokio::time::sleep(delay).await;
                     answer.await
@@ -114,12 +137,14 @@ async fn accept(listener: TcpListener, service: S3Service, delay_ms: Arc<AtomicU
 async fn in_turn(
     service: S3Service,
     turns: Turns,
+    ways: Arc<Ways>,
     request: Request<Incoming>,
 ) -> Result<s3s::HttpResponse, s3s::HttpError> {
     if request.method() == Method::GET || request.method() == Method::HEAD {
         return service.call(request.map(s3s::Body::from)).await;
     }
     let path = request.uri().path().to_owned();
+    let file = ways.root.join(path.trim_start_matches('/'));
     let turn = {
         let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
         // Only those that someone holds are worth keeping.
@@ -127,5 +152,16 @@ async fn in_turn(
         Arc::clone(turns.entry(path).or_default())
     };
     let _ours = turn.lock().await;
-    service.call(request.map(s3s::Body::from)).await
+    if request.method() == Method::PUT && ways.ignores_conditions.load(Ordering::Relaxed) {
+        let _ = std::fs::remove_file(&file);
+    }
+    let answer = service.call(request.map(s3s::Body::from)).await;
+    let ahead_s = ways.clock_ahead_s.load(Ordering::Relaxed);
+    if ahead_s > 0
+        && let Ok(file) = std::fs::File::options().write(true).open(&file)
+        && let Ok(noted) = file.metadata().and_then(|meta| meta.modified())
+    {
+        let _ = file.set_modified(noted + Duration::from_secs(ahead_s));
+    }
+    answer
 }

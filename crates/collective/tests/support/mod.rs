@@ -171,6 +171,25 @@ impl World {
         world
     }
 
+    /// An empty world with an S3 server; its repository there is yet to be made.
+    pub fn on_s3(name: &str) -> (Self, S3Server) {
+        let world = Self::empty(name);
+        let server = S3Server::start(&world.root.join("s3"), &["bucket"], "127.0.0.1:0").unwrap();
+        (world.behind(&server), server)
+    }
+
+    fn behind(self, server: &S3Server) -> Self {
+        let environment = [
+            ("AWS_ENDPOINT_URL", server.endpoint()),
+            ("AWS_ACCESS_KEY_ID", s3_server::ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", s3_server::SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+        ];
+        let environment: Vec<(&str, &str)> =
+            environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.at("s3://bucket/repository", &environment)
+    }
+
     /// [`World::with_tiny`] behind an S3 server, and these hosts with its key.
     pub fn with_tiny_on_s3(name: &str, hosts: &[&str]) -> (Self, S3Server) {
         let mut world = Self::empty(name);
@@ -183,15 +202,7 @@ impl World {
         world.run(hosts[0], &["repo", "key", "export", "-o", key.to_str().unwrap()]).ok();
         fs::remove_file(folder_itself.join("key")).unwrap();
         let server = S3Server::start(&folder, &["bucket"], "127.0.0.1:0").unwrap();
-        let environment = [
-            ("AWS_ENDPOINT_URL", server.endpoint()),
-            ("AWS_ACCESS_KEY_ID", s3_server::ACCESS_KEY.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", s3_server::SECRET_KEY.to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-        ];
-        let environment: Vec<(&str, &str)> =
-            environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        world = world.at("s3://bucket/repository", &environment);
+        world = world.behind(&server);
         for host in hosts {
             world.run(host, &["repo", "key", "import", key.to_str().unwrap()]).ok();
         }

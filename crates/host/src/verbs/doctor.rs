@@ -39,7 +39,7 @@ impl Host {
     }
 
     fn repository_check(&self) -> DoctorPrint {
-        match self.store() {
+        match self.store().and_then(|store| store.probe().map(|()| store)) {
             Ok(store) => ok("repository", format!("{} opens", store.location())),
             Err(failure) => bad("repository", failure.message, failure.hint),
         }
