@@ -1,7 +1,7 @@
 # The commands that a newcomer needs. Each says what it installs before it installs it.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-desktop demo-update demo-cloud-init test lint bench
+.PHONY: help build demo demo-desktop demo-update demo-cloud-init demo-hosts test lint bench
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -21,6 +21,9 @@ demo-cloud-init: build ## a Debian that its user configures by cloud-init, gone 
 
 demo-update: build ## two makers, a web server, an update that keeps data and one that undoes itself
 	scripts/demo-update
+
+demo-hosts: build ## three hosts, each with a network of its own: place, roam, move, die, be cut off
+	scripts/demo-hosts
 
 test: ## everything CI runs, real guests included
 	scripts/install-deps --test

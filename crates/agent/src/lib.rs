@@ -43,10 +43,18 @@ pub enum Heard {
     Did(String),
 }
 
+/// What a host is called and what is said of it.
+#[derive(Debug, Clone, Default)]
+pub struct KnownAs {
+    /// None: as its machine is.
+    pub name: Option<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
 /// One host and its plane.
 struct Agent<'a> {
     host: &'a Host,
-    labels: &'a BTreeMap<String, String>,
+    known_as: &'a KnownAs,
     identity: Mutex<Identity>,
     client: Mutex<Arc<Client>>,
     tenure: Tenure,
@@ -61,12 +69,12 @@ struct Agent<'a> {
 pub fn run(
     host: &Host,
     identity: Identity,
-    labels: &BTreeMap<String, String>,
+    known_as: &KnownAs,
     heard: &(dyn Fn(&Heard) -> bool + Sync),
 ) -> Result<(), Failure> {
     let agent = Agent {
         host,
-        labels,
+        known_as,
         client: Mutex::new(Arc::new(client_of(&identity)?)),
         identity: Mutex::new(identity),
         tenure: Tenure::default(),
@@ -130,7 +138,10 @@ impl Agent<'_> {
 
     /// Says what there is, and keeps what the plane grants for it.
     fn beat(&self, client: &Client) -> Result<Result<BeatReply, ClientError>, Failure> {
-        let report = self.host.describe(self.labels.clone())?;
+        let mut report = self.host.describe(self.known_as.labels.clone())?;
+        if let Some(name) = &self.known_as.name {
+            report.name.clone_from(name);
+        }
         let sent = ambient::since_boot();
         let answer =
             client.put::<BeatReply>(&format!("/v1/hosts/{}/beat", self.host.id()), &report);

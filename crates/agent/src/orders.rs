@@ -20,6 +20,10 @@ const WAIT: Duration = Duration::from_secs(10);
 const READY: Duration = Duration::from_secs(300);
 /// How long a guest may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(60);
+/// Before a guest leaves, what it has is stored while it runs on, this often at most...
+const NARROWINGS_MAX: usize = 4;
+/// ...until that took no longer.
+const NARROW: Duration = Duration::from_secs(1);
 /// Orders that are carried out at once.
 const AT_ONCE: usize = 8;
 
@@ -115,14 +119,14 @@ impl Agent<'_> {
                 Ok(false) => return Outcome::Refused,
                 Err(failure) => Err(failure),
             },
-            OrderAct::Suspend | OrderAct::Stop => {
+            OrderAct::Suspend | OrderAct::Leave | OrderAct::Stop => {
                 if self.host.generation_here(name) != Some(Generation(order.at)) {
                     return Outcome::Refused;
                 }
-                if order.act == OrderAct::Suspend {
-                    self.host.suspend(name, None).map(drop)
-                } else {
-                    self.host.stop(name, false, POWER_OFF).map(drop)
+                match order.act {
+                    OrderAct::Stop => self.host.stop(name, false, POWER_OFF).map(drop),
+                    OrderAct::Leave => self.leave(name),
+                    _ => self.host.suspend(name, None).map(drop),
                 }
             }
         };
@@ -136,6 +140,17 @@ impl Agent<'_> {
             }
             Err(failure) => Outcome::Failed(failure),
         }
+    }
+
+    /// Stores what it has while it runs on, until little is left, and only then lets it stand still.
+    fn leave(&self, name: &Name) -> Result<(), Failure> {
+        for _ in 0..NARROWINGS_MAX {
+            let stored = self.host.checkpoint_by_itself(name)?;
+            if stored.total_ms < NARROW.as_millis() as u64 {
+                break;
+            }
+        }
+        self.host.suspend(name, None).map(drop)
     }
 
     fn start(&self, order: &OrderPrint, name: &Name) -> Result<(), Failure> {
@@ -179,7 +194,7 @@ fn words(order: &OrderPrint, end: OrderEnd, trouble: Option<&Trouble>) -> String
     let did = match order.act {
         OrderAct::Start => "started",
         OrderAct::TakeOver => "taken over",
-        OrderAct::Suspend => "suspended",
+        OrderAct::Suspend | OrderAct::Leave => "suspended",
         OrderAct::Stop => "stopped",
         OrderAct::Look => "looked at",
     };

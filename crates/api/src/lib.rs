@@ -10,8 +10,8 @@ mod plane;
 mod shim;
 
 pub use makers::{
-    CatalogPrint, CatalogVersion, ChannelPrint, DelegatePrint, DiffPrint, FilePrint, MakerPrint, PackagePrint,
-    PublishPrint, SignedPrint, UpdatePrint, UpdatesPrint,
+    CatalogPrint, CatalogVersion, ChannelPrint, DelegatePrint, DiffPrint, FilePrint, MakerPrint,
+    PackagePrint, PublishPrint, SignedPrint, UpdatePrint, UpdatesPrint,
 };
 pub use output::{
     AppliancePrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint,

@@ -103,6 +103,8 @@ pub enum OrderAct {
     TakeOver,
     /// Put it to sleep in the repository.
     Suspend,
+    /// The same for another host to go on with it: what can be stored before it stands still is.
+    Leave,
     /// Power it off.
     Stop,
     /// Say what the repository says of it.

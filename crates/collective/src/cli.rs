@@ -10,7 +10,7 @@ mod planes;
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
-pub use planes::{At, Hosts, Move, OneHost, Placement, Plan, Plane, Token};
+pub use planes::{At, Hosts, Move, OneHost, Placement, Plan, Plane, Token, Up};
 
 /// Virtual appliances: whole computers as data. Run them anywhere, suspend here and go on there,
 /// undo mistakes, and never administer anything.
@@ -133,6 +133,8 @@ pub enum Verb {
     Repo(Repo),
     /// For many hosts: serve what is known of them, and say where instances would run
     Plane(Plane),
+    /// The same and this host under it, in one process
+    Up(Up),
     /// For many hosts: the hosts that take part
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Host(Hosts),

@@ -22,6 +22,18 @@ pub struct Plane {
     pub token_file: Option<PathBuf>,
 }
 
+#[derive(Args)]
+pub struct Up {
+    #[command(flatten)]
+    pub plane: Plane,
+    /// What this host is called [default: the machine's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// A label of this host; `site` says where it stands (repeat for more)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+}
+
 /// Which plane is asked.
 #[derive(Args)]
 pub struct At {
@@ -96,6 +108,9 @@ pub enum Hosts {
         url: String,
         #[command(flatten)]
         token: Token,
+        /// What this host is called [default: the machine's name]
+        #[arg(long)]
+        name: Option<String>,
         /// A label of this host; `site` says where it stands (repeat for more)
         #[arg(long, value_name = "KEY=VALUE")]
         label: Vec<String>,

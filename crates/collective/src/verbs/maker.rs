@@ -2,8 +2,8 @@
 
 use std::io::{IsTerminal, Read, Write};
 
-use host::trust::{Delegate, Roles};
 use host::trust::key::Key;
+use host::trust::{Delegate, Roles};
 use host::{Failure, PublishOptions};
 use model::{Name, format_bytes};
 use zeroize::Zeroizing;

@@ -52,6 +52,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Yank(verb) => done(maker::yank(&global, &verb)),
         Verb::Key(verb) => done(maker::key(&global, verb)),
         Verb::Plane(verb) => done(planes::plane(&global, &verb)),
+        Verb::Up(verb) => done(planes::up(&global, &verb)),
         Verb::Host(verb) => done(planes::hosts(&global, verb)),
         Verb::Plan(verb) => done(planes::plan(&global, &verb)),
         Verb::Schema => done(appliance::schema(&global)),

@@ -14,28 +14,52 @@ use plane::identity::{Authority, Credentials, IdentityError};
 use plane::serve::{ServeError, Server};
 
 use super::open;
-use crate::cli::{At, Global, Hosts, OneHost, Plan, Plane, Token};
+use crate::cli::{At, Global, Hosts, OneHost, Plan, Plane, Token, Up};
 use crate::print;
 
 const TOKEN_FILE: &str = "plane.token";
 
 pub fn plane(global: &Global, verb: &Plane) -> Result<(), Failure> {
-    let folder = global.dir.clone().unwrap_or_else(HostDir::default_path);
-    let state = verb
-        .state
-        .clone()
-        .unwrap_or_else(|| format!("embedded:{}", folder.join("plane").display()));
-    let token_file = verb.token_file.clone().unwrap_or_else(|| folder.join(TOKEN_FILE));
-    let lease = Duration::from_secs(verb.lease);
-    let plane = plane::serve::Plane::open(&state, &token_file, lease).map_err(not_served)?;
-    let server = Server::start(plane, verb.listen).map_err(not_served)?;
-    let url = format!("https://{}", server.address());
-    let document = serde_json::json!({"url": url, "token_file": token_file});
-    print::result(global, &document, || {
-        format!("a plane at {url}; callers need the token in {}", token_file.display())
-    });
+    let _serving = Serving::start(global, verb)?;
     loop {
         std::thread::park();
+    }
+}
+
+pub fn up(global: &Global, verb: &Up) -> Result<(), Failure> {
+    let known_as = agent::KnownAs { name: verb.name.clone(), labels: labels(&verb.label)? };
+    let host: Host = open(global)?;
+    let serving = Serving::start(global, &verb.plane)?;
+    let token = std::fs::read_to_string(&serving.token_file)?;
+    let wrong = |error: IdentityError| Failure::new("key", error.to_string(), "");
+    let token = Credentials::parse(&token).map_err(wrong)?;
+    take_part(global, &host, &serving.url, Some(token), &known_as)
+}
+
+/// A plane that is served, and has said so.
+struct Serving {
+    _server: Server,
+    url: String,
+    token_file: PathBuf,
+}
+
+impl Serving {
+    fn start(global: &Global, verb: &Plane) -> Result<Self, Failure> {
+        let folder = global.dir.clone().unwrap_or_else(HostDir::default_path);
+        let state = verb
+            .state
+            .clone()
+            .unwrap_or_else(|| format!("embedded:{}", folder.join("plane").display()));
+        let token_file = verb.token_file.clone().unwrap_or_else(|| folder.join(TOKEN_FILE));
+        let lease = Duration::from_secs(verb.lease);
+        let plane = plane::serve::Plane::open(&state, &token_file, lease).map_err(not_served)?;
+        let server = Server::start(plane, verb.listen).map_err(not_served)?;
+        let url = format!("https://{}", server.address());
+        let document = serde_json::json!({"url": url, "token_file": token_file});
+        print::result(global, &document, || {
+            format!("a plane at {url}; callers need the token in {}", token_file.display())
+        });
+        Ok(Self { _server: server, url, token_file })
     }
 }
 
@@ -54,7 +78,7 @@ fn not_served(error: ServeError) -> Failure {
 
 pub fn hosts(global: &Global, verb: Hosts) -> Result<(), Failure> {
     match verb {
-        Hosts::Join { url, token, label } => join(global, &url, &token, &label),
+        Hosts::Join { url, token, name, label } => join(global, &url, &token, name, &label),
         Hosts::Token(token) => join_token(global, &token),
         Hosts::List(at) => list(global, &at),
         Hosts::Cordon(one) => wish(global, &one, HostWish::Cordoned, None),
@@ -71,15 +95,26 @@ pub fn hosts(global: &Global, verb: Hosts) -> Result<(), Failure> {
     }
 }
 
-fn join(global: &Global, url: &str, token: &Token, label: &[String]) -> Result<(), Failure> {
-    let mut labels = BTreeMap::new();
-    for text in label {
-        let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+/// Reads labels.
+fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let label = |text: &String| match text.split_once('=').filter(|(key, _)| !key.is_empty()) {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => {
             let hint = "for example --label site=home";
-            return Err(Failure::new("usage", format!("{text:?} is no label"), hint));
-        };
-        labels.insert(key.to_owned(), value.to_owned());
-    }
+            Err(Failure::new("usage", format!("{text:?} is no label"), hint))
+        }
+    };
+    texts.iter().map(label).collect()
+}
+
+fn join(
+    global: &Global,
+    url: &str,
+    token: &Token,
+    name: Option<String>,
+    label: &[String],
+) -> Result<(), Failure> {
+    let known_as = agent::KnownAs { name, labels: labels(label)? };
     let host: Host = open(global)?;
     // A host that has joined before needs no token.
     let token =
@@ -88,9 +123,20 @@ fn join(global: &Global, url: &str, token: &Token, label: &[String]) -> Result<(
             (Err(_), false) => None,
             (Err(failure), true) => return Err(failure),
         };
-    let identity = agent::join(&host, url, token)?;
+    take_part(global, &host, url, token, &known_as)
+}
+
+/// Lets this host take part until this process ends.
+fn take_part(
+    global: &Global,
+    host: &Host,
+    url: &str,
+    token: Option<Credentials>,
+    known_as: &agent::KnownAs,
+) -> Result<(), Failure> {
+    let identity = agent::join(host, url, token)?;
     let well = Mutex::new(None);
-    agent::run(&host, identity, &labels, &|heard| {
+    agent::run(host, identity, known_as, &|heard| {
         // Said when it changes, not with each beat.
         let changes = |now: bool| {
             let mut well = well.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -142,6 +142,11 @@ impl Host {
         self.checkpoint_for(name, label, Why::Checkpoint)
     }
 
+    /// The same as one that is taken by itself: it is thinned out as those are.
+    pub fn checkpoint_by_itself(&self, name: &Name) -> Result<CheckpointPrint> {
+        self.checkpoint_for(name, None, Why::Auto)
+    }
+
     pub(super) fn checkpoint_for(
         &self,
         name: &Name,

@@ -231,6 +231,7 @@ fn words(picture: &Picture, to: HostId, act: OrderAct) -> String {
         OrderAct::Start => format!("starts on {host}"),
         OrderAct::TakeOver => format!("is taken over by {host}"),
         OrderAct::Suspend => format!("is suspended on {host}"),
+        OrderAct::Leave => format!("leaves {host}"),
         OrderAct::Stop => format!("is stopped on {host}"),
         OrderAct::Look => format!("{host} looks at it"),
     }

@@ -233,7 +233,11 @@ impl Picture {
             Act::TakeOver { on, at, .. } => {
                 Step::Order { to: on, act: OrderAct::TakeOver, at: at.0 }
             }
-            Act::Suspend { on, at } => Step::Order { to: on, act: OrderAct::Suspend, at: at.0 },
+            Act::Suspend { on, at } => {
+                let leaves = wanted.state == WantedState::Running;
+                let act = if leaves { OrderAct::Leave } else { OrderAct::Suspend };
+                Step::Order { to: on, act, at: at.0 }
+            }
             Act::Stop { on, at } => Step::Order { to: on, act: OrderAct::Stop, at: at.0 },
         };
         (step, on)
