@@ -17,6 +17,8 @@ mod problem;
 mod routes;
 mod state;
 mod steer;
+#[cfg(test)]
+mod steered;
 mod token;
 
 use std::path::Path;

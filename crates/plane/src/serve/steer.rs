@@ -92,7 +92,11 @@ impl Writes<'_> {
 }
 
 impl Plane {
-    fn steer_once(&self, term: &mut Option<LeaseId>, over: &AtomicBool) -> Result<(), Refused> {
+    pub(super) fn steer_once(
+        &self,
+        term: &mut Option<LeaseId>,
+        over: &AtomicBool,
+    ) -> Result<(), Refused> {
         let revision = self.kv.list("steering")?.revision;
         if self.has_the_helm(term)? {
             self.steer()?;

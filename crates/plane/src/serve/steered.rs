@@ -1,0 +1,284 @@
+//! Steering, tried: hosts that are late, die, come back and are drained, people who change their minds,
+//! from one number each time. Hosts and the repository are of the test's own making, in memory; the
+//! plane is the real one on a real state, and leases end when the test says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use api::{
+    HeadSeen, HostChange, HostReport, HostWish, InstanceChange, InstanceSeen, InstanceWish,
+    OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, RestartWish, StateWish,
+};
+use kv::Txn;
+use model::{HostId, Name};
+
+use super::Plane;
+
+const HOSTS: u8 = 4;
+const INSTANCES: usize = 6;
+const STEPS: usize = 400;
+
+#[derive(Debug, Clone, PartialEq)]
+struct Head {
+    generation: u64,
+    holder: Option<u8>,
+    state: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct Host {
+    /// By its own clock its lease lasts: what it runs runs.
+    lease: bool,
+    /// Cut off: it reaches nobody.
+    away: bool,
+    /// What runs, and the generation that it wrote last.
+    runs: BTreeMap<String, u64>,
+    /// Orders that it has and has not come to.
+    orders: Vec<OrderPrint>,
+}
+
+struct World {
+    plane: Arc<Plane>,
+    chance: u64,
+    heads: BTreeMap<String, Head>,
+    hosts: Vec<Host>,
+    taken_over: u32,
+    refused: u32,
+}
+
+fn id(host: u8) -> HostId {
+    HostId::from_bytes([host + 1; 16])
+}
+
+impl World {
+    fn below(&mut self, count: usize) -> usize {
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 7;
+        self.chance ^= self.chance << 17;
+        (self.chance >> 11) as usize % count
+    }
+
+    fn beat(&mut self, at: u8) {
+        let host = &mut self.hosts[usize::from(at)];
+        if host.away {
+            return;
+        }
+        if !host.lease {
+            // Before anything goes on, its head is advanced; what others have is a branch now.
+            host.lease = true;
+            for (name, generation) in std::mem::take(&mut host.runs) {
+                let head = self.heads.get_mut(&name).expect("what ran has a head");
+                if head.generation == generation && head.holder == Some(at) {
+                    head.generation += 1;
+                    host.runs.insert(name, head.generation);
+                }
+            }
+        }
+        let instances = host.runs.iter().map(|(name, generation)| InstanceSeen {
+            name: name.clone(),
+            state: "running".to_owned(),
+            generation: *generation,
+        });
+        let report = HostReport {
+            name: format!("h{at}"),
+            labels: BTreeMap::new(),
+            cpus: 8,
+            memory_bytes: 8 << 30,
+            kvm: false,
+            cache_bytes: 0,
+            cached: BTreeMap::new(),
+            instances: instances.collect(),
+        };
+        self.plane.beat(id(at), report).unwrap();
+        let known = OrdersKnown { known: Vec::new(), wait_ms: 0 };
+        for order in self.plane.orders(id(at), &known).unwrap() {
+            // An order may be carried out twice, and long after it was given.
+            self.hosts[usize::from(at)].orders.push(order);
+        }
+    }
+
+    /// The host is cut off: it stops by its own clock, and only then the plane sees its lease end.
+    fn cut_off(&mut self, at: u8) {
+        let host = &mut self.hosts[usize::from(at)];
+        (host.lease, host.away) = (false, true);
+        let key = format!("alive/{}", id(at));
+        self.plane.kv.commit(&Txn::new().delete(&key)).unwrap();
+    }
+
+    fn obey(&mut self, at: u8) {
+        let count = self.hosts[usize::from(at)].orders.len();
+        if count == 0 || !self.hosts[usize::from(at)].lease {
+            return;
+        }
+        let which = self.below(count);
+        let order = self.hosts[usize::from(at)].orders.remove(which);
+        let none = Head { generation: 0, holder: None, state: "none" };
+        let head = self.heads.entry(order.name.clone()).or_insert(none);
+        let host = &mut self.hosts[usize::from(at)];
+        let mine = host.runs.get(&order.name) == Some(&order.at);
+        let free = head.holder.is_none() || order.act == OrderAct::TakeOver;
+        let done = match order.act {
+            OrderAct::Look => true,
+            OrderAct::Start | OrderAct::TakeOver if head.generation == order.at => {
+                // What a crash left goes on where it is.
+                let ok = free || head.holder == Some(at);
+                if ok {
+                    self.taken_over += u32::from(order.act == OrderAct::TakeOver);
+                    *head = Head { generation: order.at + 1, holder: Some(at), state: "running" };
+                    host.runs.insert(order.name.clone(), head.generation);
+                }
+                ok
+            }
+            OrderAct::Suspend | OrderAct::Leave | OrderAct::Stop if mine => {
+                assert_eq!(head.generation, order.at, "what runs with a lease has its head");
+                host.runs.remove(&order.name);
+                let state = if order.act == OrderAct::Stop { "stopped" } else { "suspended" };
+                *head = Head { generation: order.at + 1, holder: None, state };
+                true
+            }
+            _ => false,
+        };
+        self.refused += u32::from(!done);
+        let seen = HeadSeen {
+            name: order.name.clone(),
+            generation: head.generation,
+            holder: head.holder.map(|host| id(host).to_string()),
+            state: head.state.to_owned(),
+            checkpoint_unix_ms: None,
+        };
+        let end = if done { OrderEnd::Done } else { OrderEnd::Refused };
+        let (order, name) = (order.id, order.name);
+        let report = OrderReport { order, name, end, trouble: None, head: Some(seen) };
+        // It may be lost.
+        if self.below(8) > 0 {
+            self.plane.order_ended(id(at), &report).unwrap();
+        }
+    }
+
+    fn wish(&mut self) {
+        let name = Name::new(&format!("i{}", self.below(INSTANCES))).unwrap();
+        let states =
+            [StateWish::Running, StateWish::Running, StateWish::Suspended, StateWish::Stopped];
+        let state = states[self.below(states.len())];
+        let on = (self.below(3) == 0).then(|| id(self.below(usize::from(HOSTS)) as u8).to_string());
+        let change = InstanceChange { state: Some(state), on, ..Default::default() };
+        self.plane.rewish(&name, None, &change).unwrap();
+    }
+
+    fn drain(&mut self) {
+        let at = self.below(usize::from(HOSTS)) as u8;
+        let wishes = [HostWish::Ready, HostWish::Ready, HostWish::Cordoned, HostWish::Draining];
+        let state = wishes[self.below(wishes.len())];
+        let change = HostChange { state, within_s: Some(0) };
+        // One that has not been heard of yet is not known.
+        let _ = self.plane.wish_host(id(at), None, change);
+    }
+
+    fn check(&self, what: &str) {
+        let mut live = BTreeSet::new();
+        for (at, host) in self.hosts.iter().enumerate().filter(|(_, host)| host.lease) {
+            for (name, generation) in &host.runs {
+                assert!(live.insert(name.clone()), "{what}: two copies of {name} run");
+                let head = &self.heads[name];
+                assert_eq!((head.generation, head.holder), (*generation, Some(at as u8)), "{what}");
+            }
+        }
+    }
+}
+
+fn run(seed: u64) -> (u32, u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let state = format!("embedded:{}", folder.path().join("state").display());
+    let lease = Duration::from_secs(3600);
+    let plane = Plane::open(&state, &folder.path().join("token"), lease).unwrap();
+    let hosts = (0..HOSTS).map(|_| Host::default()).collect();
+    let chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut world =
+        World { plane, chance, heads: BTreeMap::new(), hosts, taken_over: 0, refused: 0 };
+    for at in 0..INSTANCES {
+        let restart = if at % 3 == 0 { RestartWish::Never } else { RestartWish::OnFailure };
+        let wish = InstanceWish {
+            version: "ab".repeat(32),
+            base_bytes: 0,
+            cpus: 1,
+            memory_bytes: 1 << 30,
+            needs: Vec::new(),
+            near: None,
+            apart: None,
+            appliance: Some("tiny".to_owned()),
+            state: StateWish::Running,
+            restart,
+            on: None,
+            ports: Vec::new(),
+            take_over: false,
+        };
+        world.plane.wish(&Name::new(&format!("i{at}")).unwrap(), None, &wish).unwrap();
+    }
+    for step in 0..STEPS {
+        let at = world.below(usize::from(HOSTS)) as u8;
+        match world.below(20) {
+            0..=5 => world.beat(at),
+            6..=11 => world.obey(at),
+            12 => world.cut_off(at),
+            13 => world.hosts[usize::from(at)].away = false,
+            14 => world.wish(),
+            15 if world.below(3) == 0 => world.drain(),
+            _ => world.plane.steer().unwrap(),
+        }
+        world.check(&format!("seed {seed}, step {step}"));
+    }
+    // All is well again: everything ends as it is wished.
+    for at in 0..HOSTS {
+        world.hosts[usize::from(at)].away = false;
+        world.beat(at);
+        let change = HostChange { state: HostWish::Ready, within_s: None };
+        world.plane.wish_host(id(at), None, change).unwrap();
+    }
+    for _ in 0..40 {
+        for at in 0..HOSTS {
+            world.beat(at);
+            while !world.hosts[usize::from(at)].orders.is_empty() {
+                world.obey(at);
+            }
+        }
+        world.plane.steer().unwrap();
+        world.check(&format!("seed {seed}, at the end"));
+    }
+    for placed in world.plane.instances().unwrap() {
+        let head = &world.heads[&placed.name];
+        let says = format!("seed {seed}: {placed:?}, {head:?}");
+        match placed.wish.state {
+            StateWish::Running => {
+                let on = head.holder.unwrap_or_else(|| panic!("{says}"));
+                assert!(world.hosts[usize::from(on)].runs.contains_key(&placed.name), "{says}");
+                let wished = placed.wish.on.as_ref();
+                assert!(wished.is_none_or(|wished| *wished == id(on).to_string()), "{says}");
+            }
+            // One that rests already is not woken to rest in another way.
+            StateWish::Suspended | StateWish::Stopped => {
+                assert_eq!(head.holder, None, "{says}");
+            }
+        }
+        assert_eq!(placed.next, None, "{says}");
+    }
+    assert!(world.plane.kv.list("orders/").unwrap().entries.is_empty(), "seed {seed}");
+    let over = AtomicBool::new(true);
+    let mut term = None;
+    world.plane.steer_once(&mut term, &over).unwrap();
+    assert!(term.is_some(), "nobody else steers");
+    (world.taken_over, world.refused)
+}
+
+#[test]
+fn everything_ends_as_it_is_wished_and_nothing_runs_twice() {
+    let seeds = std::env::var("COLLECTIVE_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    let (mut taken_over, mut refused) = (0, 0);
+    for seed in 1..=seeds.unwrap_or(12) {
+        let (taken, late) = run(seed);
+        taken_over += taken;
+        refused += late;
+    }
+    assert!(taken_over > 5 && refused > 30, "{taken_over} taken over, {refused} refused");
+}
