@@ -244,6 +244,12 @@ fn guest_is_brought_to_its_makers_new_form_and_asked_whether_it_is_well() {
     eventually(minute, "version 5 runs", || {
         market.version("A", "t1") == "5" && world.state("A", "t1") == "running"
     });
+    // Nor is it less urgent than others, as what fetched it was.
+    let nice = |pid: &str| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().to_owned()
+    };
+    assert_eq!(nice(&world.row("A", "t1")["pid"].to_string()), nice("self"));
     eventually(minute, "nothing is offered", || {
         shown("offered").is_null() && shown("on_trial") == false
     });

@@ -29,7 +29,7 @@ const LOCK: &str = "updates.lock";
 /// What that process is to do.
 const LOOK: &str = "look";
 const BACK: &str = "back";
-/// How much less urgent it is than the guests, as `nice` counts.
+/// How much less urgent fetching is than the guests, as `nice` counts.
 const NICE: i32 = 15;
 
 /// Starts the process that looks for news of an instance that runs here.
@@ -69,7 +69,6 @@ fn begin(
 pub fn updates_main(arguments: &[std::ffi::OsString]) -> ExitCode {
     let _ = rustix::process::setsid();
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    let _ = rustix::process::nice(NICE);
     let run = || -> Result<()> {
         let wrong = || Failure::new("usage", "__updates HOST-DIR REPOSITORY NAME WHAT", "");
         let [dir, repository, name, what] = arguments else { return Err(wrong()) };
@@ -120,7 +119,13 @@ impl Host {
             force: false,
             start: self.patiently(),
         };
-        self.update(&options(UpdateMode::Fetch), &mut |_| {})?;
+        // In a thread of its own, that it is less urgent: what starts from here is a guest, and is not.
+        let fetch = || {
+            let _ = rustix::process::nice(NICE);
+            self.update(&options(UpdateMode::Fetch), &mut |_| {})
+        };
+        std::thread::scope(|scope| scope.spawn(fetch).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let due = self.noted(name).offered.is_some_and(|offered| offered.here);
         let may = head.follow.is_some_and(|follow| follow.policy == UpdatePolicy::Auto)
             && updates.window.is_some_and(|window| window.is_open(crate::time::minute_of_day()));
