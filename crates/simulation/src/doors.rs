@@ -33,7 +33,7 @@ use volume::Disk;
 
 use crate::chance::Chance;
 use crate::check::pages;
-use crate::disk::{Door as DiskDoor, Folder, Opened, Unsynced};
+use crate::disk::{Folder, Opened, Unsynced};
 use crate::machine::{Board, Cpu, Files, Mount};
 use crate::store::Reached;
 use crate::truth::{Left, PAGES, Truth, VOLUMES};
@@ -340,7 +340,9 @@ impl Doors for Simulated {
         };
         let folder = self.inner().disks.entry(number).or_default().clone();
         let (world, host, life) = (self.world.clone(), self.host, self.life());
-        Ok(Arc::new(DiskDoor(Arc::new(Opened { folder, world, host, life }))))
+        let bytes = folder.bytes.clone();
+        let gate = Arc::new(Opened { folder, world, host, life });
+        Ok(Arc::new(volume::memory_disk::MemoryDisk { bytes, gate }))
     }
 
     fn is_alive(&self, folder: &Path) -> bool {

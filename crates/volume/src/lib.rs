@@ -57,6 +57,8 @@ mod keeper;
 mod layers;
 mod local;
 mod lock;
+#[doc(hidden)]
+pub mod memory_disk;
 pub mod overlay;
 mod pages;
 mod prefetch;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use chunk::Memory;
 use volume::Volume;
 
-use crate::support::{Host, Image, MemDisk, Op, PAGE, page, read, seal};
+use volume::memory_disk::{self, Act, Durable, Image};
+
+use crate::support::{Host, MemDisk, PAGE, page, read, seal};
 
 const PAGES: u64 = 48;
 
@@ -36,65 +38,23 @@ enum Unsynced {
     Torn(u64),
 }
 
-/// The disk as it may be after a crash when `ops` had been done to `start`.
-fn crashed(start: &Image, ops: &[Op], unsynced: Unsynced) -> Image {
-    let mut durable = start.clone();
-    let mut names: Vec<&Op> = Vec::new();
-    let mut bytes: Vec<&Op> = Vec::new();
-    for op in ops {
-        match op {
-            Op::Create { .. } | Op::Rename { .. } | Op::Remove { .. } => names.push(op),
-            Op::SyncDir => names.drain(..).for_each(|op| durable.apply(op)),
-            Op::Write { .. } | Op::SetLen { .. } | Op::Punch { .. } => bytes.push(op),
-            Op::Sync { inode: synced } => bytes.retain(|op| {
-                let same = inode_of(op) == Some(*synced);
-                if same {
-                    durable.apply(op);
-                }
-                !same
-            }),
-        }
-    }
-    let mut chance = match unsynced {
-        Unsynced::Kept => {
-            names.iter().chain(&bytes).for_each(|op| durable.apply(op));
-            return durable;
-        }
-        Unsynced::Lost => return durable,
-        Unsynced::Torn(seed) => Chance(seed | 1),
+/// The disk as it may be after a crash when `acts` had been done to `start`.
+fn crashed(start: &Image, acts: &[Act], unsynced: Unsynced) -> Image {
+    let mut durable = Durable::of(start.clone());
+    acts.iter().for_each(|act| durable.add(act.clone()));
+    let seed = match unsynced {
+        Unsynced::Kept => return durable.cut(memory_disk::Unsynced::Kept, &mut || true),
+        Unsynced::Lost => return durable.cut(memory_disk::Unsynced::Lost, &mut || false),
+        Unsynced::Torn(seed) => seed,
     };
+    let mut chance = Chance(seed | 1);
     // Most file systems keep the order of names; nothing says that they must.
     if chance.below(2) == 0 {
+        let names = std::mem::take(&mut durable.names);
         let kept = chance.below(names.len() as u64 + 1) as usize;
-        names[..kept].iter().for_each(|op| durable.apply(op));
-    } else {
-        names.retain(|_| chance.below(2) == 0);
-        names.iter().for_each(|op| durable.apply(op));
+        names[..kept].iter().for_each(|act| durable.image.apply(act));
     }
-    for op in bytes {
-        match op {
-            Op::Write { inode, offset, bytes } => {
-                for (n, sector) in bytes.chunks(512).enumerate() {
-                    if chance.below(2) == 0 {
-                        let (offset, bytes) = (offset + n as u64 * 512, sector.to_vec());
-                        durable.apply(&Op::Write { inode: *inode, offset, bytes });
-                    }
-                }
-            }
-            op if chance.below(2) == 0 => durable.apply(op),
-            _ => {}
-        }
-    }
-    durable
-}
-
-fn inode_of(op: &Op) -> Option<u64> {
-    match op {
-        Op::Write { inode, .. } | Op::SetLen { inode, .. } | Op::Punch { inode, .. } => {
-            Some(*inode)
-        }
-        _ => None,
-    }
+    durable.cut(memory_disk::Unsynced::Torn, &mut || chance.below(2) == 0)
 }
 
 /// Everything that was written and flushed, in order, with the place in the disk's log.
@@ -141,7 +101,7 @@ fn life(
     store: &Arc<Memory>,
     host: &Host,
     steps: usize,
-) -> (Vec<Op>, History, BTreeMap<Vec<u8>, u64>) {
+) -> (Vec<Act>, History, BTreeMap<Vec<u8>, u64>) {
     let disk = MemDisk::recording();
     let volume = host.create(&disk, None, PAGES);
     let mut chance = Chance(seed);

@@ -149,7 +149,8 @@ fn a_flipped_bit_anywhere_in_the_state_is_noticed() {
     let empty = MemDisk::new();
     assert!(matches!(host.open(&empty), Err(VolumeError::NotFound { .. })));
     let disk = Arc::new(disk);
-    let again = Volume::create_on(disk, None, P, host.fetcher.clone(), options());
+    let again =
+        Volume::create_on(Arc::new(disk.disk.clone()), None, P, host.fetcher.clone(), options());
     assert!(matches!(again, Err(VolumeError::Exists { .. })));
 }
 

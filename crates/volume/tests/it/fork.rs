@@ -219,7 +219,7 @@ fn a_volume_may_be_larger_than_its_base_and_not_smaller() {
     for (base, size) in [(Some(parent), (PAGES - 1) * P), (None, 0), (None, 4095)] {
         let disk = Arc::new(MemDisk::new());
         let error = volume::Volume::create_on(
-            disk,
+            Arc::new(disk.disk.clone()),
             base,
             size,
             host.fetcher.clone(),

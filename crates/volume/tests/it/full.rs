@@ -61,7 +61,7 @@ fn a_flush_that_failed_can_be_repeated() {
     // The kernel may have dropped what it could not sync: it was written again.
     let again = disk.log()[writes..]
         .iter()
-        .filter(|op| matches!(op, crate::support::Op::Write { bytes, .. } if bytes.len() == PAGE))
+        .filter(|op| matches!(op, crate::support::Act::Write { bytes, .. } if bytes.len() == PAGE))
         .count();
     assert!(again >= 2, "{again}");
     drop(volume);

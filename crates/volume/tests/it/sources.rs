@@ -337,7 +337,14 @@ fn watched() -> (Arc<Moody>, Host, Arc<Volume>, Arc<Watcher>) {
     let mut options = options();
     options.observer = Some(watcher.clone());
     let disk = Arc::new(MemDisk::new());
-    let volume = Volume::create_on(disk, base, PAGES * P, host.fetcher.clone(), options).unwrap();
+    let volume = Volume::create_on(
+        Arc::new(disk.disk.clone()),
+        base,
+        PAGES * P,
+        host.fetcher.clone(),
+        options,
+    )
+    .unwrap();
     read(&volume, 63 * P, PAGE).unwrap();
     (moody, host, Arc::new(volume), watcher)
 }
@@ -406,8 +413,14 @@ fn damage_on_this_host_holds_the_guest_and_says_so() {
     let mut options = options();
     options.observer = Some(watcher.clone());
     let shared_disk = Arc::new(disk.clone());
-    let volume =
-        Volume::create_on(shared_disk, None, PAGES * P, host.fetcher.clone(), options).unwrap();
+    let volume = Volume::create_on(
+        Arc::new(shared_disk.disk.clone()),
+        None,
+        PAGES * P,
+        host.fetcher.clone(),
+        options,
+    )
+    .unwrap();
     volume.write_at(0, &page(1)).unwrap();
     disk.tamper("1.data", |bytes| bytes[0] ^= 1);
     std::thread::scope(|scope| {
@@ -465,7 +478,14 @@ fn reading_ahead_waits_for_nobody() {
     options.readahead_bytes = 8 * P;
     let disk = Arc::new(MemDisk::new());
     let base = volume.base();
-    let volume = Volume::create_on(disk, base, PAGES * P, host.fetcher.clone(), options).unwrap();
+    let volume = Volume::create_on(
+        Arc::new(disk.disk.clone()),
+        base,
+        PAGES * P,
+        host.fetcher.clone(),
+        options,
+    )
+    .unwrap();
     read(&volume, 0, PAGE).unwrap();
     read(&volume, P, PAGE).unwrap();
     // In the background, what comes next arrives.
