@@ -98,14 +98,44 @@ impl EntryFile {
     /// Reads and checks one block.
     pub(super) fn block(&self, number: usize) -> Result<Vec<Entry>, RepositoryError> {
         let mut block = [0; BLOCK_BYTES];
+        let (entries, _) = self.read(number, &mut block)?.as_chunks::<ENTRY_BYTES>();
+        Ok(entries.iter().map(|entry| decode(entry)).collect())
+    }
+
+    /// The entries with this name in one block, with their numbers in it. The others are not decoded: a
+    /// publish looks up every page of its disks.
+    pub(super) fn find_in(
+        &self,
+        number: usize,
+        name: &StoredName,
+        mut each: impl FnMut(usize, &Entry),
+    ) -> Result<(), RepositoryError> {
+        let mut block = [0; BLOCK_BYTES];
+        let (entries, _) = self.read(number, &mut block)?.as_chunks::<ENTRY_BYTES>();
+        let start = entries.partition_point(|entry| entry[..name.len()] < name[..]);
+        for (at, entry) in entries.iter().enumerate().skip(start) {
+            if entry[..name.len()] != name[..] {
+                break;
+            }
+            each(at, &decode(entry));
+        }
+        Ok(())
+    }
+
+    /// The bytes of a block's entries, checked.
+    fn read<'a>(
+        &self,
+        number: usize,
+        block: &'a mut [u8; BLOCK_BYTES],
+    ) -> Result<&'a [u8], RepositoryError> {
         let at = number as u64 * BLOCK_BYTES as u64;
-        self.file.read_exact_at(&mut block, at).map_err(|e| local(&self.path, e))?;
+        self.file.read_exact_at(block, at).map_err(|e| local(&self.path, e))?;
         let (body, sum) = block.split_at(BLOCK_BYTES - 8);
         if xxh3_64(body).to_le_bytes() != sum {
             return Err(local(&self.path, format!("block {number} is damaged")));
         }
         let count = (self.entries - number * BLOCK_ENTRIES).min(BLOCK_ENTRIES);
-        Ok(body[..count * ENTRY_BYTES].chunks_exact(ENTRY_BYTES).map(decode).collect())
+        Ok(&body[..count * ENTRY_BYTES])
     }
 
     /// The blocks that may hold a name.

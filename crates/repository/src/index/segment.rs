@@ -150,32 +150,26 @@ impl Segment {
         mut each: impl FnMut(usize, Location),
     ) -> Result<(), RepositoryError> {
         match &self.entries {
-            Entries::Memory(entries) => self.find_in(entries, 0, name, &mut each),
+            Entries::Memory(entries) => {
+                let start = entries.partition_point(|entry| entry.name < *name);
+                let same = entries.iter().enumerate().skip(start);
+                for (at, entry) in same.take_while(|(_, entry)| entry.name == *name) {
+                    if let Some(location) = self.location(entry) {
+                        each(at, location);
+                    }
+                }
+            }
             Entries::File(file) => {
                 for block in file.candidates(name) {
-                    self.find_in(&file.block(block)?, block * BLOCK_ENTRIES, name, &mut each);
+                    file.find_in(block, name, |at, entry| {
+                        if let Some(location) = self.location(entry) {
+                            each(block * BLOCK_ENTRIES + at, location);
+                        }
+                    })?;
                 }
             }
         }
         Ok(())
-    }
-
-    fn find_in(
-        &self,
-        entries: &[Entry],
-        base: usize,
-        name: &StoredName,
-        each: &mut impl FnMut(usize, Location),
-    ) {
-        let start = entries.partition_point(|entry| entry.name < *name);
-        for (at, entry) in entries.iter().enumerate().skip(start) {
-            if entry.name != *name {
-                break;
-            }
-            if let Some(location) = self.location(entry) {
-                each(base + at, location);
-            }
-        }
     }
 
     /// Calls `each` with every entry in order, and its number in the segment.
