@@ -18,7 +18,7 @@ const FORMAT: u32 = 1;
 const RENEW: Duration = Duration::from_secs(CERTIFICATE_LASTS.as_secs() / 2);
 
 /// See the module's documentation.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Identity {
     format: u32,
     /// The plane that it is for.
@@ -74,8 +74,13 @@ impl Identity {
 pub fn join(host: &Host, url: &str, token: Option<Credentials>) -> Result<Identity, Failure> {
     let url = url.trim_end_matches('/');
     let kept = host.read_for_plane::<Identity>(FILE)?;
-    let kept = kept.filter(|kept| kept.url == url && kept.ends_unix_ms > ambient::unix_ms());
+    let kept = kept.filter(|kept| {
+        // With a token for another plane, it is that one that is meant.
+        let same = token.as_ref().is_none_or(|token| token.is_for(&kept.authority));
+        same && kept.ends_unix_ms > ambient::unix_ms()
+    });
     if let Some(kept) = kept {
+        let kept = Identity { url: url.to_owned(), ..kept };
         match is_accepted(host, &kept) {
             Ok(true) => return Ok(kept),
             Ok(false) => {}

@@ -39,6 +39,8 @@ pub enum Heard {
     Taken(BeatReply),
     /// It did not; it is tried again.
     Failed(ClientError),
+    /// This host could not say what it has; it is tried again.
+    Stumbled(Failure),
     /// An order was carried out, or why not, in words.
     Did(String),
 }
@@ -60,18 +62,21 @@ struct Agent<'a> {
     tenure: Tenure,
     /// The order that is carried out for each instance: one after the other.
     under_way: Mutex<HashMap<String, String>>,
+    /// One beat at a time: what was described last is said last.
+    beating: Mutex<()>,
     over: AtomicBool,
     heard: &'a (dyn Fn(&Heard) -> bool + Sync),
 }
 
-/// Takes part until `heard`, which is told what happens, says no. A host that cannot say what it
-/// has, or a plane that refuses it, ends it too.
+/// Takes part until `heard`, which is told what happens, says no. A plane that does not know this host
+/// any more ends it too, and so does another agent of this host.
 pub fn run(
     host: &Host,
     identity: Identity,
     known_as: &KnownAs,
     heard: &(dyn Fn(&Heard) -> bool + Sync),
 ) -> Result<(), Failure> {
+    let _only = host.only_agent()?;
     let agent = Agent {
         host,
         known_as,
@@ -79,6 +84,7 @@ pub fn run(
         identity: Mutex::new(identity),
         tenure: Tenure::default(),
         under_way: Mutex::default(),
+        beating: Mutex::default(),
         over: AtomicBool::new(false),
         heard,
     };
@@ -99,16 +105,18 @@ impl Agent<'_> {
     fn beats(&self) -> Result<(), Failure> {
         loop {
             let client = self.client();
-            let (heard, pause) = match self.beat(&client)? {
-                Ok(reply) => {
+            let (heard, pause) = match self.beat(&client) {
+                // A disk that is full now, for example.
+                Err(failure) => (Heard::Stumbled(failure), RETRY),
+                Ok(Ok(reply)) => {
                     self.renew(&client);
                     let third = Duration::from_millis(reply.lease_ms / 3);
                     (Heard::Taken(reply), third.max(PAUSE_MIN))
                 }
-                Err(ClientError::Refused(problem)) if problem.status < 500 => {
+                Ok(Err(ClientError::Refused(problem))) if matches!(problem.status, 401 | 403) => {
                     return Err(Failure::new("permission", problem.detail, problem.hint));
                 }
-                Err(error) => (Heard::Failed(error), RETRY),
+                Ok(Err(error)) => (Heard::Failed(error), RETRY),
             };
             if !(self.heard)(&heard) {
                 return Ok(());
@@ -138,11 +146,12 @@ impl Agent<'_> {
 
     /// Says what there is, and keeps what the plane grants for it.
     fn beat(&self, client: &Client) -> Result<Result<BeatReply, ClientError>, Failure> {
+        let _one_at_a_time = self.beating.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = ambient::since_boot();
         let mut report = self.host.describe(self.known_as.labels.clone())?;
         if let Some(name) = &self.known_as.name {
             report.name.clone_from(name);
         }
-        let sent = ambient::since_boot();
         let answer =
             client.put::<BeatReply>(&format!("/v1/hosts/{}/beat", self.host.id()), &report);
         if let Ok(reply) = &answer {

@@ -86,8 +86,9 @@ impl Agent<'_> {
         let Ok(name) = Name::new(&order.name) else { return };
         let outcome = self.obey(order, &name);
         // The plane hears of what runs here before it hears that the order is done.
-        let _ = self.beat(client);
-        self.tenure.begun(&name);
+        if matches!(self.beat(client), Ok(Ok(_))) {
+            self.tenure.begun(&name);
+        }
         let (end, trouble) = match outcome {
             Outcome::Done => (OrderEnd::Done, None),
             Outcome::Refused => (OrderEnd::Refused, None),
@@ -101,7 +102,7 @@ impl Agent<'_> {
         }
         let (id, of) = (order.id.clone(), order.name.clone());
         let head = self.host.head_seen(&name).ok();
-        let report = OrderReport { order: id, name: of, end, trouble, head };
+        let report = OrderReport { order: id, name: of, act: order.act, end, trouble, head };
         let path = format!("/v1/hosts/{}/done", self.host.id());
         while !self.over.load(Ordering::Relaxed)
             && client.send("POST", &path, &[], Some(&report)).is_err()

@@ -23,6 +23,8 @@ struct Inner {
     managed: BTreeSet<String>,
     /// What is being started; the next answer names it.
     beginning: BTreeSet<String>,
+    /// How often the plane has begun the lease anew; none: not known yet.
+    term: Option<u64>,
 }
 
 impl Tenure {
@@ -39,6 +41,12 @@ impl Tenure {
             inner.granted = Some((sent, Duration::from_millis(reply.lease_ms)));
             inner.managed = reply.managed.iter().cloned().collect();
         }
+        // What an agent before this one has written goes on.
+        let before = match inner.term {
+            Some(term) => term,
+            None => host.kept_lease()?.map_or(0, |lease| lease.term()),
+        };
+        inner.term = Some(before + u64::from(reply.begun_again));
         inner.keep(host)
     }
 
@@ -64,6 +72,7 @@ impl Inner {
     fn keep(&self, host: &Host) -> Result<(), Failure> {
         let Some((sent, lasts)) = self.granted else { return Ok(()) };
         let instances = self.managed.union(&self.beginning).cloned().collect();
-        host.keep_lease(&HostLease::new(sent, lasts, instances))
+        let term = self.term.unwrap_or(0);
+        host.keep_lease(&HostLease::new(sent, lasts, term, instances))
     }
 }

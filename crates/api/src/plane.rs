@@ -58,6 +58,9 @@ pub struct InstanceSeen {
     pub state: String,
     /// The generation of its head that the host wrote last.
     pub generation: u64,
+    /// Its host holds it when the lease ends.
+    #[serde(default)]
+    pub managed: bool,
 }
 
 /// The public key of a host that wants a certificate.
@@ -157,6 +160,7 @@ pub enum OrderEnd {
 pub struct OrderReport {
     pub order: String,
     pub name: String,
+    pub act: OrderAct,
     pub end: OrderEnd,
     /// Why it failed.
     #[serde(default)]
@@ -271,10 +275,13 @@ pub struct InstanceWish {
     /// Ports to publish on its host, as `run -p` takes them.
     #[serde(default)]
     pub ports: Vec<String>,
-    /// Go on elsewhere although its host may have what the repository does not: that becomes a
-    /// branch. Once.
+    /// Go on elsewhere although its host, which is gone, may have what the repository does not: that
+    /// becomes a branch. Once.
     #[serde(default)]
     pub take_over: bool,
+    /// The same although that host may run it still: it has not said that it holds it. Once.
+    #[serde(default)]
+    pub take_over_anyway: bool,
 }
 
 /// A change of what somebody wants; what is not said stays.
@@ -289,6 +296,8 @@ pub struct InstanceChange {
     pub on: Option<String>,
     #[serde(default)]
     pub take_over: bool,
+    #[serde(default)]
+    pub take_over_anyway: bool,
 }
 
 /// An instance, as the plane sees it.
@@ -298,6 +307,8 @@ pub struct PlacedPrint {
     pub wish: InstanceWish,
     /// The id of the host that holds it, as far as hosts have said.
     pub host: Option<String>,
+    /// Whether that host was heard of within its lease.
+    pub host_lives: bool,
     /// What it does there, or what the repository says of it; `unknown` when nobody has said so yet.
     pub state: String,
     /// The generation of its head.

@@ -10,19 +10,22 @@
 //! ```
 //!
 //! **Invariant:** its time is counted from when the beat was *sent*, by a clock that goes on while the
-//! machine sleeps: it is never over later than the plane believes.
+//! machine sleeps, and is shorter by a second (a quarter, of a short one): who looks five times a second
+//! has stopped a guest before the plane counts the lease as over.
 //! *After a restart of the machine* the file is void: nothing runs then.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::time::Duration;
 
 use model::Name;
+use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Host;
 use crate::dir::{self, HostDir};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 
 const FOLDER: &str = "plane";
 const FILE: &str = "lease.json";
@@ -38,17 +41,23 @@ pub struct HostLease {
     ends_ms: u64,
     /// How long it lasts from one beat, milliseconds.
     lasts_ms: u64,
+    /// Counts how often the plane has begun it anew: what runs has to be claimed again each time.
+    term: u64,
     /// The instances that run by its leave.
     instances: BTreeSet<String>,
 }
 
+/// The host stops by so much before the plane may go on without it.
+const MARGIN: Duration = Duration::from_secs(1);
+
 impl HostLease {
     /// One whose beat was sent at `sent` (by [`ambient::since_boot`]).
-    pub fn new(sent: Duration, lasts: Duration, instances: BTreeSet<String>) -> Self {
+    pub fn new(sent: Duration, lasts: Duration, term: u64, instances: BTreeSet<String>) -> Self {
         Self {
             format: FORMAT,
             boot: boot(),
-            ends_ms: (sent + lasts).as_millis() as u64,
+            ends_ms: (sent + lasts - MARGIN.min(lasts / 4)).as_millis() as u64,
+            term,
             lasts_ms: lasts.as_millis() as u64,
             instances,
         }
@@ -90,6 +99,11 @@ impl HostLease {
         now.checked_sub(self.ends_ms).map(Duration::from_millis)
     }
 
+    /// How often the plane has begun it anew.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
     /// How long it lasts from one beat.
     pub fn lasts(&self) -> Duration {
         Duration::from_millis(self.lasts_ms)
@@ -104,6 +118,26 @@ impl Host {
             return Ok(None);
         }
         dir::decode(&file).map(Some)
+    }
+
+    /// Held by the one agent of this host.
+    pub fn only_agent(&self) -> Result<File> {
+        let lock = File::create(self.dir.folder(FOLDER)?.join("lock"))?;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let hint = "`collective host join` or `collective up` runs on this host already";
+            return Err(Failure::new("state", "this host takes part already", hint));
+        }
+        Ok(lock)
+    }
+
+    /// Lets no plane have a say here any more, and forgets who this host was to it.
+    pub fn leave_plane(&self) -> Result<()> {
+        let _only = self.only_agent()?;
+        HostLease::remove(&self.dir)?;
+        match std::fs::remove_file(self.dir.root().join(FOLDER).join("identity.json")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps something about its plane.
@@ -129,7 +163,7 @@ mod tests {
         assert_eq!(HostLease::read(&host).unwrap(), None);
         let (web, other) = (Name::new("web").unwrap(), Name::new("other").unwrap());
         let lasts = Duration::from_millis(200);
-        let lease = HostLease::new(ambient::since_boot(), lasts, ["web".to_owned()].into());
+        let lease = HostLease::new(ambient::since_boot(), lasts, 3, ["web".to_owned()].into());
         lease.write(&host).unwrap();
         let read = HostLease::read(&host).unwrap().unwrap();
         assert_eq!(read, lease);

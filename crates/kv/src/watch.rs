@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::{Entry, KvError, Result, Revision};
@@ -39,6 +40,7 @@ pub struct Batch {
 /// Changes as they come. Dropped, it ends.
 pub struct Watch {
     batches: Receiver<Result<Batch>>,
+    _alive: Arc<()>,
     _until_dropped: Box<dyn Any + Send>,
 }
 
@@ -64,18 +66,28 @@ impl Watch {
 
 /// The store's end of a watch.
 #[derive(Debug)]
-pub(crate) struct Feed(SyncSender<Result<Batch>>);
+pub(crate) struct Feed {
+    sender: SyncSender<Result<Batch>>,
+    reader: Weak<()>,
+}
 
 /// A watch, and who feeds it. `until_dropped` goes with the watch.
 pub(crate) fn watch(until_dropped: impl Any + Send) -> (Feed, Watch) {
     let (sender, batches) = sync_channel(BATCHES_MAX);
-    (Feed(sender), Watch { batches, _until_dropped: Box::new(until_dropped) })
+    let alive = Arc::new(());
+    let feed = Feed { sender, reader: Arc::downgrade(&alive) };
+    (feed, Watch { batches, _alive: alive, _until_dropped: Box::new(until_dropped) })
 }
 
 impl Feed {
+    /// Whether anybody reads it still.
+    pub(crate) fn is_read(&self) -> bool {
+        self.reader.strong_count() > 0
+    }
+
     /// Hands on what happened; false when nobody reads any more, or too slowly. Never waits.
     pub(crate) fn give(&self, batch: Result<Batch>) -> bool {
-        match self.0.try_send(batch) {
+        match self.sender.try_send(batch) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         }

@@ -43,8 +43,12 @@ fn main() {
         done.into_inner() as f64 / begun.elapsed().as_secs_f64()
     };
     let writes = rate(&|client, n, round| {
-        let seen =
-            InstanceSeen { name: format!("i{n}"), state: "running".to_owned(), generation: round };
+        let seen = InstanceSeen {
+            name: format!("i{n}"),
+            state: "running".to_owned(),
+            generation: round,
+            managed: true,
+        };
         let report = HostReport {
             name: format!("h{n}"),
             labels: Default::default(),

@@ -83,6 +83,7 @@ fn wish() -> InstanceWish {
         on: None,
         ports: Vec::new(),
         take_over: false,
+        take_over_anyway: false,
     }
 }
 
@@ -294,7 +295,12 @@ fn a_plan_says_what_would_be_done_and_why() {
     assert!(why.contains("holds 1.0 GiB of 1.0 GiB") && why.contains("before a"), "{why}");
 
     // It runs on a now, by what a says; then it stays.
-    let seen = InstanceSeen { name: "web".to_owned(), state: "running".to_owned(), generation: 3 };
+    let seen = InstanceSeen {
+        name: "web".to_owned(),
+        state: "running".to_owned(),
+        generation: 3,
+        managed: true,
+    };
     beat(&client, 1, &HostReport { instances: vec![seen], ..report("a") });
     let placed: PlacedPrint = client.get(path).unwrap();
     assert_eq!(placed.host, Some(id(1)));
@@ -307,7 +313,10 @@ fn a_plan_says_what_would_be_done_and_why() {
     let choice = &plan.choices[0];
     assert_eq!((choice.decision.as_str(), choice.source.as_deref()), ("move", Some("a")));
 
-    let etag = put.etag.unwrap();
+    // The plane itself may have noted something meanwhile.
+    assert!(put.etag.is_some());
+    sleep(Duration::from_millis(300));
+    let etag = client.send("GET", path, &[], NONE).unwrap().etag.unwrap();
     let seen = [("If-Match", etag.as_str())];
     client.send("PUT", path, &seen, Some(&wish())).unwrap();
     refused(&client, ("DELETE", path), &seen, NONE, (412, "changed"));

@@ -115,6 +115,8 @@ pub enum Hosts {
         #[arg(long, value_name = "KEY=VALUE")]
         label: Vec<String>,
     },
+    /// Let no plane have a say on this host any more; end its `host join` first
+    Leave,
     /// List the hosts that have joined
     List(At),
     /// Let a host keep what it has, and take nothing new

@@ -172,23 +172,20 @@ fn troubled(name: &Name, trouble: Trouble) -> Failure {
 
 fn runs(placed: &PlacedPrint, on: Option<&str>) -> bool {
     let there = placed.host.as_deref().is_some_and(|host| on.is_none_or(|on| on == host));
-    there && placed.state == "running"
+    there && placed.host_lives && placed.state == "running"
 }
 
 pub fn run(global: &Global, verb: &Run, host: &Host) -> Result<(), Failure> {
     let asked = Asked::new(global)?;
-    let local = [
+    not_passed_on(&[
         ("--property", !verb.properties.is_empty() || !verb.property_files.is_empty()),
         ("--user-data", verb.user_data.is_some() || verb.network_config.is_some()),
         ("--boot", verb.boot),
-    ];
-    if let Some((option, _)) = local.iter().find(|(_, given)| *given) {
-        return Err(Failure::new(
-            "usage",
-            format!("{option} is not passed on by a plane yet"),
-            "run it on a host without COLLECTIVE_PLANE; `resume` brings it under the plane",
-        ));
-    }
+        ("a policy for checkpoints", super::auto::change(&verb.auto)?.is_some()),
+        ("--updates ask", verb.updates != "auto"),
+        ("--accel", verb.start.accel != "auto"),
+        ("--no-wait", verb.start.no_wait),
+    ])?;
     let name = match &verb.name {
         Some(name) => super::new_name(name)?,
         None => asked.free_name(&verb.appliance)?,
@@ -196,7 +193,7 @@ pub fn run(global: &Global, verb: &Run, host: &Host) -> Result<(), Failure> {
     let appliance = host::Reference::parse(&verb.appliance)?;
     let size = host.size_of(&appliance)?;
     let Placement { on, restart, near, apart, needs } = &verb.placement;
-    let on = on.as_deref().map(|on| find(&asked.client, on)).transpose()?.map(|host| host.id);
+    let on = on.as_deref().map(|on| asked.ready_host(on)).transpose()?;
     let wish = InstanceWish {
         version: size.version.to_string(),
         base_bytes: 0,
@@ -211,6 +208,7 @@ pub fn run(global: &Global, verb: &Run, host: &Host) -> Result<(), Failure> {
         on: on.clone(),
         ports: verb.start.publish.clone(),
         take_over: false,
+        take_over_anyway: false,
     };
     asked.wish(&name, &wish)?;
     let within = Duration::from_secs(verb.start.timeout);
@@ -242,6 +240,16 @@ impl Asked<'_> {
         super::new_name(&name.unwrap_or_default())
     }
 
+    /// The id of a host that can have an instance.
+    fn ready_host(&self, text: &str) -> Result<String, Failure> {
+        let host = find(&self.client, text)?;
+        if host.state == "ready" || host.state == "cordoned" {
+            return Ok(host.id);
+        }
+        let hint = "`collective host list` shows hosts that are ready";
+        Err(Failure::new("state", format!("host {} is {}", host.name, host.state), hint))
+    }
+
     /// The host that this command was given on, if it takes part.
     fn this_host(&self, host: &Host) -> Result<Option<String>, Failure> {
         let id = host.id().to_string();
@@ -251,10 +259,15 @@ impl Asked<'_> {
 }
 
 pub fn resume(global: &Global, verb: &Resume, host: &Host) -> Result<(), Failure> {
+    not_passed_on(&[
+        ("--publish", !verb.start.publish.is_empty()),
+        ("--accel", verb.start.accel != "auto"),
+        ("--no-wait", verb.start.no_wait),
+    ])?;
     let asked = Asked::new(global)?;
     let name = super::name(&verb.name)?;
     let on = match &verb.on {
-        Some(on) => Some(find(&asked.client, on)?.id),
+        Some(on) => Some(asked.ready_host(on)?),
         None => asked.this_host(host)?,
     };
     let before = match asked.get(&name)? {
@@ -274,17 +287,23 @@ pub fn resume(global: &Global, verb: &Resume, host: &Host) -> Result<(), Failure
                 state: StateWish::Running,
                 restart: RestartWish::Never,
                 on: on.clone(),
-                ports: verb.start.publish.clone(),
+                ports: Vec::new(),
                 take_over: true,
+                take_over_anyway: verb.take_over,
             };
             asked.wish(&name, &wish)?;
             asked.get(&name)?.ok_or_else(|| Failure::new("internal", "it is not there", ""))?
         }
     };
-    let gone = asked.hosts()?.into_iter().filter(|host| host.state == "gone").map(|host| host.id);
-    let lost = before.host.as_ref().is_some_and(|id| gone.into_iter().any(|gone| gone == *id));
+    let lost = before.host.is_some() && !before.host_lives;
     let state = Some(StateWish::Running);
-    let change = InstanceChange { state, on: on.clone(), take_over: true, ..Default::default() };
+    let change = InstanceChange {
+        state,
+        on: on.clone(),
+        take_over: true,
+        take_over_anyway: verb.take_over,
+        ..Default::default()
+    };
     asked.change(&name, &change)?;
     let within = Duration::from_secs(verb.start.timeout);
     let placed = asked.until(&name, within, |placed| runs(placed, on.as_deref()))?;
@@ -294,7 +313,7 @@ pub fn resume(global: &Global, verb: &Resume, host: &Host) -> Result<(), Failure
 }
 
 pub fn suspend(global: &Global, verb: &Suspend) -> Result<(), Failure> {
-    rest(global, &super::name(&verb.name)?, StateWish::Suspended, "suspended", LONG)
+    rest(global, &super::name(&verb.name)?, StateWish::Suspended)
 }
 
 pub fn stop(global: &Global, verb: &Stop) -> Result<(), Failure> {
@@ -305,38 +324,51 @@ pub fn stop(global: &Global, verb: &Stop) -> Result<(), Failure> {
             "a guest that does not power itself off is powered off after a minute",
         ));
     }
-    rest(global, &super::name(&verb.name)?, StateWish::Stopped, "stopped", LONG)
+    rest(global, &super::name(&verb.name)?, StateWish::Stopped)
 }
 
-fn rest(
-    global: &Global,
-    name: &Name,
-    state: StateWish,
-    word: &str,
-    within: Duration,
-) -> Result<(), Failure> {
+fn rest(global: &Global, name: &Name, state: StateWish) -> Result<(), Failure> {
     let asked = Asked::new(global)?;
     asked.change(name, &InstanceChange { state: Some(state), ..Default::default() })?;
+    // One that rests already is not woken to rest in another way.
     let at_rest = |placed: &PlacedPrint| {
-        placed.host.is_none() && (placed.state == word || placed.state == "none")
+        placed.host.is_none() && ["suspended", "stopped", "none"].contains(&placed.state.as_str())
     };
-    let placed = asked.until(name, within, at_rest)?;
+    if let Some(placed) = asked.get(name)?
+        && placed.host.is_some()
+        && !placed.host_lives
+    {
+        return Err(Failure::new(
+            "lease",
+            format!("the host that has {name} is gone: it rests when that is back"),
+            format!(
+                "`collective resume {name}` goes on with it elsewhere, from its last checkpoint"
+            ),
+        ));
+    }
+    let placed = asked.until(name, LONG, at_rest)?;
     asked.done(&placed, None)
+}
+
+/// Options that only a verb on the host itself understands.
+fn not_passed_on(options: &[(&str, bool)]) -> Result<(), Failure> {
+    let Some((option, _)) = options.iter().find(|(_, given)| *given) else { return Ok(()) };
+    Err(Failure::new(
+        "usage",
+        format!("{option} is not passed on by a plane yet"),
+        "give the command on a host without COLLECTIVE_PLANE; `resume` brings an instance under the plane",
+    ))
 }
 
 pub fn move_(global: &Global, verb: &Move) -> Result<(), Failure> {
     let asked = Asked::new(global)?;
     let name = super::name(&verb.name)?;
-    let on = find(&asked.client, &verb.to)?;
-    if on.state != "ready" && on.state != "cordoned" {
-        let hint = "`collective host list` shows hosts that are ready";
-        return Err(Failure::new("state", format!("host {} is {}", on.name, on.state), hint));
-    }
+    let on = asked.ready_host(&verb.to)?;
     let state = Some(StateWish::Running);
-    let change = InstanceChange { state, on: Some(on.id.clone()), ..Default::default() };
+    let change = InstanceChange { state, on: Some(on.clone()), ..Default::default() };
     asked.change(&name, &change)?;
     let within = Duration::from_secs(verb.timeout);
-    let placed = asked.until(&name, within, |placed| runs(placed, Some(&on.id)))?;
+    let placed = asked.until(&name, within, |placed| runs(placed, Some(&on)))?;
     asked.done(&placed, None)
 }
 
@@ -352,7 +384,7 @@ pub fn ps(global: &Global) -> Result<(), Failure> {
             let host = hosts.iter().find(|host| Some(&host.id) == placed.host.as_ref());
             let state = match host {
                 // What it said last.
-                Some(host) if host.state == "gone" => format!("{}?", placed.state),
+                Some(_) if !placed.host_lives => format!("{}?", placed.state),
                 _ => placed.state.clone(),
             };
             let note = match &placed.trouble {

@@ -49,7 +49,7 @@ impl Serving {
         let state = verb
             .state
             .clone()
-            .unwrap_or_else(|| format!("embedded:{}", folder.join("plane").display()));
+            .unwrap_or_else(|| format!("embedded:{}", folder.join("plane-state").display()));
         let token_file = verb.token_file.clone().unwrap_or_else(|| folder.join(TOKEN_FILE));
         let lease = Duration::from_secs(verb.lease);
         let plane = plane::serve::Plane::open(&state, &token_file, lease).map_err(not_served)?;
@@ -79,6 +79,16 @@ fn not_served(error: ServeError) -> Failure {
 pub fn hosts(global: &Global, verb: Hosts) -> Result<(), Failure> {
     match verb {
         Hosts::Join { url, token, name, label } => join(global, &url, &token, name, &label),
+        Hosts::Leave => {
+            let host: Host = open(global)?;
+            host.leave_plane()?;
+            let document = serde_json::json!({"id": host.id().to_string()});
+            print::result(global, &document, || {
+                "no plane has a say on this host any more; `collective host remove` tells the plane"
+                    .to_owned()
+            });
+            Ok(())
+        }
         Hosts::Token(token) => join_token(global, &token),
         Hosts::List(at) => list(global, &at),
         Hosts::Cordon(one) => wish(global, &one, HostWish::Cordoned, None),
@@ -149,7 +159,10 @@ fn take_part(
             Heard::Failed(error) if changes(false) => {
                 print::note(global, &format!("{error}; this host goes on trying"));
             }
-            Heard::Taken(_) | Heard::Failed(_) => {}
+            Heard::Stumbled(failure) if changes(false) => {
+                print::note(global, &format!("{failure}; this host goes on trying"));
+            }
+            Heard::Taken(_) | Heard::Failed(_) | Heard::Stumbled(_) => {}
             Heard::Did(what) => print::note(global, what),
         }
         true

@@ -6,26 +6,78 @@
 //!                          └──over as long again──▶ suspended (a branch, when it was taken over)
 //! ```
 //!
+//! A thread of its own holds it ([`watch`]): the owner may be storing for minutes. What becomes of it
+//! then is the owner's ([`Fence`]).
+//!
 //! **Invariant:** it is held before the plane counts the lease as over ([`HostLease`]), and does not
 //! go on before its head was advanced once more: an order to take it over that is still on its way
 //! does not fit any more. The protocol is in `docs/protocol/fencing.md`.
 //! **Invariant:** what it did is never dropped: it stays held, in this host's memory, until it is
 //! stored or goes on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use model::InstanceState;
+use model::{InstanceState, Name};
 
+use super::guest::Guest;
 use super::owner::{End, fenced};
 use super::running::Running;
 use super::seal::Outcome;
 use super::shared::Shared;
 use crate::dir::HostDir;
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
 use crate::host_lease::HostLease;
 
+/// Between two looks at the lease.
+const LOOK: Duration = Duration::from_millis(200);
 /// Between two tries to store what is held.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Refuses to let a guest run that would have to be held.
+pub fn may_run(host: &HostDir, name: &Name) -> Result<()> {
+    let lease = HostLease::read(host)?.filter(|lease| lease.is_about(name));
+    match lease.and_then(|lease| lease.over_for()) {
+        None => Ok(()),
+        Some(_) => Err(refusal()),
+    }
+}
+
+fn refusal() -> Failure {
+    Failure::new(
+        "lease",
+        "it is held: this host has lost its plane, and another host may get it",
+        "it goes on when the plane answers again; `collective host list` shows whether it does. A host \
+         that has no plane any more: `collective host leave`",
+    )
+}
+
+/// Holds the guest when its host's lease ends, or was begun anew, until QEMU ends.
+pub fn watch(host: HostDir, name: Name, guest: Arc<Guest>) -> Result<()> {
+    ambient::spawn("fence".to_owned(), move || {
+        let mut lease = None;
+        let mut term = None;
+        while !guest.has_ended() {
+            // A file that cannot be read says nothing new.
+            if let Ok(read) = HostLease::read(&host) {
+                lease = read.filter(|lease: &HostLease| lease.is_about(&name));
+            }
+            if let Some(lease) = &lease {
+                let anew = *term.get_or_insert(lease.term()) != lease.term();
+                if (anew || lease.over_for().is_some()) && !guest.is_held() {
+                    // When it cannot be paused, it is marked, and the next look tries again.
+                    if guest.hold().is_err() {
+                        guest.release();
+                    } else {
+                        term = Some(lease.term());
+                    }
+                }
+            }
+            ambient::sleep(LOOK);
+        }
+    })?;
+    Ok(())
+}
 
 /// What the owner knows of it.
 pub struct Fence {
@@ -46,49 +98,35 @@ impl Fence {
 
     /// Why it may not go on now, if so.
     pub fn refuses(&self) -> Option<Failure> {
-        self.held.as_ref().map(|_| {
-            Failure::new(
-                "lease",
-                "it is held: this host has lost its plane, and another host may get it",
-                "it goes on when the plane answers again; `collective host list` shows whether it does",
-            )
-        })
+        self.held.as_ref().map(|_| refusal())
     }
 
     /// Looks; says how the instance ended if it did.
     pub fn step(&mut self, running: &mut Running, shared: &Shared) -> Option<End> {
-        // A file that cannot be read says nothing new: what held holds.
+        if !running.guest().is_held() {
+            return None;
+        }
+        let held = self.held.get_or_insert_with(|| {
+            eprintln!("this host has lost its plane: the guest is held");
+            let ran = shared.state() == "running";
+            shared.set_state("paused");
+            Held { ran, tried: None }
+        });
+        // A file that cannot be read says nothing new: it stays held.
         let lease = HostLease::read(&self.host).ok()?;
         let lease = lease.filter(|lease| lease.is_about(&running.head.name));
-        let over = lease.as_ref().and_then(HostLease::over_for);
-        match (over, &mut self.held) {
-            (None, None) => None,
-            (Some(_), None) => {
-                self.hold(running, shared);
-                None
-            }
-            (Some(over), Some(held)) => {
-                let lasts = lease.map_or(RETRY, |lease| lease.lasts());
-                let rests = held.tried.is_none_or(|tried| tried.elapsed() >= RETRY);
-                if over < lasts || !rests || shared.is_stalled() {
-                    return None;
-                }
+        let rests = held.tried.is_none_or(|tried| tried.elapsed() >= RETRY);
+        if !rests || shared.is_stalled() {
+            return None;
+        }
+        match lease.as_ref().and_then(HostLease::over_for) {
+            None => self.go_on(running, shared),
+            Some(over) if over < lease.map_or(RETRY, |lease| lease.lasts()) => None,
+            Some(_) => {
                 held.tried = Some(ambient::now());
                 store(running, shared)
             }
-            (None, Some(_)) => self.go_on(running, shared),
         }
-    }
-
-    fn hold(&mut self, running: &Running, shared: &Shared) {
-        let ran = shared.state() == "running";
-        // When it cannot be paused, the next look tries again.
-        if ran && running.guest().pause().is_err() {
-            return;
-        }
-        eprintln!("this host has lost its plane: the guest is held");
-        shared.set_state("paused");
-        self.held = Some(Held { ran, tried: None });
     }
 
     /// The lease is there again: the head says so before the guest goes on.
@@ -96,6 +134,7 @@ impl Fence {
         match running.claim_again() {
             Ok(true) => {
                 let ran = self.held.take().is_some_and(|held| held.ran);
+                running.guest().release();
                 if ran && running.guest().unpause().is_ok() {
                     shared.set_state("running");
                 }
@@ -105,7 +144,12 @@ impl Fence {
             // Somebody else has it.
             Ok(false) => store(running, shared),
             // The repository does not answer: it stays held.
-            Err(_) => None,
+            Err(_) => {
+                if let Some(held) = &mut self.held {
+                    held.tried = Some(ambient::now());
+                }
+                None
+            }
         }
     }
 }

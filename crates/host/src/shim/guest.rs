@@ -1,8 +1,10 @@
 //! The guest as every thread of the shim may reach it: its QEMU, its agent, its screen.
 //!
-//! *Invariant.* Only the owner pauses, saves or ends it; connections only talk to its agent.
+//! *Invariant.* Only the owner pauses, saves or ends it; connections only talk to its agent. The one
+//! exception is the fence, which may hold it at any time: then nothing but the fence lets it run.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use api::ExecOutcome;
@@ -17,12 +19,13 @@ use crate::failure::{Failure, Result};
 pub struct Guest {
     vm: Box<dyn Vm>,
     run: PathBuf,
+    held: Mutex<bool>,
 }
 
 impl Guest {
     /// Takes over a started machine.
     pub fn new(vm: Box<dyn Vm>, run: PathBuf) -> Self {
-        Self { vm, run }
+        Self { vm, run, held: Mutex::new(false) }
     }
 
     pub fn pid(&self) -> u32 {
@@ -34,9 +37,27 @@ impl Guest {
         self.vm.load(state)
     }
 
-    /// Lets the CPUs run.
+    /// Lets the CPUs run, unless they are held.
     pub fn unpause(&self) -> Result<()> {
-        self.vm.unpause()
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if *held { Ok(()) } else { self.vm.unpause() }
+    }
+
+    /// Stops the CPUs, whatever anybody else wants, until [`Guest::release`].
+    pub fn hold(&self) -> Result<()> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = true;
+        self.vm.pause()
+    }
+
+    /// Whether it is held.
+    pub fn is_held(&self) -> bool {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets it be run again; it stays paused.
+    pub fn release(&self) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = false;
     }
 
     /// Stops the CPUs.

@@ -67,7 +67,9 @@ pub fn serve(
             Err(RecvTimeoutError::Disconnected) => return End::Failed,
         };
         match message {
-            Message::Request(Request::Unpause, reply) if fence.refuses().is_some() => {
+            Message::Request(Request::Unpause | Request::Stop { force: false, .. }, reply)
+                if fence.refuses().is_some() =>
+            {
                 let failure = fence.refuses().expect("it was asked just now");
                 let _ = reply.send(Reply::Failed { error: failure.body() });
             }

@@ -17,6 +17,7 @@ use vmm::{Accel, DiskFile, Launch, NicLaunch, Qemu};
 use volume::Fetcher;
 
 use super::claim::Claim;
+use super::fence;
 use super::guest::Guest;
 use super::identity;
 use super::order::Order;
@@ -92,6 +93,7 @@ pub fn power_on(powering: &Powering<'_>) -> Result<Powered> {
     });
     match started {
         Ok((guest, ports, ready_port, console_offset)) => {
+            fence::watch(host.clone(), powering.claim.head.name.clone(), guest.clone())?;
             Ok(Powered { guest, tracing, settled, ports, ready_port, console_offset })
         }
         Err(failure) => {

@@ -65,7 +65,7 @@ impl Running {
         let began = ambient::now();
         let _still = self.scrubbing.still();
         let was_running = self.shared.state() == "running";
-        let frozen = self.freeze(was_running)?;
+        let frozen = self.freeze(was_running, was_running)?;
         let written = seal::write(&self.store, &self.plan(label, why, &frozen), began)?;
         let print = CheckpointPrint {
             total_ms: began.elapsed().as_millis() as u64,
@@ -90,7 +90,7 @@ impl Running {
         let _still = self.scrubbing.still();
         let was_running = self.shared.state() == "running";
         let why = if branch { Why::Undo } else { Why::Suspend };
-        let frozen = self.freeze(false)?;
+        let frozen = self.freeze(was_running, false)?;
         let result =
             seal::write(&self.store, &self.plan(label, why, &frozen), began).and_then(|written| {
                 let moved = if branch {
@@ -208,7 +208,8 @@ impl Running {
     }
 
     /// Stops the guest for as short as can be, and sets apart what it has written.
-    fn freeze(&self, go_on: bool) -> Result<Frozen> {
+    /// It goes on when it `ran` and that is wanted, or when this fails.
+    fn freeze(&self, ran: bool, go_on: bool) -> Result<Frozen> {
         for _ in 0..PRE_SYNCS_MAX {
             let began = ambient::now();
             self.volumes.sync_disks()?;
@@ -226,7 +227,7 @@ impl Running {
             ambient::step("seal: frozen");
             Ok(device_state)
         });
-        if go_on || frozen.is_err() {
+        if ran && (go_on || frozen.is_err()) {
             self.guest.unpause()?;
         }
         let pause_ms = began.elapsed().as_secs_f64() * 1000.0;
@@ -283,7 +284,18 @@ impl Running {
                 self.advanced(generation, head)?;
                 Ok(true)
             }
-            crate::store::Advance::Fenced => Ok(false),
+            crate::store::Advance::Fenced => {
+                // It may have been our own, of which we have not heard.
+                match self.store.head(&self.head.name)?.head {
+                    Some((generation, found))
+                        if generation == self.generation.next() && found == head =>
+                    {
+                        self.advanced(generation, head)?;
+                        Ok(true)
+                    }
+                    _ => Ok(false),
+                }
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use super::running::Running;
 use super::server::{Door, Message};
 use super::shared::Shared;
 use super::volumes::{self, Origin, Volumes};
-use super::{identity, leftovers, machine};
+use super::{fence, identity, leftovers, machine};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
@@ -149,7 +149,8 @@ fn with_claim(
     let started = host.doors().power_on(&powering).and_then(|powered| {
         let guest = &powered.guest;
         let loaded = load(guest, local, &fetcher, memory.map(|memory| &memory.device_state));
-        let runs = loaded.and_then(|()| guest.unpause()).and_then(|()| {
+        let may = loaded.and_then(|()| fence::may_run(host, &claim.head.name));
+        let runs = may.and_then(|()| guest.unpause()).and_then(|()| {
             if powering.fresh() { become_somebody(guest, claim, &powered.ports) } else { Ok(()) }
         });
         match runs {

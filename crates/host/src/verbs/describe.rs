@@ -22,6 +22,7 @@ impl Host {
     /// What there is, and what runs. The repository is not asked: this is said every few seconds.
     pub fn describe(&self, labels: BTreeMap<String, String>) -> Result<HostReport> {
         let mut instances = Vec::new();
+        let lease = HostLease::read(&self.dir)?;
         for name in self.dir.instances()? {
             let local = self.local(&name).read()?;
             let seen = match (self.status(&name), local) {
@@ -37,6 +38,7 @@ impl Host {
                 name: name.to_string(),
                 state,
                 generation,
+                managed: lease.as_ref().is_some_and(|lease| lease.is_about(&name)),
             });
             instances.extend(seen);
         }
@@ -96,6 +98,11 @@ impl Host {
     /// Lets the shims of this host know how long they may run what a plane has given them.
     pub fn keep_lease(&self, lease: &HostLease) -> Result<()> {
         lease.write(&self.dir)
+    }
+
+    /// What they were let know last.
+    pub fn kept_lease(&self) -> Result<Option<HostLease>> {
+        HostLease::read(&self.dir)
     }
 
     /// What the cache's files take of the disk.

@@ -166,6 +166,8 @@ impl Writer {
     fn begin_watch(&mut self, prefix: String, after: Revision, feed: Feed) -> Result<()> {
         let read = self.database.begin_read().map_err(|e| self.place.broken(e))?;
         let batches = tables::history(&read, &prefix, after, &self.place)?;
+        // Those that nobody reads any more would wait for a change of theirs, which may never come.
+        self.watches.retain(|(_, feed)| feed.is_read());
         if batches.into_iter().all(|batch| feed.give(Ok(batch))) {
             self.watches.push((prefix, feed));
         }

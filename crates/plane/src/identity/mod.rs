@@ -16,6 +16,9 @@ mod authority;
 
 use std::fmt;
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
 pub use authority::{
     Authority, CERTIFICATE_LASTS, HostCertificate, PLANE_NAME, Peer, fingerprint, new_key,
     public_part,
@@ -65,7 +68,7 @@ impl Secret {
 }
 
 /// What somebody has to show to a plane.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Credentials {
     /// The secret itself.
     Admin(Secret),
@@ -75,7 +78,30 @@ pub enum Credentials {
     Host { certificate: String, key: String, authority: String },
 }
 
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Admin(_) => "Admin",
+            Self::Join { .. } => "Join",
+            Self::Host { .. } => "Host",
+        })
+    }
+}
+
 impl Credentials {
+    /// Whether they are for the plane of this authority (PEM).
+    pub fn is_for(&self, authority: &str) -> bool {
+        let of = |pem: &str| {
+            CertificateDer::from_pem_slice(pem.as_bytes()).ok().map(|der| fingerprint(&der))
+        };
+        let own = match self {
+            Self::Admin(secret) => Authority::of(secret).ok().map(|own| own.fingerprint()),
+            Self::Join { fingerprint, .. } => Some(fingerprint.clone()),
+            Self::Host { authority, .. } => of(authority),
+        };
+        own.is_some() && own == of(authority)
+    }
+
     /// Reads what `--token` takes.
     pub fn parse(text: &str) -> Result<Self, IdentityError> {
         let text = text.trim();

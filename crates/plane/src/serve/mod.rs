@@ -74,6 +74,10 @@ pub struct Plane {
     lease: Duration,
     requests: AtomicU64,
     refused: AtomicU64,
+    /// How often steering met an error.
+    stumbled: AtomicU64,
+    /// Keys of the state that could not be read when it was looked at last.
+    unreadable: AtomicU64,
 }
 
 impl Plane {
@@ -84,8 +88,9 @@ impl Plane {
             .map_err(|source| ServeError::Io { what: token_file.display().to_string(), source })?;
         let secret = Secret::parse(&token)?;
         let authority = Authority::of(&secret)?;
-        let (requests, refused) = Default::default();
-        Ok(Arc::new(Self { kv: kv::open(state)?, secret, authority, lease, requests, refused }))
+        let (requests, refused, stumbled, unreadable) = Default::default();
+        let kv = kv::open(state)?;
+        Ok(Arc::new(Self { kv, secret, authority, lease, requests, refused, stumbled, unreadable }))
     }
 
     /// What lets a new host join, and nothing else.

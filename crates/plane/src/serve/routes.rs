@@ -344,5 +344,16 @@ fn metrics(plane: &Plane) -> Result<String> {
     figure("collective_plane_requests_total", "counter", help, &[(String::new(), requests)]);
     let help = "Requests that this plane refused.";
     figure("collective_plane_refused_total", "counter", help, &[(String::new(), refused)]);
+    let stumbled = plane.stumbled.load(Ordering::Relaxed);
+    let help = "How often this plane could not steer.";
+    figure(
+        "collective_plane_steering_failures_total",
+        "counter",
+        help,
+        &[(String::new(), stumbled)],
+    );
+    let unreadable = plane.unreadable.load(Ordering::Relaxed);
+    let help = "Keys of the state that this plane cannot read, and leaves alone.";
+    figure("collective_plane_unreadable_keys", "gauge", help, &[(String::new(), unreadable)]);
     Ok(text)
 }

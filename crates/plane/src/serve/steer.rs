@@ -47,7 +47,9 @@ impl Steering {
             let mut term = None;
             while !ends.load(Ordering::Relaxed) {
                 // What does not work now is tried again; callers hear of it by their own requests.
+                // Counted in `/metrics`.
                 if plane.steer_once(&mut term, &ends).is_err() {
+                    plane.stumbled.fetch_add(1, Ordering::Relaxed);
                     term = None;
                     ambient::sleep(LOOK);
                 }
@@ -177,9 +179,12 @@ impl Plane {
                     Some(words(&picture, to, act))
                 }
             };
-            if record.wish.take_over && next.is_none() {
-                // It has been done, once.
-                let wish = InstanceWish { take_over: false, ..record.wish.clone() };
+            let wish = &record.wish;
+            let once = wish.on.is_some() || wish.take_over || wish.take_over_anyway;
+            if once && next.is_none() && wish.state == StateWish::Running {
+                // It has been done: where it is it stays, until something new is wished.
+                let (on, take_over) = (None, false);
+                let wish = InstanceWish { on, take_over, take_over_anyway: false, ..wish.clone() };
                 self.wish(&name, Some(kv::Condition::At(*revision)), &wish)
                     .map(drop)
                     .or_else(ignore_changed)?;
@@ -194,6 +199,18 @@ impl Plane {
             let key = format!("orders/{host}/{name}");
             writes.add(|txn| txn.delete(&key))?;
         }
+        // What is left of those that nobody wants anything of any more.
+        let wished = |name: &&Name| !picture.wishes.contains_key(*name);
+        for name in picture.seen.keys().filter(wished) {
+            writes.add(|txn| txn.delete(&format!("seen/{name}")))?;
+        }
+        for name in picture.places.keys().filter(wished) {
+            writes.add(|txn| txn.delete(&format!("places/{name}")))?;
+        }
+        for name in picture.trouble.keys().filter(wished) {
+            writes.add(|txn| txn.delete(&format!("trouble/{name}")))?;
+        }
+        self.unreadable.store(picture.unreadable, Ordering::Relaxed);
         writes.flush()
     }
 

@@ -80,6 +80,7 @@ impl World {
             name: name.clone(),
             state: "running".to_owned(),
             generation: *generation,
+            managed: true,
         });
         let report = HostReport {
             name: format!("h{at}"),
@@ -149,8 +150,8 @@ impl World {
             checkpoint_unix_ms: None,
         };
         let end = if done { OrderEnd::Done } else { OrderEnd::Refused };
-        let (order, name) = (order.id, order.name);
-        let report = OrderReport { order, name, end, trouble: None, head: Some(seen) };
+        let (act, order, name) = (order.act, order.id, order.name);
+        let report = OrderReport { order, name, act, end, trouble: None, head: Some(seen) };
         // It may be lost.
         if self.below(8) > 0 {
             self.plane.order_ended(id(at), &report).unwrap();
@@ -174,6 +175,13 @@ impl World {
         let change = HostChange { state, within_s: Some(0) };
         // One that has not been heard of yet is not known.
         let _ = self.plane.wish_host(id(at), None, change);
+    }
+
+    /// What waits to be tried again waits no longer.
+    fn time_goes_by(&self) {
+        for entry in self.plane.kv.list("trouble/").unwrap().entries {
+            self.plane.kv.commit(&Txn::new().delete(&entry.key)).unwrap();
+        }
     }
 
     fn check(&self, what: &str) {
@@ -213,6 +221,7 @@ fn run(seed: u64) -> (u32, u32) {
             on: None,
             ports: Vec::new(),
             take_over: false,
+            take_over_anyway: false,
         };
         world.plane.wish(&Name::new(&format!("i{at}")).unwrap(), None, &wish).unwrap();
     }
@@ -225,6 +234,7 @@ fn run(seed: u64) -> (u32, u32) {
             13 => world.hosts[usize::from(at)].away = false,
             14 => world.wish(),
             15 if world.below(3) == 0 => world.drain(),
+            16 => world.time_goes_by(),
             _ => world.plane.steer().unwrap(),
         }
         world.check(&format!("seed {seed}, step {step}"));
@@ -243,6 +253,7 @@ fn run(seed: u64) -> (u32, u32) {
                 world.obey(at);
             }
         }
+        world.time_goes_by();
         world.plane.steer().unwrap();
         world.check(&format!("seed {seed}, at the end"));
     }

@@ -1,8 +1,8 @@
 //! The token that callers show.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Reads the token, or makes one. It is complete before it has its name: two planes that begin at
@@ -10,7 +10,9 @@ use std::path::Path;
 pub fn read_or_make(file: &Path) -> io::Result<String> {
     if !file.exists() {
         let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-        folder.map_or(Ok(()), fs::create_dir_all)?;
+        folder.map_or(Ok(()), |folder| {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)
+        })?;
         let mark: [u8; 8] = ambient::random();
         let mut name = file.as_os_str().to_owned();
         name.push(format!(".{}", hex(&mark)));

@@ -6,7 +6,7 @@ use api::{BeatReply, HostChange, HostPrint, HostReport, HostWish};
 use kv::{Condition, Entry, KvError, Outcome, Revision, Txn};
 use model::HostId;
 
-use super::{HostRecord, Result, TRIES, host_id, json, read, version};
+use super::{HostRecord, Result, SeenRecord, TRIES, host_id, json, name, read, version};
 use crate::fleet::{Host, HostState};
 use crate::serve::{Plane, Refused};
 
@@ -19,6 +19,9 @@ impl Plane {
         for id in report.cached.keys() {
             version(id)?;
         }
+        for seen in &report.instances {
+            name(&seen.name)?;
+        }
         let begun_again = self.keep_alive(id)?;
         let mut managed = Vec::new();
         for seen in &report.instances {
@@ -26,7 +29,8 @@ impl Plane {
                 managed.push(seen.name.clone());
             }
         }
-        let lease_ms = self.lease.as_millis() as u64;
+        let lease_ms = self.lease_ms();
+        let reply_managed = managed.clone();
         let reply = |wish| BeatReply { lease_ms, begun_again, state: word(wish), managed };
         let key = format!("hosts/{id}");
         for _ in 0..TRIES {
@@ -39,7 +43,8 @@ impl Plane {
             }
             // What it holds first: a host that is known to hold nothing may be forgotten.
             let said = old.as_ref().map_or(&[][..], |old| &old.report.instances);
-            for seen in report.instances.iter().filter(|seen| !said.contains(seen)) {
+            let news = report.instances.iter().filter(|seen| !said.contains(seen));
+            for seen in news.filter(|seen| reply_managed.contains(&seen.name)) {
                 self.said_by_holder(id, seen)?;
             }
             // What it no longer speaks of has to be looked at.
@@ -69,15 +74,22 @@ impl Plane {
     /// Begins a host's lease anew; whether there was none.
     fn keep_alive(&self, id: HostId) -> Result<bool> {
         let key = format!("alive/{id}");
-        let lease = self.kv.get(&key)?.and_then(|entry| entry.lease);
+        // One that was granted for another time lasts that time, however often it is kept alive.
+        let lasts = json(&self.lease_ms());
+        let entry = self.kv.get(&key)?.filter(|entry| entry.value == lasts);
+        let lease = entry.and_then(|entry| entry.lease);
         match lease.map(|lease| self.kv.keep_alive(lease)) {
             Some(Ok(())) => return Ok(false),
             Some(Err(KvError::LeaseGone)) | None => {}
             Some(Err(error)) => return Err(error.into()),
         }
         let lease = self.kv.grant(self.lease)?;
-        self.kv.commit(&Txn::new().put_leased(&key, "", lease))?;
+        self.kv.commit(&Txn::new().put_leased(&key, lasts, lease))?;
         Ok(true)
+    }
+
+    fn lease_ms(&self) -> u64 {
+        self.lease.as_millis() as u64
     }
 
     /// All hosts, by name.
@@ -145,6 +157,15 @@ impl Plane {
                 "drain it until it holds nothing; or end its agent, and wait for its lease",
             ))
         };
+        for entry in self.kv.list("seen/")?.entries {
+            let seen: SeenRecord = read(&entry)?;
+            let wished = self.kv.get(&format!("instances/{}", seen.head.name))?.is_some();
+            if wished && seen.head.holder.as_deref() == Some(&id.to_string()) {
+                let detail = format!("host {} was the last to have {}", host.name, seen.head.name);
+                let hint = "let it go on elsewhere first: `collective resume NAME --on HOST`";
+                return Err(Refused::new(409, "state", detail, hint));
+            }
+        }
         let txn = Txn::remove(&format!("hosts/{id}"), revision)
             .put(&format!("revoked/{id}"), json(&ambient::unix_ms()));
         let alive = format!("alive/{id}");

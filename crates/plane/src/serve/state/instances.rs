@@ -34,15 +34,21 @@ impl Plane {
             self.kv.get(&format!("places/{name}"))?.as_ref().map(read).transpose()?;
         let trouble: Option<TroubleRecord> =
             self.kv.get(&format!("trouble/{name}"))?.as_ref().map(read).transpose()?;
+        let host = head.as_ref().and_then(|head| head.holder.clone());
+        let host_lives = match &host {
+            Some(id) => self.kv.get(&format!("alive/{id}"))?.is_some(),
+            None => false,
+        };
         Ok(PlacedPrint {
             name,
             wish: record.wish,
-            host: head.as_ref().and_then(|head| head.holder.clone()),
+            host,
+            host_lives,
             state: head.as_ref().map_or_else(|| "unknown".to_owned(), |head| head.state.clone()),
             generation: head.as_ref().map_or(0, |head| head.generation),
             checkpoint_unix_ms: head.and_then(|head| head.checkpoint_unix_ms),
             next: place.and_then(|place| place.next),
-            trouble: trouble.map(|record| record.trouble),
+            trouble: trouble.and_then(|record| record.trouble),
         })
     }
 
@@ -85,7 +91,8 @@ impl Plane {
                 state: change.state.unwrap_or(wish.state),
                 restart: change.restart.unwrap_or(wish.restart),
                 on: change.on.clone().or(wish.on),
-                take_over: change.take_over,
+                take_over: change.take_over || change.take_over_anyway,
+                take_over_anyway: change.take_over_anyway,
                 ..wish
             };
             match self.wish(name, Some(Condition::At(entry.revision)), &wish) {

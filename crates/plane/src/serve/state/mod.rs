@@ -72,7 +72,8 @@ pub struct PlaceRecord {
 /// `trouble/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TroubleRecord {
-    pub trouble: api::Trouble,
+    /// None: it was refused, which may be as it should.
+    pub trouble: Option<api::Trouble>,
     pub tries: u32,
     pub again_unix_ms: u64,
 }

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use api::{OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble};
-use kv::Txn;
+use api::{OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble};
+use kv::{Condition, Txn};
 use model::HostId;
 
-use super::{Result, SeenRecord, TroubleRecord, json, name, read};
+use super::{InstanceRecord, Result, SeenRecord, TroubleRecord, json, name, read};
 use crate::serve::Plane;
 
 /// The longest that a host is let wait for an order.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// What failed is tried again at least so often, seconds.
-const AGAIN_S_MAX: u64 = 60;
+/// What failed is tried again at least so often.
+const AGAIN_MS_MAX: u64 = 60_000;
+/// And what was refused.
+const REFUSED_MS_MAX: u64 = 1_000;
 
 impl Plane {
     /// What a host is to do; waits for an order that it does not know.
@@ -43,35 +45,57 @@ impl Plane {
         }
     }
 
-    /// A host says what came of an order.
+    /// A host says what came of an order. What it says of an instance counts when it has an order about
+    /// that, be it a newer one, or holds it.
     pub(in crate::serve) fn order_ended(&self, id: HostId, report: &OrderReport) -> Result<()> {
         let name = name(&report.name)?;
-        if let Some(head) = &report.head {
-            self.sight(SeenRecord { head: head.clone(), looked: true })?;
-        }
         let key = format!("orders/{id}/{name}");
-        let Some(entry) = self.kv.get(&key)? else { return Ok(()) };
-        if read::<OrderPrint>(&entry)?.id != report.order {
+        let standing = self.kv.get(&key)?;
+        let holds = self
+            .seen(name.as_str())?
+            .is_some_and(|(_, seen)| seen.head.holder.as_deref() == Some(&id.to_string()));
+        let Some(wish) = self.kv.get(&format!("instances/{name}"))? else { return Ok(()) };
+        if standing.is_none() && !holds {
             return Ok(());
         }
+        let head = report.head.as_ref().filter(|head| head.name == report.name);
+        if let Some(head) = head {
+            self.sight(SeenRecord { head: head.clone(), looked: true })?;
+        }
         let trouble = format!("trouble/{name}");
-        let txn = Txn::remove(&key, entry.revision);
-        let txn = match (report.end, &report.trouble) {
-            (OrderEnd::Failed, Some(why)) => txn.put(&trouble, json(&self.again(&trouble, why)?)),
-            (OrderEnd::Done, _) => txn.delete(&trouble),
-            _ => txn,
+        let mut txn = Txn::new();
+        if let Some(entry) = &standing
+            && (report.end != OrderEnd::Done || read::<OrderPrint>(entry)?.id == report.order)
+        {
+            txn = txn.when(&key, Condition::At(entry.revision)).delete(&key);
+        }
+        let record: InstanceRecord = read(&wish)?;
+        let txn = match (report.end, &report.trouble, head) {
+            (OrderEnd::Done, _, Some(head)) if report.act == OrderAct::Stop => {
+                // It rests because it was told to: whoever wants it to run now wants that.
+                let at = Some(head.generation);
+                let key = format!("instances/{name}");
+                txn.when(&key, Condition::At(wish.revision))
+                    .put(&key, json(&InstanceRecord { at, ..record }))
+                    .delete(&trouble)
+            }
+            (OrderEnd::Done, _, _) => txn.delete(&trouble),
+            (_, why, _) => txn.put(&trouble, json(&self.again(&trouble, why.as_ref())?)),
         };
-        // When it was replaced meanwhile, the new one stands.
+        // When something was replaced meanwhile, that stands.
         self.kv.commit(&txn)?;
         Ok(())
     }
 
     /// What failed is tried again, each time later.
-    fn again(&self, key: &str, trouble: &Trouble) -> Result<TroubleRecord> {
+    fn again(&self, key: &str, trouble: Option<&Trouble>) -> Result<TroubleRecord> {
         let before: Option<TroubleRecord> = self.kv.get(key)?.as_ref().map(read).transpose()?;
         let tries = before.map_or(1, |before| before.tries.saturating_add(1));
-        let wait_s = 1u64.checked_shl(tries).unwrap_or(u64::MAX).min(AGAIN_S_MAX);
-        let again_unix_ms = ambient::unix_ms() + wait_s * 1000;
-        Ok(TroubleRecord { trouble: trouble.clone(), tries, again_unix_ms })
+        // One that was refused has a reason that is gone as a rule.
+        let (first_ms, most_ms) =
+            if trouble.is_some() { (1000, AGAIN_MS_MAX) } else { (20, REFUSED_MS_MAX) };
+        let wait_ms = 1u64.checked_shl(tries).unwrap_or(u64::MAX).saturating_mul(first_ms);
+        let again_unix_ms = ambient::unix_ms() + wait_ms.min(most_ms);
+        Ok(TroubleRecord { trouble: trouble.cloned(), tries, again_unix_ms })
     }
 }

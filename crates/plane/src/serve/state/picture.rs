@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use api::{HostWish, InstanceWish, OrderAct, OrderPrint, RestartWish, StateWish};
+use api::{HostWish, InstanceSeen, InstanceWish, OrderAct, OrderPrint, RestartWish, StateWish};
 use kv::{Entry, Revision};
 use model::{Generation, HostId, InstanceState, Name};
 
@@ -19,15 +19,17 @@ use crate::serve::Plane;
 #[derive(Debug, Default)]
 pub struct Picture {
     pub wishes: BTreeMap<Name, (Revision, InstanceRecord)>,
-    pub seen: HashMap<Name, SeenRecord>,
-    pub places: HashMap<Name, PlaceRecord>,
-    pub trouble: HashMap<Name, TroubleRecord>,
+    pub seen: BTreeMap<Name, SeenRecord>,
+    pub places: BTreeMap<Name, PlaceRecord>,
+    pub trouble: BTreeMap<Name, TroubleRecord>,
     pub hosts: BTreeMap<HostId, HostRecord>,
     pub alive: HashSet<HostId>,
     pub orders: BTreeMap<(Name, HostId), OrderPrint>,
     /// What hosts say that their instances do.
-    says: HashMap<(HostId, String), String>,
+    says: HashMap<(HostId, String), InstanceSeen>,
     pub now_unix_ms: u64,
+    /// Keys that cannot be read: a newer plane's, perhaps. They are left alone.
+    pub unreadable: u64,
 }
 
 /// What is to be done with an instance now.
@@ -47,31 +49,48 @@ impl Plane {
     /// Heads before leases: a holder that is thought to be gone was known before.
     pub(in crate::serve) fn picture(&self) -> Result<Picture> {
         let mut picture = Picture { now_unix_ms: ambient::unix_ms(), ..Picture::default() };
-        for (of, entry) in self.below("seen/")? {
-            picture.seen.insert(name(&of)?, read(&entry)?);
-        }
-        for (of, entry) in self.below("instances/")? {
-            picture.wishes.insert(name(&of)?, (entry.revision, read(&entry)?));
-        }
-        for (of, entry) in self.below("places/")? {
-            picture.places.insert(name(&of)?, read(&entry)?);
-        }
-        for (of, entry) in self.below("trouble/")? {
-            picture.trouble.insert(name(&of)?, read(&entry)?);
-        }
+        let unreadable = &mut picture.unreadable;
+        picture.seen = self.named("seen/", unreadable, |entry| read(entry))?;
+        picture.wishes =
+            self.named("instances/", unreadable, |entry| Ok((entry.revision, read(entry)?)))?;
+        picture.places = self.named("places/", unreadable, |entry| read(entry))?;
+        picture.trouble = self.named("trouble/", unreadable, |entry| read(entry))?;
         for (of, entry) in self.below("orders/")? {
             let (host, of) = of.split_once('/').unwrap_or((&of, ""));
-            picture.orders.insert((name(of)?, host_id(host)?), read(&entry)?);
+            match (name(of), host_id(host), read(&entry)) {
+                (Ok(of), Ok(host), Ok(order)) => drop(picture.orders.insert((of, host), order)),
+                _ => picture.unreadable += 1,
+            }
         }
         for (of, entry) in self.below("hosts/")? {
-            let (id, record) = (host_id(&of)?, read::<HostRecord>(&entry)?);
+            let (Ok(id), Ok(record)) = (host_id(&of), read::<HostRecord>(&entry)) else {
+                picture.unreadable += 1;
+                continue;
+            };
             for seen in &record.report.instances {
-                picture.says.insert((id, seen.name.clone()), seen.state.clone());
+                picture.says.insert((id, seen.name.clone()), seen.clone());
             }
             picture.hosts.insert(id, record);
         }
         picture.alive = self.alive()?;
         Ok(picture)
+    }
+
+    fn named<T, M: FromIterator<(Name, T)>>(
+        &self,
+        prefix: &str,
+        unreadable: &mut u64,
+        value: impl Fn(&Entry) -> Result<T>,
+    ) -> Result<M> {
+        let entries = self.below(prefix)?;
+        let read = entries.iter().filter_map(|(of, entry)| match (name(of), value(entry)) {
+            (Ok(of), Ok(value)) => Some((of, value)),
+            _ => {
+                *unreadable += 1;
+                None
+            }
+        });
+        Ok(read.collect())
     }
 
     fn below(&self, prefix: &str) -> Result<Vec<(String, Entry)>> {
@@ -161,7 +180,10 @@ impl Picture {
         let wish = &record.wish;
         let Some(seen) = self.seen.get(of) else {
             // Somebody has to look whether it is there.
-            let eyes = self.hosts.keys().find(|id| self.alive.contains(id));
+            let tries = self.trouble.get(of).map_or(0, |trouble| trouble.tries);
+            let alive: Vec<_> = self.hosts.keys().filter(|id| self.alive.contains(id)).collect();
+            // Another one each time: the first may have another repository, or none.
+            let eyes = alive.get(tries as usize % alive.len().max(1)).copied();
             return match eyes {
                 Some(to) => (Step::Order { to: *to, act: OrderAct::Look, at: 0 }, None),
                 None => (Step::Rest(Some("no host is there".to_owned())), None),
@@ -216,6 +238,14 @@ impl Picture {
             let at = head.generation;
             return (Step::Order { to: host, act: OrderAct::Look, at }, None);
         }
+        if let Some((host, Holder::Gone)) = says
+            && state == WantedState::Running
+            && !wish.take_over_anyway
+            && !self.says.get(&(host, of.to_string())).is_some_and(|seen| seen.managed)
+        {
+            let why = "its host is gone, and has not said that it holds it: it may run there still";
+            return (Step::Rest(Some(why.to_owned())), None);
+        }
         let wanted = Wanted { state, on, restart };
         let now = Seen {
             generation: Generation(head.generation),
@@ -244,7 +274,7 @@ impl Picture {
     }
 
     fn says(&self, host: HostId, of: &Name) -> Option<InstanceState> {
-        match self.says.get(&(host, of.to_string()))?.as_str() {
+        match self.says.get(&(host, of.to_string()))?.state.as_str() {
             // It is on its way.
             "starting" | "running" => Some(InstanceState::Running),
             "paused" => Some(InstanceState::Paused),
