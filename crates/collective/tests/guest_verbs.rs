@@ -162,6 +162,16 @@ fn guest_that_is_not_linux_runs_suspends_and_forks() {
     world.run("B", &["stop", "n1", "--force"]).ok();
     world.run("B", &["resume", "n1"]).ok();
     world.await_console("B", "n1", "boots=2");
+
+    // Whoever names another repository gives nothing up that is in this one.
+    let other = world.root().join("other").to_string_lossy().into_owned();
+    world.run("A", &["repo", "init", &other]).ok();
+    for verb in [&["rm", "n1", "--force"][..], &["fork", "n1"], &["undo", "n1"]] {
+        let (kind, message, hint) = world.run("B", &[verb, &["--repo", &other]].concat()).error();
+        assert_eq!(kind, "not_found", "{message}");
+        assert!(message.contains(&world.repository()) && hint.contains("--repo"), "{message}");
+    }
+    assert_eq!(world.state("B", "n1"), "running");
 }
 
 #[test]

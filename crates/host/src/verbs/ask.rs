@@ -12,7 +12,7 @@ use model::{InstanceState, Name};
 use crate::failure::{Failure, Result};
 use crate::record::Why;
 use crate::socket;
-use crate::store::{Advance, Store};
+use crate::store::{Advance, Store, absolute_location};
 use crate::{Host, shim};
 
 /// Storing a checkpoint may take long on a slow line; the shim goes on if we give up.
@@ -29,6 +29,25 @@ impl Host {
             return Ok(());
         }
         Err(shim::claim::not_found(name))
+    }
+
+    /// Why an instance is not in this repository: it may be one of another that this host has used.
+    pub(super) fn absent(&self, store: &Store, name: &Name) -> Failure {
+        match self.repository_of(store, name) {
+            Ok(Some(other)) => Failure::new(
+                "not_found",
+                format!("{name} is in the repository {other}, and not in {}", store.location()),
+                format!("say which: `collective --repo {other} ...`"),
+            ),
+            _ => shim::claim::not_found(name),
+        }
+    }
+
+    /// Where the instance of this name that this host knows is kept, if that is not here.
+    fn repository_of(&self, store: &Store, name: &Name) -> Result<Option<String>> {
+        let Some(here) = self.local(name).read()? else { return Ok(None) };
+        let other = absolute_location(&here.repository)?;
+        Ok(Some(other).filter(|other| other != store.location()))
     }
 
     /// Whether an instance runs here. A shim that is about to end is waited for.
@@ -207,7 +226,13 @@ impl Host {
         if current.head.is_none() && local.read()?.is_none() && !local.path().exists() {
             return Err(shim::claim::not_found(name));
         }
-        if self.runs_here(name)? {
+        let runs = self.runs_here(name)?;
+        // Its head stays there, and what was written since its last checkpoint is nowhere else.
+        if current.head.is_none() && (runs || !force) && self.repository_of(&store, name)?.is_some()
+        {
+            return Err(self.absent(&store, name));
+        }
+        if runs {
             if !force {
                 return Err(Failure::new(
                     "state",

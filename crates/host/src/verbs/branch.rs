@@ -14,7 +14,6 @@ use crate::Host;
 use crate::failure::{Failure, Result};
 use crate::inside::Subject;
 use crate::record::Head;
-use crate::shim::claim;
 use crate::store::{Branch, Store};
 
 impl Host {
@@ -24,7 +23,9 @@ impl Host {
         let store = self.writable_store()?;
         let name = &subject.name;
         let wanted = subject.checkpoint.as_deref().unwrap_or_default();
-        let Some((_, head)) = store.head(name)?.head else { return Err(claim::not_found(name)) };
+        let Some((_, head)) = store.head(name)?.head else {
+            return Err(self.absent(&store, name));
+        };
         let tip = store.find_checkpoint(&head, wanted)?;
         let mut branch = Some(find(&store, &head, tip)?);
         // Somebody may thin it out meanwhile.

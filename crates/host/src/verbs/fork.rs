@@ -17,7 +17,7 @@ impl Host {
         let store = self.writable_store()?;
         let name = &options.name;
         let Some((_, parent)) = store.head(name)?.head else {
-            return Err(claim::not_found(name));
+            return Err(self.absent(&store, name));
         };
         let names = self.fork_names(&store, options)?;
         let (checkpoint, pause_ms) = self.fork_point(&store, options, &parent)?;

@@ -11,7 +11,6 @@ use crate::Host;
 use crate::failure::{self, Result};
 use crate::local::LocalInstance;
 use crate::record::{Head, Version};
-use crate::shim::claim;
 use crate::store::Store;
 
 /// A shim answers `Status` at once, or something is wrong with it.
@@ -125,7 +124,7 @@ impl Host {
         let local_dir = self.local(name);
         let local = local_dir.read()?;
         let Some((generation, head)) = store.head(name)?.head else {
-            return Err(claim::not_found(name));
+            return Err(self.absent(&store, name));
         };
         let version = store.version(head.version)?;
         let status = self.status(name);

@@ -120,7 +120,7 @@ impl Host {
         }
         // Asked before a shim is: it would leave a folder and a log for a name that nobody has.
         let Some((generation, head)) = store.head(name)?.head else {
-            return Err(shim::claim::not_found(name));
+            return Err(self.absent(&store, name));
         };
         if options.at.is_some_and(|at| at != generation) {
             return Err(shim::claim::moved(name));

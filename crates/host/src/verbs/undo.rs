@@ -33,7 +33,7 @@ impl Host {
         let began = ambient::now();
         let store = self.writable_store()?;
         let Some((_, head)) = store.head(name)?.head else {
-            return Err(claim::not_found(name));
+            return Err(self.absent(&store, name));
         };
         let runs_here = self.runs_here(name)?;
         let state = self.state_of(&store, name)?;
