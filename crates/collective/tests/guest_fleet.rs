@@ -125,5 +125,4 @@ fn guest_outlives_its_host_and_what_that_one_did_alone_is_a_branch() {
     let (_plane, fleet) = Fleet::start(&world, address, LEASE_S);
     eventually(Duration::from_secs(30), "it goes on", || world.state("A", "t1") == "running");
     assert_eq!(world.exec("A", "t1", "cat /data/work"), "stored");
-    fleet.run("P", &["stop", "t1"]).ok();
 }
