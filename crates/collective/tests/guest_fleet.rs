@@ -122,7 +122,7 @@ fn guest_outlives_its_host_and_what_that_one_did_alone_is_a_branch() {
     eventually(Duration::from_secs(60), "it is suspended", || {
         world.state("A", "t1") == "suspended"
     });
-    let (_plane, fleet) = Fleet::start(&world, address, LEASE_S);
+    let (_plane, _) = Fleet::start(&world, address, LEASE_S);
     eventually(Duration::from_secs(30), "it goes on", || world.state("A", "t1") == "running");
     assert_eq!(world.exec("A", "t1", "cat /data/work"), "stored");
 }

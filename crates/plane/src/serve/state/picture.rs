@@ -50,11 +50,11 @@ impl Plane {
     pub(in crate::serve) fn picture(&self) -> Result<Picture> {
         let mut picture = Picture { now_unix_ms: ambient::unix_ms(), ..Picture::default() };
         let unreadable = &mut picture.unreadable;
-        picture.seen = self.named("seen/", unreadable, |entry| read(entry))?;
+        picture.seen = self.named("seen/", unreadable, read)?;
         picture.wishes =
             self.named("instances/", unreadable, |entry| Ok((entry.revision, read(entry)?)))?;
-        picture.places = self.named("places/", unreadable, |entry| read(entry))?;
-        picture.trouble = self.named("trouble/", unreadable, |entry| read(entry))?;
+        picture.places = self.named("places/", unreadable, read)?;
+        picture.trouble = self.named("trouble/", unreadable, read)?;
         for (of, entry) in self.below("orders/")? {
             let (host, of) = of.split_once('/').unwrap_or((&of, ""));
             match (name(of), host_id(host), read(&entry)) {
