@@ -284,6 +284,28 @@ pub struct InstanceWish {
     pub take_over_anyway: bool,
 }
 
+impl InstanceWish {
+    /// One that says nothing but what runs: a version (by its id) on so many CPUs with so much memory.
+    pub fn new(version: String, cpus: u32, memory_bytes: u64) -> Self {
+        Self {
+            version,
+            base_bytes: 0,
+            cpus,
+            memory_bytes,
+            needs: Vec::new(),
+            near: None,
+            apart: None,
+            appliance: None,
+            state: StateWish::Running,
+            restart: RestartWish::Never,
+            on: None,
+            ports: Vec::new(),
+            take_over: false,
+            take_over_anyway: false,
+        }
+    }
+}
+
 /// A change of what somebody wants; what is not said stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -61,7 +61,7 @@ pub use trust;
 pub use verbs::{
     Accelerator, Answer, AutoChange, BuildOptions, ExportFormat, ExportOptions, Following,
     ForkOptions, GcOptions, ImportOptions, PublishOptions, Reference, ResumeOptions, RunOptions,
-    StartOptions, UpdateMode, UpdateOptions, View, mount_main, updates_main, validate_recipe,
+    Size, StartOptions, UpdateMode, UpdateOptions, View, mount_main, updates_main, validate_recipe,
 };
 
 use model::Name;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use api::{
     BeatReply, HostChange, HostIdentity, HostKey, HostPrint, HostReport, HostWish, InstanceSeen,
-    InstanceWish, PlacedPrint, PlanPrint, RestartWish, StateWish,
+    InstanceWish, PlacedPrint, PlanPrint,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -69,22 +69,7 @@ fn report(name: &str) -> HostReport {
 }
 
 fn wish() -> InstanceWish {
-    InstanceWish {
-        version: "ab".repeat(32),
-        base_bytes: 1 << 30,
-        cpus: 1,
-        memory_bytes: 1 << 30,
-        needs: Vec::new(),
-        near: None,
-        apart: None,
-        appliance: None,
-        state: StateWish::Running,
-        restart: RestartWish::Never,
-        on: None,
-        ports: Vec::new(),
-        take_over: false,
-        take_over_anyway: false,
-    }
+    InstanceWish { base_bytes: 1 << 30, ..InstanceWish::new("ab".repeat(32), 1, 1 << 30) }
 }
 
 fn beat(client: &Client, n: u8, report: &HostReport) -> BeatReply {

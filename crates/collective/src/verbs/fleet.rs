@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use api::{HostPrint, InstanceChange, InstanceWish, PlacedPrint, RestartWish, StateWish, Trouble};
-use host::{Failure, Host};
+use host::{Failure, Host, Size};
 use model::Name;
 use plane::client::{Client, ClientError};
 use serde::Serialize;
@@ -195,20 +195,14 @@ pub fn run(global: &Global, verb: &Run, host: &Host) -> Result<(), Failure> {
     let Placement { on, restart, near, apart, needs } = &verb.placement;
     let on = on.as_deref().map(|on| asked.ready_host(on)).transpose()?;
     let wish = InstanceWish {
-        version: size.version.to_string(),
-        base_bytes: 0,
-        cpus: size.cpus,
-        memory_bytes: size.memory_bytes,
         needs: needs.clone(),
         near: near.clone(),
         apart: apart.clone(),
         appliance: Some(verb.appliance.clone()),
-        state: StateWish::Running,
         restart: restart_wish(restart.as_deref()),
         on: on.clone(),
         ports: verb.start.publish.clone(),
-        take_over: false,
-        take_over_anyway: false,
+        ..wish_of(&size)
     };
     asked.wish(&name, &wish)?;
     let within = Duration::from_secs(verb.start.timeout);
@@ -220,6 +214,10 @@ pub fn run(global: &Global, verb: &Run, host: &Host) -> Result<(), Failure> {
         let _ = asked.client.send("DELETE", &Asked::path(&name), &[], None::<&()>);
     }
     asked.done(&placed?, None)
+}
+
+fn wish_of(size: &Size) -> InstanceWish {
+    InstanceWish::new(size.version.to_string(), size.cpus, size.memory_bytes)
 }
 
 fn restart_wish(text: Option<&str>) -> RestartWish {
@@ -276,20 +274,10 @@ pub fn resume(global: &Global, verb: &Resume, host: &Host) -> Result<(), Failure
             // An instance that was made without the plane comes under it.
             let size = host.size_of_instance(&name)?;
             let wish = InstanceWish {
-                version: size.version.to_string(),
-                base_bytes: 0,
-                cpus: size.cpus,
-                memory_bytes: size.memory_bytes,
-                needs: Vec::new(),
-                near: None,
-                apart: None,
-                appliance: None,
-                state: StateWish::Running,
-                restart: RestartWish::Never,
                 on: on.clone(),
-                ports: Vec::new(),
                 take_over: true,
                 take_over_anyway: verb.take_over,
+                ..wish_of(&size)
             };
             asked.wish(&name, &wish)?;
             asked.get(&name)?.ok_or_else(|| Failure::new("internal", "it is not there", ""))?

@@ -45,6 +45,7 @@ pub use answers::Answer;
 pub use auto::AutoChange;
 pub(crate) use auto::print as auto_print;
 pub use build::validate_recipe;
+pub use describe::Size;
 pub use export::{ExportFormat, ExportOptions};
 pub use files::mount_main;
 pub use import::ImportOptions;

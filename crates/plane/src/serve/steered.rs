@@ -208,20 +208,9 @@ fn run(seed: u64) -> (u32, u32) {
     for at in 0..INSTANCES {
         let restart = if at % 3 == 0 { RestartWish::Never } else { RestartWish::OnFailure };
         let wish = InstanceWish {
-            version: "ab".repeat(32),
-            base_bytes: 0,
-            cpus: 1,
-            memory_bytes: 1 << 30,
-            needs: Vec::new(),
-            near: None,
-            apart: None,
             appliance: Some("tiny".to_owned()),
-            state: StateWish::Running,
             restart,
-            on: None,
-            ports: Vec::new(),
-            take_over: false,
-            take_over_anyway: false,
+            ..InstanceWish::new("ab".repeat(32), 1, 1 << 30)
         };
         world.plane.wish(&Name::new(&format!("i{at}")).unwrap(), None, &wish).unwrap();
     }
