@@ -7,6 +7,8 @@
 //! index/<repository>/     local copies of the repository's index; safe to delete
 //! makers/, mirroring/, publishing/  what makers signed, as far as this host has believed it
 //! builds/, imports/, exports/       work under way; what a killed command left is swept by the next
+//! plane/                  this host's lease of a plane, and who it is to that; `host leave` removes it
+//! plane-state/            the state of a plane that was started with this directory
 //! tools/                  what `build` keeps to be faster; safe to delete
 //! instances/<name>/       instance.json, volumes/, run/, shim.log
 //! repository/             the default repository, when none was named

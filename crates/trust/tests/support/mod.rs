@@ -145,14 +145,7 @@ pub fn forge(story: &Story, content: &str, keys: &[Key]) {
     role.keyids.clear();
     role.threshold = NonZeroU64::new(keys.len() as u64).unwrap();
     for key in keys {
-        let public = tough::schema::key::Key::Ed25519 {
-            keyval: tough::schema::key::Ed25519Key {
-                public: key.public().unwrap().into(),
-                _extra: HashMap::new(),
-            },
-            scheme: tough::schema::key::Ed25519Scheme::Ed25519,
-            _extra: HashMap::new(),
-        };
+        let public = as_signed(key);
         let id = public.key_id().unwrap();
         role.keyids.push(id.clone());
         accomplice.keys.insert(id, public);
@@ -214,14 +207,7 @@ pub fn forge_list(
         targets.targets.insert(tough::TargetName::new(*name).unwrap(), target);
     }
     // Only for the library, which would not sign otherwise: nobody is shown these.
-    let public = tough::schema::key::Key::Ed25519 {
-        keyval: tough::schema::key::Ed25519Key {
-            public: key.public().unwrap().into(),
-            _extra: HashMap::new(),
-        },
-        scheme: tough::schema::key::Ed25519Scheme::Ed25519,
-        _extra: HashMap::new(),
-    };
+    let public = as_signed(key);
     let id = public.key_id().unwrap();
     let role = DelegatedRole {
         name: name.to_owned(),
@@ -256,6 +242,18 @@ fn newest_root(story: &Story) -> Root {
     let root: Signed<Root> =
         serde_json::from_slice(&story.get(&format!("{newest}.root.json"))).unwrap();
     root.signed
+}
+
+/// A public key as metadata names it.
+fn as_signed(key: &Key) -> tough::schema::key::Key {
+    tough::schema::key::Key::Ed25519 {
+        keyval: tough::schema::key::Ed25519Key {
+            public: key.public().unwrap().into(),
+            _extra: HashMap::new(),
+        },
+        scheme: tough::schema::key::Ed25519Scheme::Ed25519,
+        _extra: HashMap::new(),
+    }
 }
 
 fn sign<T: Role + serde::Serialize>(role: T, root: &Root, keys: &[Key]) -> SignedRole<T> {

@@ -332,21 +332,21 @@ impl StallObserver for Watcher {
 
 fn watched() -> (Arc<Moody>, Host, Arc<Volume>, Arc<Watcher>) {
     let (moody, host, volume) = on_moody();
-    let base = volume.base();
+    let (volume, watcher) = watched_on(&MemDisk::new(), &host, volume.base());
+    read(&volume, 63 * P, PAGE).unwrap();
+    (moody, host, Arc::new(volume), watcher)
+}
+
+fn watched_on(
+    disk: &MemDisk,
+    host: &Host,
+    base: Option<model::ManifestId>,
+) -> (Volume, Arc<Watcher>) {
     let watcher = Arc::new(Watcher::default());
     let mut options = options();
     options.observer = Some(watcher.clone());
-    let disk = Arc::new(MemDisk::new());
-    let volume = Volume::create_on(
-        Arc::new(disk.disk.clone()),
-        base,
-        PAGES * P,
-        host.fetcher.clone(),
-        options,
-    )
-    .unwrap();
-    read(&volume, 63 * P, PAGE).unwrap();
-    (moody, host, Arc::new(volume), watcher)
+    let (disk, fetcher) = (Arc::new(disk.disk.clone()), host.fetcher.clone());
+    (Volume::create_on(disk, base, PAGES * P, fetcher, options).unwrap(), watcher)
 }
 
 #[test]
@@ -409,18 +409,7 @@ fn cancelling_ends_all_waiting() {
 fn damage_on_this_host_holds_the_guest_and_says_so() {
     let host = offline();
     let disk = MemDisk::new();
-    let watcher = Arc::new(Watcher::default());
-    let mut options = options();
-    options.observer = Some(watcher.clone());
-    let shared_disk = Arc::new(disk.clone());
-    let volume = Volume::create_on(
-        Arc::new(shared_disk.disk.clone()),
-        None,
-        PAGES * P,
-        host.fetcher.clone(),
-        options,
-    )
-    .unwrap();
+    let (volume, watcher) = watched_on(&disk, &host, None);
     volume.write_at(0, &page(1)).unwrap();
     disk.tamper("1.data", |bytes| bytes[0] ^= 1);
     std::thread::scope(|scope| {
