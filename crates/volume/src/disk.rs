@@ -14,8 +14,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
 
 /// One open file. Offsets and lengths are bytes.
 pub trait DiskFile: Send + Sync {
@@ -65,14 +67,25 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens (or creates) and locks the directory. `WouldBlock`: another process has it.
+    /// Opens (or creates) and locks the directory. `WouldBlock`: another process has it, and still
+    /// had it after [`DYING`].
     pub fn open(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let dir = File::open(path)?;
-        rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { path: path.to_owned(), dir })
+        let deadline = ambient::now() + DYING;
+        loop {
+            match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { path: path.to_owned(), dir }),
+                Err(Errno::WOULDBLOCK) if ambient::now() < deadline => ambient::sleep(LOOK_AGAIN),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
+
+/// A process that is gone for whoever looks at it gives its files up only after its memory.
+const DYING: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 impl Disk for Folder {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {

@@ -82,7 +82,9 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     match prepare(arguments) {
         Ok((host, order, local, lock)) => {
             let code = serve(&host, &order, &local);
-            drop(lock);
+            // The kernel lets it go with everything else of this process: a thread that still ends
+            // may have a volume open until then, and who finds this lock free opens them.
+            std::mem::forget(lock);
             code
         }
         Err(failure) => {

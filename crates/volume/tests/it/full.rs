@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use chunk::{ChunkId, ChunkSink, Memory, Put, SinkError};
 use volume::{Volume, VolumeError};
@@ -155,8 +156,13 @@ fn a_volume_is_held_by_one_process_at_a_time() {
     volume.flush().unwrap();
     let open = || Volume::open(&path, host.fetcher.clone(), options());
     assert!(matches!(open(), Err(VolumeError::InUse { .. })));
-    drop(volume);
+    // One that is just giving it up is waited for.
+    let giving_up = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(volume);
+    });
     assert!(read(&open().unwrap(), 0, PAGE).unwrap() == page(1));
+    giving_up.join().unwrap();
     let nothing = Volume::open(&dir.path().join("x"), host.fetcher.clone(), options());
     assert!(matches!(nothing, Err(VolumeError::NotFound { .. })));
 }
