@@ -157,6 +157,7 @@ impl Agent<'_> {
     fn start(&self, order: &OrderPrint, name: &Name) -> Result<(), Failure> {
         let start = StartOptions {
             ports: order.ports.iter().map(|port| parse_port(port)).collect::<Result<_, _>>()?,
+            network: order.network.as_deref().map(named).transpose()?,
             accel: Accelerator::Auto,
             wait: false,
             timeout: READY,
@@ -189,6 +190,10 @@ impl Agent<'_> {
             }
         }
     }
+}
+
+fn named(network: &str) -> Result<Name, Failure> {
+    Name::new(network).map_err(|e| Failure::new("usage", e.to_string(), ""))
 }
 
 fn words(order: &OrderPrint, end: OrderEnd, trouble: Option<&Trouble>) -> String {

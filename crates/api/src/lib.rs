@@ -17,12 +17,13 @@ pub use output::{
     AppliancePrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint,
     DoctorPrint, ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint,
     GcPrint, HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MirrorPrint, MountPrint,
-    PortPrint, PropertyPrint, RepairPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint, StartPrint,
-    StatePrint, TracePrint, UndoPrint, VolumePrint, WarmPrint,
+    NetworkPrint, PortPrint, PropertyPrint, RepairPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint,
+    StartPrint, StatePrint, TracePrint, UndoPrint, VolumePrint, WarmPrint,
 };
 pub use plane::{
     BeatReply, ChoicePrint, HeadSeen, HostChange, HostIdentity, HostKey, HostPrint, HostReport,
-    HostWish, InstanceChange, InstanceSeen, InstanceWish, OrderAct, OrderEnd, OrderPrint,
-    OrderReport, OrdersKnown, PlacedPrint, PlanPrint, Problem, RestartWish, StateWish, Trouble,
+    HostWish, InstanceChange, InstanceSeen, InstanceWish, NETWORK_LABEL, OrderAct, OrderEnd,
+    OrderPrint, OrderReport, OrdersKnown, PlacedPrint, PlanPrint, Problem, RestartWish, StateWish,
+    Trouble,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

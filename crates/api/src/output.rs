@@ -373,6 +373,16 @@ pub struct ConfigPrint {
     pub updates: String,
 }
 
+/// One line of `network`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkPrint {
+    pub name: String,
+    /// The device; none: user-mode networking.
+    pub bridge: Option<String>,
+    /// `ready`, or `absent`: its bridge is not there.
+    pub state: String,
+}
+
 /// `inspect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InspectPrint {
@@ -387,6 +397,8 @@ pub struct InspectPrint {
     pub profile: String,
     pub cpu_model: String,
     pub mac: Vec<String>,
+    /// What its first network card is plugged into.
+    pub network: String,
     pub volumes: Vec<VolumePrint>,
     /// While it runs here.
     pub scrub: Option<ScrubPrint>,

@@ -114,6 +114,9 @@ pub enum OrderAct {
     Look,
 }
 
+/// What the labels of a host's networks begin with: the network `lan` is `network.lan=yes`.
+pub const NETWORK_LABEL: &str = "network.";
+
 /// An order to a host. It is refused when the head has another generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -129,6 +132,9 @@ pub struct OrderPrint {
     /// Ports to publish, as `run -p` takes them; none: as before.
     #[serde(default)]
     pub ports: Vec<String>,
+    /// What its first network card is plugged into; none: as before.
+    #[serde(default)]
+    pub network: Option<String>,
 }
 
 /// Which orders a host knows already.
@@ -275,6 +281,9 @@ pub struct InstanceWish {
     /// Ports to publish on its host, as `run -p` takes them.
     #[serde(default)]
     pub ports: Vec<String>,
+    /// The network that its first card is plugged into: only hosts that have it are chosen.
+    #[serde(default)]
+    pub network: Option<String>,
     /// Go on elsewhere although its host, which is gone, may have what the repository does not: that
     /// becomes a branch. Once.
     #[serde(default)]
@@ -300,6 +309,7 @@ impl InstanceWish {
             restart: RestartWish::Never,
             on: None,
             ports: Vec::new(),
+            network: None,
             take_over: false,
             take_over_anyway: false,
         }

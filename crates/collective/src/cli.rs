@@ -128,6 +128,11 @@ pub enum Verb {
     Logs(Logs),
     /// Show what this host is told for all its instances, or change it
     Config(Config),
+    /// Networks of this host that instances can be plugged into: add, remove; without a word, list
+    Network {
+        #[command(subcommand)]
+        verb: Option<Networks>,
+    },
     /// Repositories: where everything is kept
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Repo(Repo),
@@ -339,6 +344,10 @@ pub struct Start {
     /// Publish a port: HOST:GUEST or ADDRESS:HOST:GUEST; host port 0 takes a free one
     #[arg(short = 'p', long = "publish", value_name = "PORTS")]
     pub publish: Vec<String>,
+    /// Plug its first network card into this network of the host from now on (`collective network`
+    /// lists them), or into `user`
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Option<String>,
     /// What runs the CPUs: kvm, tcg (software, slower), or auto: kvm where it proves to work
     #[arg(long, default_value = "auto", value_parser = ["auto", "kvm", "tcg"], hide_possible_values = true)]
     pub accel: String,
@@ -545,6 +554,24 @@ pub struct Config {
     pub key: Option<String>,
     /// Its new value; instances that run now go on as they were started
     pub value: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub enum Networks {
+    /// Call a Linux bridge of this host a network: instances that are plugged into it are computers
+    /// of their own there, and keep their addresses when they go on at another host that has it
+    Add {
+        /// What it is called on all hosts that have it, for example `lan`
+        name: String,
+        /// The bridge's device, for example br0
+        #[arg(long, value_name = "DEVICE")]
+        bridge: String,
+    },
+    /// Forget a network; its bridge stays
+    Remove {
+        /// What it is called
+        name: String,
+    },
 }
 
 #[derive(Subcommand)]

@@ -17,6 +17,7 @@
 //! *Invariant.* Nothing here is the only copy of anything but what an instance wrote since its
 //! last checkpoint.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -60,6 +61,9 @@ pub(crate) struct HostFile {
     /// As [`Updates`] are written, or `off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     updates: Option<String>,
+    /// Networks of this host: what they are called, and the bridge that each is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    networks: BTreeMap<String, String>,
 }
 
 /// Unless somebody chose otherwise, a host fetches ahead what it would need to go offline.
@@ -118,6 +122,7 @@ impl HostDir {
                 auto: None,
                 keep: None,
                 updates: None,
+                networks: BTreeMap::new(),
             };
             // Two first commands at once: the one that links first decides.
             let mine = root.join(format!("host.json.{}", id.short()));
@@ -208,6 +213,20 @@ impl HostDir {
     /// Sets what `repo gc` keeps of instances' histories.
     pub fn configure_keep(&mut self, keep: Option<Keep>) -> Result<()> {
         self.identity.keep = keep.map(|keep| keep.to_string());
+        replace_file(&self.root.join("host.json"), &encode(&self.identity)?)
+    }
+
+    /// The bridges that networks of this host are, by the networks' names.
+    pub fn networks(&self) -> &BTreeMap<String, String> {
+        &self.identity.networks
+    }
+
+    /// Says which bridge a network is; none: that it is no network of this host any more.
+    pub fn configure_network(&mut self, network: &Name, bridge: Option<&str>) -> Result<()> {
+        match bridge {
+            Some(bridge) => self.identity.networks.insert(network.to_string(), bridge.to_owned()),
+            None => self.identity.networks.remove(network.as_str()),
+        };
         replace_file(&self.root.join("host.json"), &encode(&self.identity)?)
     }
 

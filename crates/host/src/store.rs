@@ -416,6 +416,7 @@ impl Store {
             holds: Vec::new(),
             left,
             trial: None,
+            network: None,
             ..head.clone()
         };
         let payload = RefPayload { roots: roots_of(&branch), body: record::encode_head(&branch) };

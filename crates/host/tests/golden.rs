@@ -324,6 +324,7 @@ fn a_head() {
         left: None,
         follow: None,
         trial: None,
+        network: None,
     };
     let bytes = encode_head(&head);
     golden("head.json", &bytes);

@@ -218,6 +218,7 @@ fn head() -> Head {
         left: None,
         follow: None,
         trial: None,
+        network: None,
     }
 }
 

@@ -3,21 +3,24 @@
 //! A [`Network`] turns "this card, this MAC, these published ports" into a [`Netdev`]: the
 //! host's end of the cable, in terms that do not name any hypervisor. The first network is
 //! [`UserMode`]: the guest's packets become ordinary sockets of an unprivileged process, and
-//! ports are published by listening on the host. Real networks implement the same trait.
+//! ports are published by listening on the host. A [`Bridge`] of the host makes it one computer among
+//! others.
 //!
 //! Invariants: plugging in changes nothing on the host (it looks and refuses, it does not
 //! reserve), so there is nothing to undo after a crash; two plugs never share a MAC unless the
 //! caller asked twice for the same one.
 
+mod bridge;
 mod mac;
 mod port;
 mod user_mode;
 
 use std::net::IpAddr;
 
+pub use bridge::{Bridge, TapNetdev, is_bridge};
 pub use mac::{Mac, random_mac};
 pub use port::require_free;
-pub use user_mode::UserMode;
+pub use user_mode::{USER, UserMode};
 
 use model::{NicSpec, PortMap};
 
@@ -34,6 +37,8 @@ pub enum Netdev {
     Unplugged,
     /// User-mode networking inside the virtual machine monitor.
     User(UserNetdev),
+    /// A TAP device of the host, which has to be made before and removed after.
+    Tap(TapNetdev),
 }
 
 /// User-mode networking: the guest is 10.0.2.15 behind its own address translation.
@@ -92,6 +97,32 @@ pub enum NetworkError {
         /// What the operating system said.
         detail: String,
     },
+    /// On a network of its own a guest's ports are there for all, and none is published.
+    #[error(
+        "port {port} is not published on the network {network}: the guest has an address of its own there"
+    )]
+    NotPublished {
+        /// The network.
+        network: String,
+        /// The guest's port.
+        port: u16,
+    },
+    /// The device that a network of this host should be is not there, or is no bridge.
+    #[error("the network {network} is the bridge {bridge}, which this host does not have")]
+    NoBridge {
+        /// The network.
+        network: String,
+        /// The device.
+        bridge: String,
+    },
+    /// The card's device could not be made, or not be joined to the bridge.
+    #[error("no cable to the bridge {bridge}: {detail}")]
+    NotJoined {
+        /// The bridge.
+        bridge: String,
+        /// What was said.
+        detail: String,
+    },
     /// A port number of 0, which would publish at a random place.
     #[error("port 0 cannot be published")]
     PortZero,
@@ -102,7 +133,9 @@ impl NetworkError {
     pub fn hint(&self) -> String {
         match self {
             Self::UnknownNetwork { .. } => {
-                "use the network `user`; other networks come with bundles".to_owned()
+                "`collective network` lists those of this host; `collective network add NAME --bridge \
+                 DEVICE` adds one; `--network user` is there everywhere"
+                    .to_owned()
             }
             Self::PortTaken { port, .. } => {
                 format!("publish on another port, for example -p {}:...", next_port(*port))
@@ -113,6 +146,17 @@ impl NetworkError {
             }
             Self::Unusable { .. } => {
                 "use an address of this host, for example 127.0.0.1 or 0.0.0.0".to_owned()
+            }
+            Self::NotPublished { .. } => {
+                "leave -p out: its ports can be reached at its own address".to_owned()
+            }
+            Self::NoBridge { bridge, .. } => format!(
+                "`ip link add {bridge} type bridge` makes one; `--network user` needs none"
+            ),
+            Self::NotJoined { .. } => {
+                "only the host's administrator (root) makes devices; iproute2 has to be installed; \
+                 `--network user` needs neither"
+                    .to_owned()
             }
             Self::PortZero => "write -p HOST_PORT:GUEST_PORT with ports from 1 to 65535".to_owned(),
         }

@@ -9,6 +9,9 @@ use model::{NicSpec, PortMap};
 
 use crate::{Mac, Netdev, Network, NetworkError, UserNetdev, port};
 
+/// What the user-mode network is called.
+pub const USER: &str = "user";
+
 /// The network called `user`: outbound connections and published ports, nothing else.
 #[derive(Debug, Clone, Copy)]
 pub struct UserMode {
@@ -24,7 +27,7 @@ impl Default for UserMode {
 
 impl Network for UserMode {
     fn plug(&self, nic: &NicSpec, _mac: Mac, ports: &[PortMap]) -> Result<Netdev, NetworkError> {
-        if nic.network != "user" {
+        if nic.network != USER {
             return Err(NetworkError::UnknownNetwork { name: nic.network.clone() });
         }
         for (index, map) in ports.iter().enumerate() {

@@ -56,6 +56,7 @@ fn shelf() -> PathBuf {
 pub fn start_options() -> StartOptions {
     StartOptions {
         ports: Vec::new(),
+        network: None,
         accel: Accelerator::Tcg,
         wait: true,
         timeout: Duration::from_secs(60),

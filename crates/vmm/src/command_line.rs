@@ -348,6 +348,14 @@ fn netdev(index: usize, netdev: &Netdev) -> String {
     match netdev {
         // A hub port without peers: packets go nowhere.
         Netdev::Unplugged => format!("hubport,id=net{index},hubid={index}"),
+        Netdev::Tap(tap) => {
+            // Without offloads: what its guest has negotiated then fits every other network too, and
+            // a memory goes on in whichever it is plugged into next.
+            let device = &tap.device;
+            format!(
+                "tap,id=net{index},ifname={device},script=no,downscript=no,vnet_hdr=off,vhost=off"
+            )
+        }
         Netdev::User(user) => {
             let mut text = format!("user,id=net{index}");
             if !user.outbound {

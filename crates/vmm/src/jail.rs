@@ -113,6 +113,8 @@ pub(crate) struct Orders {
     pub identity: Option<(u32, u32)>,
     pub readable: Vec<PathBuf>,
     pub writable: Vec<PathBuf>,
+    /// Devices that it may open, and tell what to do.
+    pub devices: Vec<PathBuf>,
     /// Directories in which it may also make and remove files.
     pub own: Vec<PathBuf>,
     /// Where it works: entered while we may still reach it, so that QEMU's user needs no rights
@@ -153,6 +155,9 @@ impl Orders {
         }
         for path in &self.writable {
             put("--write", path.into());
+        }
+        for path in &self.devices {
+            put("--device", path.into());
         }
         for path in &self.own {
             put("--own", path.into());
@@ -196,6 +201,7 @@ impl Orders {
                 "--cwd" => orders.cwd = Some(value.into()),
                 "--read" => orders.readable.push(value.into()),
                 "--write" => orders.writable.push(value.into()),
+                "--device" => orders.devices.push(value.into()),
                 "--own" => orders.own.push(value.into()),
                 "--port" => {
                     orders.ports.push(number()?.try_into().map_err(|_| "--port".to_owned())?);
@@ -235,6 +241,7 @@ mod tests {
             identity: Some((1000, 1001)),
             readable: vec!["/a b".into()],
             writable: vec!["--".into(), "/c".into()],
+            devices: vec!["/dev/f".into()],
             own: vec!["/e".into()],
             cwd: Some("/d".into()),
             network: true,

@@ -406,13 +406,14 @@ fn orders(launch: &Launch, fds: usize) -> Orders {
         .iter()
         .filter_map(|nic| match &nic.netdev {
             Netdev::User(user) => Some(user),
-            Netdev::Unplugged => None,
+            Netdev::Unplugged | Netdev::Tap(_) => None,
         })
         .collect();
     let mut readable = jail.readable.clone();
     readable.extend(launch.kernel.iter().chain(&launch.initrd).chain(&launch.firmware).cloned());
     let mut writable = jail.writable.clone();
     writable.push(launch.ram_path.clone());
+    let taps = launch.nics.iter().any(|nic| matches!(nic.netdev, Netdev::Tap(_)));
     for disk in &launch.disks {
         if disk.read_only { &mut readable } else { &mut writable }.push(disk.path.clone());
     }
@@ -423,6 +424,7 @@ fn orders(launch: &Launch, fds: usize) -> Orders {
         identity: jail.identity.map(|id| (id.uid, id.gid)),
         readable,
         writable,
+        devices: taps.then(|| "/dev/net/tun".into()).into_iter().collect(),
         own: Vec::new(),
         cwd: Some(launch.run_dir.clone()),
         network: !users.is_empty(),

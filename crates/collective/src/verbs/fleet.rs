@@ -202,6 +202,7 @@ pub fn run(global: &Global, verb: &Run, host: &Host) -> Result<(), Failure> {
         restart: restart_wish(restart.as_deref()),
         on: on.clone(),
         ports: verb.start.publish.clone(),
+        network: verb.start.network.clone(),
         ..wish_of(&size)
     };
     asked.wish(&name, &wish)?;
@@ -259,6 +260,7 @@ impl Asked<'_> {
 pub fn resume(global: &Global, verb: &Resume, host: &Host) -> Result<(), Failure> {
     not_passed_on(&[
         ("--publish", !verb.start.publish.is_empty()),
+        ("--network", verb.start.network.is_some()),
         ("--accel", verb.start.accel != "auto"),
         ("--no-wait", verb.start.no_wait),
     ])?;

@@ -99,6 +99,7 @@ fn describe(shown: &InspectPrint) -> String {
             format_bytes(shown.memory_bytes)
         ),
         format!("mac         {}", shown.mac.join(" ")),
+        format!("network     {}", shown.network),
         format!("host        {}", shown.instance.host.clone().unwrap_or_else(none)),
         format!("vnc         {}", shown.vnc.clone().unwrap_or_else(none)),
         format!("directory   {}", shown.directory.clone().unwrap_or_else(none)),

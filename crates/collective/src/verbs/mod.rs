@@ -11,6 +11,7 @@ mod history;
 mod instance;
 mod list;
 mod maker;
+mod networks;
 mod planes;
 mod repo;
 mod start;
@@ -77,6 +78,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::View(verb) => done(attach::view(&global, &verb)),
         Verb::Screenshot(verb) => done(attach::screenshot(&global, &verb)),
         Verb::Logs(verb) => done(attach::logs(&global, &verb)),
+        Verb::Network { verb } => done(networks::execute(&global, verb.as_ref())),
         Verb::Config(verb) => done(list::config(&global, &verb)),
         Verb::Repo(verb) => repo::execute(&global, verb),
         Verb::Completion { shell } => {

@@ -162,9 +162,15 @@ pub(super) fn accelerator(text: &str) -> Accelerator {
     }
 }
 
+fn network(text: &str) -> Result<model::Name, Failure> {
+    let hint = "`collective network` lists those of this host";
+    model::Name::new(text).map_err(|e| Failure::new("usage", e.to_string(), hint))
+}
+
 pub(super) fn start_options(start: &Start) -> Result<StartOptions, Failure> {
     Ok(StartOptions {
         ports: start.publish.iter().map(|text| host::parse_port(text)).collect::<Result<_, _>>()?,
+        network: start.network.as_deref().map(network).transpose()?,
         accel: accelerator(&start.accel),
         wait: !start.no_wait,
         timeout: Duration::from_secs(start.timeout),

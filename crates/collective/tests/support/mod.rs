@@ -1,6 +1,7 @@
 //! Hosts and a repository of a test's own, real guests in them, and nothing left afterwards.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
@@ -34,6 +35,8 @@ pub struct World {
     environment: Vec<(String, String)>,
     /// What starts the program: itself, or somebody else who becomes it.
     starter: Vec<OsString>,
+    /// By host: words that begin its commands.
+    entered: BTreeMap<String, Vec<OsString>>,
 }
 
 /// A file system of a few MiB for a folder, unmounted when dropped.
@@ -116,12 +119,19 @@ impl World {
         let root = std::env::temp_dir().join(format!("collective-{name}-{}", std::process::id()));
         fs::create_dir_all(&root).unwrap();
         let starter = vec![PROGRAM.into()];
-        Self { root, repository: None, environment: Vec::new(), starter }
+        let entered = BTreeMap::new();
+        Self { root, repository: None, environment: Vec::new(), starter, entered }
     }
 
     /// This world with the program started by these words.
     pub fn started_by(mut self, starter: Vec<OsString>) -> Self {
         self.starter = starter;
+        self
+    }
+
+    /// This world with the commands of hosts begun by words of their own.
+    pub fn entered_by(mut self, entered: BTreeMap<String, Vec<OsString>>) -> Self {
+        self.entered = entered;
         self
     }
 
@@ -239,9 +249,11 @@ impl World {
 
     /// The program as on a host where nobody types: the repository comes from the environment.
     pub fn program(&self, host: &str) -> Command {
-        let mut command = Command::new(&self.starter[0]);
+        let entered = self.entered.get(host).into_iter().flatten();
+        let mut words = entered.chain(&self.starter);
+        let mut command = Command::new(words.next().unwrap());
         command
-            .args(&self.starter[1..])
+            .args(words)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("COLLECTIVE_DIR", self.host(host))
             .env("COLLECTIVE_REPO", self.repository())

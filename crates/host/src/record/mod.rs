@@ -265,6 +265,9 @@ pub struct Head {
     pub follow: Option<Follow>,
     /// It has a new version that has not yet been seen to work.
     pub trial: Option<Trial>,
+    /// The network that its first card is plugged into, of the host that runs it; None: as its maker
+    /// says.
+    pub network: Option<Name>,
 }
 
 /// Where an instance's versions come from.

@@ -41,7 +41,9 @@ const VERSION_FORMAT: u32 = 3;
 /// What a checkpoint or a head has that needs more than format 1: automatic checkpoints.
 const LINE_FORMAT: u32 = 2;
 /// What a head has that needs more than format 2: whose versions it gets.
-const HEAD_FORMAT: u32 = 3;
+const HEAD_FORMAT: u32 = 4;
+/// Of heads that follow a maker.
+const FOLLOW_FORMAT: u32 = 3;
 /// The longest location of a maker's repository, bytes.
 const LOCATION_BYTES_MAX: usize = 4096;
 /// Most automatic checkpoints, and holds, of one head.
@@ -196,6 +198,9 @@ struct HeadWire {
     /// Format 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trial: Option<TrialWire>,
+    /// Format 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    network: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -491,8 +496,10 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
     encode(&HeadWire {
         kind: "head".to_owned(),
         // A program that does not know these would drop them when it moves the head.
-        format: if head.follow.is_some() || head.trial.is_some() {
+        format: if head.network.is_some() {
             HEAD_FORMAT
+        } else if head.follow.is_some() || head.trial.is_some() {
+            FOLLOW_FORMAT
         } else if head.auto.is_some() || !head.autos.is_empty() || !head.holds.is_empty() {
             LINE_FORMAT
         } else {
@@ -544,6 +551,7 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
             release: trial.release.to_string(),
             begun: trial.begun,
         }),
+        network: head.network.as_ref().map(Name::to_string),
     })
 }
 
@@ -645,6 +653,7 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
                 begun: trial.begun,
             }),
         },
+        network: wire.network.as_deref().map(name).transpose()?,
     })
 }
 
@@ -677,6 +686,7 @@ mod tests {
             left: None,
             follow: None,
             trial: None,
+            network: None,
         }
     }
 

@@ -75,13 +75,14 @@ impl Claim {
 }
 
 /// Takes the lease of `name`, as `start` says. With `boot`, it does not begin with its version's
-/// memory.
+/// memory. With `network`, its first card is plugged into that one from now on.
 pub fn claim(
     store: &Store,
     host: &HostDir,
     name: &Name,
     start: &Start,
     boot: bool,
+    network: Option<&Name>,
     accel: Accel,
 ) -> Result<Claim> {
     let current = store.head(name)?;
@@ -161,7 +162,12 @@ pub fn claim(
     };
     let trial = head.trial.map(|trial| Trial { begun: true, ..trial });
     let state = InstanceState::Running;
-    let head = Head { trial, state, lease: Some(lease(host)), vmgenid, warm, ..head };
+    let network = match network {
+        Some(network) if network.as_str() == network::USER => None,
+        Some(network) => Some(network.clone()),
+        None => head.network.clone(),
+    };
+    let head = Head { trial, state, lease: Some(lease(host)), vmgenid, warm, network, ..head };
     ambient::step("claim: read");
     match store.advance(generation, &head)? {
         Advance::Done(generation) => {
@@ -230,6 +236,7 @@ fn new_head(
         left: None,
         follow,
         trial: None,
+        network: None,
     })
 }
 

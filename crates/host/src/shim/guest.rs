@@ -129,6 +129,13 @@ impl Guest {
         self.vm.ping()
     }
 
+    /// Whether something in it listens on a TCP port, as its Linux says.
+    pub fn listens(&self, port: u16) -> bool {
+        let script = format!("grep -qE ': [0-9A-F]+:{port:04X} [0-9A-F]+:0000 0A' /proc/net/tcp*");
+        let argv = ["/bin/sh", "-c", &script].map(str::to_owned);
+        self.exec(&argv, None, Duration::from_secs(2)).is_ok_and(|done| done.exit_code == 0)
+    }
+
     /// Runs a shell script in the guest, without caring much what comes of it.
     pub fn script(&self, script: &str, timeout: Duration) -> Result<()> {
         let argv = ["/bin/sh", "-c", script].map(str::to_owned);

@@ -28,6 +28,7 @@
 //! latter.
 
 pub mod by_itself;
+pub mod cables;
 pub mod claim;
 pub mod exports;
 mod fence;
@@ -178,6 +179,9 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
 /// Unmounts, and removes what is no longer needed.
 pub fn finish(running: running::Running, end: End) -> Result<()> {
     running.guest.kill();
+    if let Err(failure) = cables::unplug(&running.local) {
+        eprintln!("{failure}");
+    }
     running.scrubbing.end();
     running.tracing.end();
     let (local, mut instance) = (running.local, running.instance);
@@ -198,10 +202,10 @@ pub fn finish(running: running::Running, end: End) -> Result<()> {
     Ok(())
 }
 
-/// Unmounts what a killed shim left mounted.
+/// Unmounts what a killed shim left mounted, and removes the devices of its network cards.
 pub fn unmount_leftovers(local: &LocalDir) -> Result<()> {
     for mount in [local.ram_mount(), local.disk_mount()] {
         local.doors().unmount_leftovers(&mount)?;
     }
-    Ok(())
+    cables::unplug(local)
 }

@@ -25,6 +25,9 @@ pub struct Order {
     /// It runs for a build: its memory will be that of every instance of a version.
     #[serde(default)]
     pub maker: bool,
+    /// The network that its first card is plugged into from now on; none: as before.
+    #[serde(default)]
+    pub network: Option<String>,
 }
 
 /// Which instance.

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use api::StartReport;
 use model::{DiskBus, Media, PortMap, Ready};
-use network::Network;
-use vmm::{Accel, DiskFile, Launch, NicLaunch, Qemu};
+use vmm::{Accel, DiskFile, Launch, Qemu};
 use volume::Fetcher;
 
+use super::cables;
 use super::claim::Claim;
 use super::fence;
 use super::guest::Guest;
@@ -86,7 +86,9 @@ pub fn power_on(powering: &Powering<'_>) -> Result<Powered> {
     let started = std::thread::scope(|scope| {
         scope.spawn(|| tracing.place(volumes));
         let mut ports = ports::read(&order.ports);
-        let ready_port = add_ready_port(&claim.version.ready, &mut ports)?;
+        let user = cables::first_network(&claim.head, &claim.version.hardware) == network::USER;
+        let ready_port =
+            if user { add_ready_port(&claim.version.ready, &mut ports)? } else { None };
         let files = BootFiles::prepare(host, local, fetcher, claim)?;
         let guest = start_guest(powering, &files, &ports)?;
         Ok((guest, ports, ready_port, files.console_offset))
@@ -147,7 +149,7 @@ fn start_guest(
     files: &BootFiles,
     published: &[PortMap],
 ) -> Result<Arc<Guest>> {
-    let Powering { order, local, claim, accel, owner, volumes, .. } = *powering;
+    let Powering { host, order, local, claim, accel, owner, volumes, .. } = *powering;
     let uuid = if order.maker { [0; 16] } else { *claim.head.instance.as_bytes() };
     let mut hardware = claim.version.hardware.clone();
     // QEMU has the TPM, and not what that remembers.
@@ -159,18 +161,9 @@ fn start_guest(
         let read_only = spec.media == Media::Cd;
         disks.push(DiskFile { name: spec.name.clone(), path, read_only });
     }
-    let mut nics = Vec::new();
-    for (index, spec) in hardware.nics.iter().enumerate() {
-        let mac = network::Mac(claim.head.macs.get(index).copied().unwrap_or_default());
-        // Published ports are the first card's.
-        let ports = if index == 0 { published } else { &[] };
-        let mut netdev = network::UserMode::default().plug(spec, mac, ports)?;
-        if let network::Netdev::User(user) = &mut netdev {
-            // Nobody reaches it yet: the ports are only looked at, and published later.
-            user.closed = powering.fresh();
-        }
-        nics.push(NicLaunch { mac, netdev });
-    }
+    let uid = owner.map(|(uid, _)| uid);
+    let closed = powering.fresh();
+    let nics = cables::plug(host, local, &claim.head, &hardware, published, closed, uid)?;
     let launch = Launch {
         qemu: vmm::find_qemu()?,
         hardware,

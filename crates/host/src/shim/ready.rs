@@ -15,7 +15,7 @@ use crate::failure::{Failure, Result};
 /// What a check needs to know of the machine.
 pub struct ReadyCheck {
     pub ready: Ready,
-    /// Where the guest's port of a port check is published.
+    /// Where the guest's port of a port check is published; none: it has an address of its own.
     pub port: Option<SocketAddr>,
     /// The console's log, and how long it was when this start began.
     pub console: PathBuf,
@@ -66,7 +66,10 @@ impl ReadyCheck {
     fn passes(&self) -> bool {
         match &self.ready {
             Ready::Started => true,
-            Ready::Port(_) => self.port.is_some_and(answers),
+            Ready::Port(port) => match self.port {
+                Some(published) => answers(published),
+                None => self.guest.listens(*port),
+            },
             Ready::Console(_) if self.continued => true,
             Ready::Console(text) => console_says(&self.console, self.console_offset, text),
             Ready::Agent => self.guest.ping(),

@@ -16,6 +16,7 @@ use model::{DiskSpec, InstanceState, Name, PortMap};
 use vmm::Accel;
 use volume::{Cache, Fetcher, Stall, StallObserver};
 
+use super::cables;
 use super::claim::{self, Claim};
 use super::guest::Guest;
 use super::order::{Order, Start};
@@ -45,9 +46,14 @@ pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Re
     if matches!(order.start, Start::Existing { .. }) {
         leftovers::branch_if_stale(&store, host, &name)?;
     }
+    let network = match &order.network {
+        Some(text) => Some(Name::new(text).map_err(|e| Failure::new("usage", e.to_string(), ""))?),
+        None => None,
+    };
     let attempt = |boot: bool, cold: Option<String>| {
-        let mut claim = claim::claim(&store, host, &name, &order.start, boot, accel)
-            .map_err(|failure| (failure, false))?;
+        let mut claim =
+            claim::claim(&store, host, &name, &order.start, boot, network.as_ref(), accel)
+                .map_err(|failure| (failure, false))?;
         claim.cold = claim.cold.or(cold);
         let result = with_claim(host, order, local, door, &store, &claim, accel, began);
         if result.is_err() {
@@ -151,6 +157,10 @@ fn with_claim(
         let loaded = load(guest, local, &fetcher, memory.map(|memory| &memory.device_state));
         let may = loaded.and_then(|()| fence::may_run(host, &claim.head.name));
         let runs = may.and_then(|()| guest.unpause()).and_then(|()| {
+            if cables::first_network(&claim.head, hardware) != network::USER {
+                // The switches between it and its peers have to learn where it is now.
+                let _ = guest.announce();
+            }
             if powering.fresh() { become_somebody(guest, claim, &powered.ports) } else { Ok(()) }
         });
         match runs {

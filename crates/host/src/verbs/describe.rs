@@ -42,9 +42,14 @@ impl Host {
             });
             instances.extend(seen);
         }
+        // Asked anew: networks come and go while an agent runs.
+        let networks = crate::HostDir::open(self.dir.root())?;
+        let networks = networks.networks().keys();
+        let networks =
+            networks.map(|name| (format!("{}{name}", api::NETWORK_LABEL), "yes".to_owned()));
         Ok(HostReport {
             name: self.dir.name().to_owned(),
-            labels,
+            labels: labels.into_iter().chain(networks).collect(),
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             memory_bytes: memory_for_guests()?,
             kvm: matches!(crate::accel::proof(&self.dir)?, KvmProof::Proven),

@@ -49,6 +49,7 @@ impl Host {
                 left: None,
                 follow: follow.clone(),
                 trial: Store::trial_at(&checkpoint_record),
+                network: parent.network.clone(),
             };
             let current = store.head(new_name)?;
             if current.head.is_some()

@@ -11,6 +11,7 @@ use crate::Host;
 use crate::failure::{self, Result};
 use crate::local::LocalInstance;
 use crate::record::{Head, Version};
+use crate::shim::cables::first_network;
 use crate::store::Store;
 
 /// A shim answers `Status` at once, or something is wrong with it.
@@ -149,6 +150,7 @@ impl Host {
             .to_owned(),
             cpu_model: vmm::BASELINE_CPU.to_owned(),
             mac: head.macs.iter().map(|mac| network::Mac(*mac).to_string()).collect(),
+            network: first_network(&head, &version.hardware).to_owned(),
             volumes,
             scrub: status.as_ref().and_then(|status| status.scrub.clone()),
             auto: match status.as_ref().and_then(|status| status.auto.clone()) {

@@ -18,6 +18,7 @@ mod history;
 mod import;
 mod look;
 mod mirror;
+mod networks;
 mod outfit;
 mod provenance;
 mod publish;
@@ -128,6 +129,8 @@ impl Reference {
 #[derive(Debug, Clone)]
 pub struct StartOptions {
     pub ports: Vec<PortMap>,
+    /// What its first network card is plugged into from now on; None: as before.
+    pub network: Option<Name>,
     pub accel: Accelerator,
     /// Wait until it is ready.
     pub wait: bool,

@@ -129,7 +129,11 @@ impl Host {
         if abandoned.is_none() {
             self.update_before_start(&store, &head)?;
         }
-        let wanted = if options.start.ports.is_empty() {
+        let network = options.start.network.as_ref().or(head.network.as_ref());
+        let wanted = if network.is_some_and(|network| network.as_str() != network::USER) {
+            // Its ports are its own there; what is published all the same is refused.
+            options.start.ports.clone()
+        } else if options.start.ports.is_empty() {
             self.remembered_ports(name)?
         } else {
             options.start.ports.clone()
@@ -242,6 +246,7 @@ pub(super) fn order_of(
         accel: options.accel.as_str().to_owned(),
         ready_timeout_ms: options.timeout.as_millis() as u64,
         maker: false,
+        network: options.network.as_ref().map(Name::to_string),
     }
 }
 

@@ -188,6 +188,7 @@ impl<'a> Maker<'a> {
         fs::File::open(work.path())?.sync_all()?;
         let options = StartOptions {
             ports: Vec::new(),
+            network: None,
             accel: options.accel,
             wait: true,
             timeout: options.timeout,
@@ -213,6 +214,7 @@ impl<'a> Maker<'a> {
             accel: self.options.accel.as_str().to_owned(),
             ready_timeout_ms: self.options.timeout.as_millis() as u64,
             maker: true,
+            network: None,
         };
         let started = self.host.start_order(name, &order, &self.options, ambient::now());
         started.map_err(|failure| {

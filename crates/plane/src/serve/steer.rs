@@ -243,6 +243,7 @@ fn order(name: &Name, act: OrderAct, at: u64, wish: &InstanceWish) -> OrderPrint
         at,
         appliance: wish.appliance.clone(),
         ports: wish.ports.clone(),
+        network: wish.network.clone(),
     }
 }
 

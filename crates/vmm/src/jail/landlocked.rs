@@ -74,6 +74,9 @@ pub(super) fn ruleset(orders: &Orders) -> Result<RulesetCreated, String> {
     for path in &orders.writable {
         ruleset = add(ruleset, path, read | AccessFs::WriteFile | AccessFs::Truncate)?;
     }
+    for path in &orders.devices {
+        ruleset = add(ruleset, path, read | AccessFs::WriteFile | AccessFs::IoctlDev)?;
+    }
     for path in &orders.own {
         let make = AccessFs::MakeReg | AccessFs::RemoveFile;
         let write = AccessFs::WriteFile | AccessFs::Truncate;

@@ -231,6 +231,7 @@ impl Host {
     pub(super) fn patiently(&self) -> StartOptions {
         StartOptions {
             ports: Vec::new(),
+            network: None,
             accel: Accelerator::Auto,
             wait: true,
             timeout: Duration::from_secs(HEALTHY_WITHIN_S),

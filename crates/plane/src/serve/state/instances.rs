@@ -197,13 +197,18 @@ pub fn as_planned(name: Name, wish: &InstanceWish, at: Option<HostId>) -> Result
         None if text == "kvm" => Ok(Need::Kvm),
         _ => Err(Refused::wrong(format!("{text:?} is no need: write kvm, or LABEL=VALUE"))),
     };
+    let network = wish.network.as_ref().map(|network| Need::Label {
+        key: format!("{}{network}", api::NETWORK_LABEL),
+        value: "yes".to_owned(),
+    });
+    let needs = wish.needs.iter().map(need).collect::<Result<Vec<_>>>()?;
     Ok(Instance {
         name,
         version: version(&wish.version)?,
         base_bytes: wish.base_bytes,
         cpus: wish.cpus,
         memory_bytes: wish.memory_bytes,
-        needs: wish.needs.iter().map(need).collect::<Result<_>>()?,
+        needs: needs.into_iter().chain(network).collect(),
         near: wish.near.clone(),
         apart: wish.apart.clone(),
         at,

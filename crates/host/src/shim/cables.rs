@@ -1,0 +1,110 @@
+//! What an instance's network cards are plugged into.
+//!
+//! *Invariant.* A device that is made for a cable is written down before: whatever becomes of the shim,
+//! the next one of the instance, `rm` and `doctor --fix` remove it.
+
+use std::path::PathBuf;
+
+use model::{Hardware, PortMap};
+use network::{Bridge, Mac, Netdev, Network, TapNetdev, USER, UserMode};
+use vmm::NicLaunch;
+
+use crate::dir::{HostDir, replace_passing};
+use crate::failure::{Failure, Result};
+use crate::local::LocalDir;
+use crate::record::Head;
+
+/// What the first card is plugged into.
+pub fn first_network<'a>(head: &'a Head, hardware: &'a Hardware) -> &'a str {
+    match (&head.network, hardware.nics.first()) {
+        (Some(network), _) => network.as_str(),
+        (None, Some(nic)) => &nic.network,
+        (None, None) => USER,
+    }
+}
+
+/// Plugs all cards in; `closed` ones publish nothing yet. Devices of the host are made for `uid`.
+pub fn plug(
+    host: &HostDir,
+    local: &LocalDir,
+    head: &Head,
+    hardware: &Hardware,
+    published: &[PortMap],
+    closed: bool,
+    uid: Option<u32>,
+) -> Result<Vec<NicLaunch>> {
+    let mut nics = Vec::new();
+    for (index, spec) in hardware.nics.iter().enumerate() {
+        let mac = Mac(head.macs.get(index).copied().unwrap_or_default());
+        // Published ports are the first card's, and so is the network that its user has chosen.
+        let (name, ports) = match index {
+            0 => (first_network(head, hardware), published),
+            _ => (spec.network.as_str(), &[][..]),
+        };
+        let mut netdev = match bridge(host, name) {
+            Some(bridge) => bridge.plug(spec, mac, ports)?,
+            None if name == USER => UserMode::default().plug(spec, mac, ports)?,
+            None => return Err(unknown(name)),
+        };
+        if let Netdev::User(user) = &mut netdev {
+            // Nobody reaches it yet: the ports are only looked at, and published later.
+            user.closed = closed;
+        }
+        nics.push(NicLaunch { mac, netdev });
+    }
+    let taps: Vec<_> = taps(&nics).collect();
+    if !taps.is_empty() {
+        let devices: Vec<_> = taps.iter().map(|tap| &tap.device).collect();
+        replace_passing(&list(local), &devices)?;
+        for tap in taps {
+            if let Err(error) = tap.make(uid) {
+                let _ = unplug(local);
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(nics)
+}
+
+/// Removes the devices that were made for an instance, also by a shim that was killed.
+pub fn unplug(local: &LocalDir) -> Result<()> {
+    let list = list(local);
+    if !list.exists() {
+        return Ok(());
+    }
+    let devices: Vec<String> = crate::dir::decode(&list)?;
+    for device in devices {
+        let tap = TapNetdev { device, bridge: String::new() };
+        tap.remove().map_err(|detail| {
+            Failure::new("network", format!("a device is left: {detail}"), "`ip link` shows it")
+        })?;
+    }
+    std::fs::remove_file(&list)?;
+    Ok(())
+}
+
+fn list(local: &LocalDir) -> PathBuf {
+    local.path().join("cables.json")
+}
+
+fn taps(nics: &[NicLaunch]) -> impl Iterator<Item = &TapNetdev> {
+    nics.iter().filter_map(|nic| match &nic.netdev {
+        Netdev::Tap(tap) => Some(tap),
+        Netdev::User(_) | Netdev::Unplugged => None,
+    })
+}
+
+/// Another name than `user` is one that this host's administrator gave.
+fn bridge(host: &HostDir, name: &str) -> Option<Bridge> {
+    let [x, y, z, ..] = *host.id().as_bytes();
+    let found = host.networks().iter().find(|(network, _)| network.as_str() == name);
+    found.map(|(network, bridge)| Bridge {
+        network: network.clone(),
+        bridge: bridge.clone(),
+        tag: [x, y, z],
+    })
+}
+
+fn unknown(name: &str) -> Failure {
+    network::NetworkError::UnknownNetwork { name: name.to_owned() }.into()
+}
