@@ -381,6 +381,11 @@ fn a_head() {
     assert_eq!(decode_head(&bytes), Ok(stays));
     let broken = String::from_utf8(bytes).unwrap().replace("\"ask\"", "\"perhaps\"");
     assert!(decode_head(broken.as_bytes()).is_err(), "{broken}");
+    // Nor does format 3 know that it is plugged in elsewhere.
+    let plugged = Head { network: Some(Name::new("lan").unwrap()), ..head.clone() };
+    let bytes = encode_head(&plugged);
+    golden("head-plugged.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(plugged));
     let branch = Head { left: parent, auto: Some(Auto::Off), ..head };
     let bytes = encode_head(&branch);
     golden("head-branch.json", &bytes);

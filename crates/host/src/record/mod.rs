@@ -8,6 +8,7 @@
 //! children. Nothing here does I/O.
 
 mod hardware;
+mod head;
 mod wire;
 
 use import::ovf::Property;
@@ -18,8 +19,9 @@ use model::{
 
 use crate::auto::Auto;
 
-pub use wire::{RecordError, decode_checkpoint, decode_head, decode_version};
-pub use wire::{encode_checkpoint, encode_head, encode_version};
+pub use head::{decode_head, encode_head};
+pub use wire::{RecordError, decode_checkpoint, decode_version};
+pub use wire::{encode_checkpoint, encode_version};
 
 /// A file kept whole: a kernel, an initrd, a device state.
 #[derive(Debug, Clone, PartialEq, Eq)]

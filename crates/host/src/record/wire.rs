@@ -3,14 +3,12 @@
 use std::fmt;
 
 use import::ovf::Property;
-use model::{BootKind, ChunkId, InstanceState, Lease, ManifestId, Name};
+use model::{BootKind, ChunkId, ManifestId, Name};
 use serde::{Deserialize, Serialize};
 
 use super::hardware::{self, HardwareWire, ReadyWire, id};
-use super::{
-    AutoPoint, Blob, Change, Checkpoint, Follow, Head, Hold, Machine, Memory, Traces, Trial,
-};
-use super::{UpdatePolicy, Version, Warm, Why};
+use super::{Blob, Change, Checkpoint, Machine, Memory, Traces};
+use super::{Version, Warm, Why};
 use crate::auto::{Auto, Keep, Policy};
 
 /// Why bytes are not the record they should be.
@@ -32,22 +30,14 @@ impl RecordError {
     }
 }
 
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 /// What a version has that needs more than format 1: foreign hardware, a form, configuration.
 const FORMAT_FOREIGN: u32 = 2;
 /// What a version has that needs more than format 2: a memory, UEFI, automatic
 /// checkpoints.
 const VERSION_FORMAT: u32 = 3;
 /// What a checkpoint or a head has that needs more than format 1: automatic checkpoints.
-const LINE_FORMAT: u32 = 2;
-/// What a head has that needs more than format 2: whose versions it gets.
-const HEAD_FORMAT: u32 = 4;
-/// Of heads that follow a maker.
-const FOLLOW_FORMAT: u32 = 3;
-/// The longest location of a maker's repository, bytes.
-const LOCATION_BYTES_MAX: usize = 4096;
-/// Most automatic checkpoints, and holds, of one head.
-const AUTOS_MAX: usize = 512;
+pub(super) const LINE_FORMAT: u32 = 2;
 /// Longest body, bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -163,65 +153,9 @@ struct ChangeWire {
     health: Vec<String>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct HeadWire {
-    kind: String,
-    format: u32,
-    instance: String,
-    name: String,
-    appliance: String,
-    version: String,
-    state: String,
-    lease: Option<LeaseWire>,
-    checkpoint: Option<String>,
-    origin: Option<String>,
-    macs: Vec<[u8; 6]>,
-    vmgenid: [u8; 16],
-    #[serde(default)]
-    fresh: bool,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    warm: bool,
-    /// Format 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    auto: Option<AutoWire>,
-    /// Format 2.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    autos: Vec<AutoPointWire>,
-    /// Format 2.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    holds: Vec<HoldWire>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    left: Option<String>,
-    /// Format 3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    follow: Option<FollowWire>,
-    /// Format 3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    trial: Option<TrialWire>,
-    /// Format 4.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    network: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct FollowWire {
-    location: String,
-    channel: Option<String>,
-    policy: String,
-    release: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TrialWire {
-    back: String,
-    release: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    begun: bool,
-}
-
 /// `every_s` 0: off.
 #[derive(Serialize, Deserialize)]
-struct AutoWire {
+pub(super) struct AutoWire {
     every_s: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dirtied_bytes: Option<u64>,
@@ -231,31 +165,14 @@ struct AutoWire {
     weekly: u32,
 }
 
-#[derive(Serialize, Deserialize)]
-struct AutoPointWire {
-    id: String,
-    taken_unix_ms: u64,
-    parent: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct HoldWire {
-    host: String,
-    checkpoint: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct LeaseWire {
-    holder: String,
-    holder_name: String,
-    granted_unix_ms: u64,
-}
-
-fn encode<T: Serialize>(wire: &T) -> Vec<u8> {
+pub(super) fn encode<T: Serialize>(wire: &T) -> Vec<u8> {
     serde_json::to_vec(wire).expect("wire types of strings and numbers always encode")
 }
 
-fn decode<T: for<'de> Deserialize<'de>>(noun: &'static str, body: &[u8]) -> Result<T, RecordError> {
+pub(super) fn decode<T: for<'de> Deserialize<'de>>(
+    noun: &'static str,
+    body: &[u8],
+) -> Result<T, RecordError> {
     let malformed = |detail: String| RecordError::Malformed { noun, detail };
     if body.len() > BODY_BYTES_MAX {
         return Err(malformed(format!("{} bytes are too many", body.len())));
@@ -266,7 +183,7 @@ fn decode<T: for<'de> Deserialize<'de>>(noun: &'static str, body: &[u8]) -> Resu
     }
     let known = match noun {
         "version" => VERSION_FORMAT,
-        "head" => HEAD_FORMAT,
+        "head" => super::head::HEAD_FORMAT,
         _ => LINE_FORMAT,
     };
     if preface.format > known {
@@ -292,11 +209,11 @@ fn decode_blob(wire: BlobWire) -> Result<Blob, RecordError> {
     Ok(Blob { id: id("id", &wire.id)?, bytes: wire.bytes, blake3: *blake3.as_bytes() })
 }
 
-fn name(text: &str) -> Result<Name, RecordError> {
+pub(super) fn name(text: &str) -> Result<Name, RecordError> {
     Name::new(text).map_err(|_| RecordError::field("name", text))
 }
 
-fn appliance(text: &str) -> Result<Name, RecordError> {
+pub(super) fn appliance(text: &str) -> Result<Name, RecordError> {
     Name::appliance(text).map_err(|_| RecordError::field("appliance", text))
 }
 
@@ -491,71 +408,7 @@ fn decode_change(wire: ChangeWire) -> Result<Change, RecordError> {
     })
 }
 
-/// Writes a head's body.
-pub fn encode_head(head: &Head) -> Vec<u8> {
-    encode(&HeadWire {
-        kind: "head".to_owned(),
-        // A program that does not know these would drop them when it moves the head.
-        format: if head.network.is_some() {
-            HEAD_FORMAT
-        } else if head.follow.is_some() || head.trial.is_some() {
-            FOLLOW_FORMAT
-        } else if head.auto.is_some() || !head.autos.is_empty() || !head.holds.is_empty() {
-            LINE_FORMAT
-        } else {
-            FORMAT
-        },
-        instance: head.instance.to_string(),
-        name: head.name.to_string(),
-        appliance: head.appliance.to_string(),
-        version: head.version.to_string(),
-        state: head.state.as_str().to_owned(),
-        lease: head.lease.as_ref().map(|lease| LeaseWire {
-            holder: lease.holder.to_string(),
-            holder_name: lease.holder_name.clone(),
-            granted_unix_ms: lease.granted_unix_ms,
-        }),
-        checkpoint: head.checkpoint.map(|id| id.to_string()),
-        origin: head.origin.map(|id| id.to_string()),
-        macs: head.macs.clone(),
-        vmgenid: head.vmgenid,
-        fresh: head.fresh,
-        warm: head.warm,
-        auto: head.auto.map(encode_auto),
-        autos: head
-            .autos
-            .iter()
-            .map(|auto| AutoPointWire {
-                id: auto.id.to_string(),
-                taken_unix_ms: auto.taken_unix_ms,
-                parent: auto.parent.map(|id| id.to_string()),
-            })
-            .collect(),
-        holds: head
-            .holds
-            .iter()
-            .map(|hold| HoldWire {
-                host: hold.host.to_string(),
-                checkpoint: hold.checkpoint.to_string(),
-            })
-            .collect(),
-        left: head.left.map(|id| id.to_string()),
-        follow: head.follow.as_ref().map(|follow| FollowWire {
-            location: follow.location.clone(),
-            channel: follow.channel.clone(),
-            policy: follow.policy.as_str().to_owned(),
-            release: follow.release.to_string(),
-        }),
-        trial: head.trial.map(|trial| TrialWire {
-            back: trial.back.to_string(),
-            release: trial.release.to_string(),
-            begun: trial.begun,
-        }),
-        network: head.network.as_ref().map(Name::to_string),
-    })
-}
-
-fn encode_auto(auto: Auto) -> AutoWire {
+pub(super) fn encode_auto(auto: Auto) -> AutoWire {
     match auto {
         Auto::Off => {
             AutoWire { every_s: 0, dirtied_bytes: None, last: 0, hourly: 0, daily: 0, weekly: 0 }
@@ -567,7 +420,7 @@ fn encode_auto(auto: Auto) -> AutoWire {
     }
 }
 
-fn decode_auto(wire: AutoWire) -> Result<Auto, RecordError> {
+pub(super) fn decode_auto(wire: AutoWire) -> Result<Auto, RecordError> {
     let AutoWire { every_s, dirtied_bytes, last, hourly, daily, weekly } = wire;
     if every_s == 0 {
         return Ok(Auto::Off);
@@ -575,135 +428,4 @@ fn decode_auto(wire: AutoWire) -> Result<Auto, RecordError> {
     let keep = Keep { last, hourly, daily, weekly };
     let policy = Policy { every_s, dirtied_bytes, keep }.checked();
     policy.map(Auto::On).map_err(|error| RecordError::field("auto", error))
-}
-
-fn decode_follow(wire: FollowWire) -> Result<Follow, RecordError> {
-    if wire.location.len() > LOCATION_BYTES_MAX {
-        return Err(RecordError::field("follow", wire.location.len()));
-    }
-    let channel = wire.channel.map(|text| match Name::new(&text) {
-        Ok(_) => Ok(text),
-        Err(_) => Err(RecordError::field("channel", text)),
-    });
-    Ok(Follow {
-        location: wire.location,
-        channel: channel.transpose()?,
-        policy: UpdatePolicy::parse(&wire.policy)
-            .ok_or_else(|| RecordError::field("policy", &wire.policy))?,
-        release: id("release", &wire.release)?,
-    })
-}
-
-/// Reads a head's body.
-pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
-    let wire: HeadWire = decode("head", body)?;
-    let state = match wire.state.as_str() {
-        "running" => InstanceState::Running,
-        "suspended" => InstanceState::Suspended,
-        "stopped" => InstanceState::Stopped,
-        other => return Err(RecordError::field("state", other)),
-    };
-    let lease = match wire.lease {
-        None => None,
-        Some(lease) => Some(Lease {
-            holder: id("holder", &lease.holder)?,
-            holder_name: lease.holder_name,
-            granted_unix_ms: lease.granted_unix_ms,
-        }),
-    };
-    if (state == InstanceState::Running) != lease.is_some() {
-        return Err(RecordError::field("lease", lease.is_some()));
-    }
-    if wire.autos.len() > AUTOS_MAX || wire.holds.len() > AUTOS_MAX {
-        return Err(RecordError::field("autos", wire.autos.len()));
-    }
-    let autos = wire.autos.into_iter().map(|auto| {
-        Ok(AutoPoint {
-            id: id("autos", &auto.id)?,
-            taken_unix_ms: auto.taken_unix_ms,
-            parent: auto.parent.map(|text| id("autos", &text)).transpose()?,
-        })
-    });
-    let holds = wire.holds.into_iter().map(|hold| {
-        Ok(Hold { host: id("holds", &hold.host)?, checkpoint: id("holds", &hold.checkpoint)? })
-    });
-    Ok(Head {
-        instance: id("instance", &wire.instance)?,
-        name: name(&wire.name)?,
-        appliance: appliance(&wire.appliance)?,
-        version: id("version", &wire.version)?,
-        state,
-        lease,
-        checkpoint: wire.checkpoint.map(|text| id("checkpoint", &text)).transpose()?,
-        origin: wire.origin.map(|text| id("origin", &text)).transpose()?,
-        macs: wire.macs,
-        vmgenid: wire.vmgenid,
-        fresh: wire.fresh,
-        warm: wire.warm,
-        auto: wire.auto.map(decode_auto).transpose()?,
-        autos: autos.collect::<Result<_, RecordError>>()?,
-        holds: holds.collect::<Result<_, RecordError>>()?,
-        left: wire.left.map(|text| id("left", &text)).transpose()?,
-        follow: wire.follow.map(decode_follow).transpose()?,
-        trial: match wire.trial {
-            None => None,
-            Some(trial) => Some(Trial {
-                back: id("trial", &trial.back)?,
-                release: id("trial", &trial.release)?,
-                begun: trial.begun,
-            }),
-        },
-        network: wire.network.as_deref().map(name).transpose()?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use model::{CheckpointId, HostId, InstanceId, VersionId};
-
-    fn head() -> Head {
-        Head {
-            instance: InstanceId::from_bytes([1; 16]),
-            name: Name::new("t1").unwrap(),
-            appliance: Name::appliance("maker/tiny").unwrap(),
-            version: VersionId::from_bytes([2; 32]),
-            state: InstanceState::Running,
-            lease: Some(Lease {
-                holder: HostId::from_bytes([3; 16]),
-                holder_name: "h".to_owned(),
-                granted_unix_ms: 4,
-            }),
-            checkpoint: Some(CheckpointId::from_bytes([5; 32])),
-            origin: None,
-            macs: vec![[6; 6]],
-            vmgenid: [7; 16],
-            fresh: true,
-            warm: false,
-            auto: None,
-            autos: Vec::new(),
-            holds: Vec::new(),
-            left: None,
-            follow: None,
-            trial: None,
-            network: None,
-        }
-    }
-
-    #[test]
-    fn a_head_survives_and_a_running_one_has_a_lease() {
-        assert_eq!(decode_head(&encode_head(&head())), Ok(head()));
-        let broken = Head { lease: None, ..head() };
-        assert!(matches!(decode_head(&encode_head(&broken)), Err(RecordError::Field { .. })));
-    }
-
-    #[test]
-    fn other_kinds_newer_formats_and_noise_are_told_apart() {
-        let body = String::from_utf8(encode_head(&head())).unwrap();
-        let newer = body.replacen("\"format\":1", "\"format\":4", 1);
-        assert!(matches!(decode_head(newer.as_bytes()), Err(RecordError::Newer { .. })));
-        assert!(matches!(decode_version(body.as_bytes()), Err(RecordError::Malformed { .. })));
-        assert!(matches!(decode_head(b"\xff"), Err(RecordError::Malformed { .. })));
-        assert!(matches!(decode_head(&vec![b' '; 2 << 20]), Err(RecordError::Malformed { .. })));
-    }
 }
