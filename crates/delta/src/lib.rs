@@ -1,16 +1,17 @@
 //! What is new in a version, written as what differs from the one before: for who has that one.
 //!
 //! A delta is a row of *parts*, small enough to be fetched, checked and thrown away one by one. A part
-//! is a row of *groups*: chunks of the new version, compressed with chunks of the old one as the
-//! dictionary. Both are named by where they lie, not by what they are: whoever has the manifests knows
+//! is a row of *groups*: chunks of the new version, as what differs from chunks of the old one. Both are named by where they lie, not by what they are: whoever has the manifests knows
 //! the ids, and checks every chunk that comes out by its own.
 //!
 //! *Invariants.* No I/O. Nothing is believed here: what is unpacked becomes a chunk by hashing to its
 //! id. What a stranger wrote takes no more memory than the bounds below say. `docs/format/delta.md`
 //! has the bytes.
 
+mod number;
 mod pack;
 mod part;
+mod search;
 
 pub use pack::{pack, unpack};
 pub use part::{Group, Part, Run};

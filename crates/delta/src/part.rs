@@ -2,14 +2,19 @@
 
 use chunk::header::{Format, Intent};
 
+use crate::number::{number, read, signed, signed_of};
+use crate::pack;
 use crate::{DeltaError, NEW_BYTES_MAX, PART_BYTES_MAX, RUN_MAX, Result};
+
+/// Groups are packed in steps; else each is one frame with the old bytes as its dictionary.
+const STEPS: u64 = 1;
 
 const FORMAT: Format = Format {
     name: "delta",
     magic: *b"cltdelta",
     version: 1,
     read_only_compatible: 0,
-    incompatible: 0,
+    incompatible: STEPS,
 };
 
 /// Chunks that lie one after the other in a part of a version: a disk, or a file like its kernel.
@@ -30,7 +35,7 @@ pub struct Group {
     pub old: Vec<Run>,
     /// Of the new version: what comes out, in this order.
     pub new: Vec<Run>,
-    /// A zstd frame.
+    /// What gives the new bytes, with the old ones.
     pub packed: Vec<u8>,
 }
 
@@ -40,13 +45,17 @@ pub struct Part {
     /// The ids of the two versions.
     pub from: [u8; 32],
     pub to: [u8; 32],
+    /// How its groups are packed: in steps, or each as one frame, as all were once.
+    pub steps: bool,
     pub groups: Vec<Group>,
 }
 
 impl Part {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = FORMAT.header().encode().to_vec();
+        let mut header = FORMAT.header();
+        header.incompatible = if self.steps { STEPS } else { 0 };
+        let mut bytes = header.encode().to_vec();
         bytes.extend_from_slice(&self.from);
         bytes.extend_from_slice(&self.to);
         number(&mut bytes, self.groups.len() as u64);
@@ -58,7 +67,7 @@ impl Part {
                 for run in runs {
                     number(&mut bytes, u64::from(run.source));
                     let step = (run.first as i64).wrapping_sub(at);
-                    number(&mut bytes, ((step << 1) ^ (step >> 63)) as u64);
+                    number(&mut bytes, signed(step));
                     number(&mut bytes, u64::from(run.count));
                     at = (run.first as i64).wrapping_add(i64::from(run.count));
                 }
@@ -74,7 +83,7 @@ impl Part {
         if bytes.len() > PART_BYTES_MAX {
             return Err(DeltaError::Malformed("it is longer than a part may be"));
         }
-        let (_, mut rest) = FORMAT.read(bytes, Intent::Read)?;
+        let (header, mut rest) = FORMAT.read(bytes, Intent::Read)?;
         let (from, to) = (id(&mut rest)?, id(&mut rest)?);
         let count = read(&mut rest)?;
         let mut groups = Vec::new();
@@ -91,7 +100,15 @@ impl Part {
         if !rest.is_empty() {
             return Err(DeltaError::Malformed("something follows its groups"));
         }
-        Ok(Self { from, to, groups })
+        Ok(Self { from, to, steps: header.incompatible & STEPS != 0, groups })
+    }
+
+    /// The new bytes of a group of it, exactly `bytes`, of the old ones.
+    pub fn unpack(&self, group: &Group, old: &[u8], bytes: usize) -> Result<Vec<u8>> {
+        match self.steps {
+            true => pack::unpack(old, &group.packed, bytes),
+            false => pack::unpack_frame(old, &group.packed, bytes),
+        }
     }
 }
 
@@ -112,8 +129,7 @@ fn runs(rest: &mut &[u8]) -> Result<Vec<Run>> {
     for _ in 0..count {
         let source = u16::try_from(read(rest)?)
             .map_err(|_| DeltaError::Malformed("a source has too large a number"))?;
-        let step = read(rest)?;
-        let step = (step >> 1) as i64 ^ -((step & 1) as i64);
+        let step = signed_of(read(rest)?);
         let first = at.checked_add(step).and_then(|first| u64::try_from(first).ok());
         let first = first.ok_or(DeltaError::Malformed("a run begins before its source"))?;
         let count = u32::try_from(read(rest)?).unwrap_or(u32::MAX);
@@ -126,34 +142,6 @@ fn runs(rest: &mut &[u8]) -> Result<Vec<Run>> {
         runs.push(Run { source, first, count });
     }
     Ok(runs)
-}
-
-/// Seven bits a byte, the lowest first (LEB128).
-fn number(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-fn read(rest: &mut &[u8]) -> Result<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let Some((byte, after)) = rest.split_first() else {
-            return Err(DeltaError::Malformed("it ends in a number"));
-        };
-        *rest = after;
-        let bits = u64::from(byte & 0x7f);
-        if bits << shift >> shift != bits {
-            break;
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(DeltaError::Malformed("a number has more than 64 bits"))
 }
 
 const _: () = assert!(NEW_BYTES_MAX / 4096 < RUN_MAX as usize);

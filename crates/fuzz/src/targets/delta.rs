@@ -1,6 +1,6 @@
 //! Parts of deltas, and what unpacks from them.
 
-use ::delta::{NEW_BYTES_MAX, Part, unpack};
+use ::delta::{NEW_BYTES_MAX, Part};
 
 use crate::golden;
 
@@ -11,12 +11,12 @@ pub fn delta(bytes: &[u8]) {
     for group in &part.groups {
         let pages: u64 = group.new.iter().map(|run| u64::from(run.count)).sum();
         let wanted = usize::try_from(pages * 4096).unwrap_or(usize::MAX);
-        if let Ok(new) = unpack(&[7; 4096], &group.packed, wanted) {
+        if let Ok(new) = part.unpack(group, &[7; 4096], wanted) {
             assert!(new.len() == wanted && wanted <= NEW_BYTES_MAX);
         }
     }
 }
 
 pub fn deltas() -> Vec<Vec<u8>> {
-    vec![golden("delta/tests/golden/part.bin")]
+    vec![golden("delta/tests/golden/part.bin"), golden("delta/tests/golden/steps.bin")]
 }

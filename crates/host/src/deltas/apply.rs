@@ -25,7 +25,7 @@ pub fn apply(
         if ids.iter().all(|id| !missing.contains(id)) {
             continue;
         }
-        let Some(chunks) = unpacked(group, &ids, old, fetcher.cache())? else { continue };
+        let Some(chunks) = unpacked(part, group, &ids, old, fetcher.cache())? else { continue };
         let verified: Vec<Verified> = ids
             .iter()
             .zip(chunks.chunks_exact(PAGE))
@@ -43,6 +43,7 @@ pub fn apply(
 }
 
 fn unpacked(
+    part: &Part,
     group: &Group,
     new: &[ChunkId],
     old: &Sources,
@@ -55,5 +56,5 @@ fn unpacked(
         let Some(chunk) = cache.read(id) else { return Ok(None) };
         dictionary.extend_from_slice(chunk.bytes());
     }
-    Ok(delta::unpack(&dictionary, &group.packed, new.len() * PAGE).ok())
+    Ok(part.unpack(group, &dictionary, new.len() * PAGE).ok())
 }

@@ -22,7 +22,7 @@ use crate::record::Version;
 /// A version with more pages than this gets none: 16 GiB.
 const PAGES_MAX: usize = 4 << 20;
 /// New pages in a group: enough to learn from each other, few enough to be thrown away.
-const GROUP_NEW: usize = (NEW_BYTES_MAX / PAGE) / 2;
+const GROUP_NEW: usize = NEW_BYTES_MAX / PAGE;
 /// Old pages in a group.
 const GROUP_OLD: usize = OLD_BYTES_MAX / PAGE;
 /// A part is begun anew when it is so full, bytes.
@@ -224,7 +224,7 @@ fn bytes_of(sources: &Sources, runs: &[Run], fetcher: &Arc<Fetcher>) -> Result<V
 }
 
 fn parts(from: VersionId, to: VersionId, groups: Vec<Group>) -> Vec<Vec<u8>> {
-    let part = |groups| Part { from: *from.as_bytes(), to: *to.as_bytes(), groups };
+    let part = |groups| Part { from: *from.as_bytes(), to: *to.as_bytes(), steps: true, groups };
     let (mut parts, mut bytes, mut some) = (Vec::new(), 0, Vec::new());
     for group in groups {
         if bytes + group.packed.len() > PART_FULL && !some.is_empty() {
