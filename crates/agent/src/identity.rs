@@ -39,6 +39,20 @@ impl Identity {
         }
     }
 
+    /// Who this host is to its peers.
+    pub fn to_peers(&self) -> peer::Identity {
+        peer::Identity {
+            key: self.key.clone(),
+            certificate: self.certificate.clone(),
+            authority: self.authority.clone(),
+        }
+    }
+
+    /// What its certificate calls it.
+    pub fn name(&self) -> Option<String> {
+        plane::identity::name_in(&self.certificate)
+    }
+
     /// Whether it is to be renewed.
     pub fn is_old(&self) -> bool {
         self.ends_unix_ms < ambient::unix_ms() + RENEW.as_millis() as u64

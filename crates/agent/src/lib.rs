@@ -11,6 +11,7 @@
 //! **Invariant:** starts nothing while the lease is over, and does nothing with a head of another
 //! generation than the order's.
 
+mod giving;
 mod identity;
 mod orders;
 mod tenure;
@@ -24,6 +25,8 @@ use api::BeatReply;
 use host::{Failure, Host};
 use plane::client::{Client, ClientError};
 
+pub use giving::Give;
+use giving::Giving;
 pub use identity::{Identity, join};
 use tenure::Tenure;
 
@@ -51,6 +54,7 @@ pub struct KnownAs {
     /// None: as its machine is.
     pub name: Option<String>,
     pub labels: BTreeMap<String, String>,
+    pub give: Give,
 }
 
 /// One host and its plane.
@@ -60,6 +64,7 @@ struct Agent<'a> {
     identity: Mutex<Identity>,
     client: Mutex<Arc<Client>>,
     tenure: Tenure,
+    giving: Giving,
     /// The order that is carried out for each instance: one after the other.
     under_way: Mutex<HashMap<String, String>>,
     /// One beat at a time: what was described last is said last.
@@ -77,7 +82,9 @@ pub fn run(
     heard: &(dyn Fn(&Heard) -> bool + Sync),
 ) -> Result<(), Failure> {
     let _only = host.only_agent()?;
+    let giving = Giving::start(host, &identity, known_as.give)?;
     let agent = Agent {
+        giving,
         host,
         known_as,
         client: Mutex::new(Arc::new(client_of(&identity)?)),
@@ -110,6 +117,7 @@ impl Agent<'_> {
                 Err(failure) => (Heard::Stumbled(failure), RETRY),
                 Ok(Ok(reply)) => {
                     self.renew(&client);
+                    self.giving.learn(self.host, &client, Duration::from_millis(reply.lease_ms));
                     let third = Duration::from_millis(reply.lease_ms / 3);
                     (Heard::Taken(reply), third.max(PAUSE_MIN))
                 }
@@ -139,6 +147,7 @@ impl Agent<'_> {
         if let Ok(new) = identity.renewed(self.host, client)
             && let Ok(client) = client_of(&new)
         {
+            self.giving.renew(&new);
             *identity = new;
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(client);
         }
@@ -149,6 +158,8 @@ impl Agent<'_> {
         let _one_at_a_time = self.beating.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = ambient::since_boot();
         let mut report = self.host.describe(self.known_as.labels.clone())?;
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        report.peer = self.giving.told(&identity);
         if let Some(name) = &self.known_as.name {
             report.name.clone_from(name);
         }

@@ -23,7 +23,7 @@ pub use output::{
 pub use plane::{
     BeatReply, ChoicePrint, HeadSeen, HostChange, HostIdentity, HostKey, HostPrint, HostReport,
     HostWish, InstanceChange, InstanceSeen, InstanceWish, NETWORK_LABEL, OrderAct, OrderEnd,
-    OrderPrint, OrderReport, OrdersKnown, PlacedPrint, PlanPrint, Problem, RestartWish, StateWish,
-    Trouble,
+    OrderPrint, OrderReport, OrdersKnown, PeerPrint, PeersPrint, PlacedPrint, PlanPrint, Problem,
+    RestartWish, StateWish, Trouble,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

@@ -59,6 +59,9 @@ pub struct StartPrint {
     pub ready_ms: u64,
     /// Bytes that came from the repository until it was ready, as stored (compressed).
     pub fetched_bytes: u64,
+    /// Bytes that came from other hosts of the same plane until then, as sent.
+    #[serde(default)]
+    pub peer_bytes: u64,
     /// Bytes of pages that were already on this host until it was ready.
     pub reused_bytes: u64,
     pub accel: String,

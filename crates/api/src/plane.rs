@@ -30,6 +30,29 @@ pub struct HostReport {
     /// The instances that it holds.
     #[serde(default)]
     pub instances: Vec<InstanceSeen>,
+    /// Where it gives chunks to other hosts; none: nowhere.
+    #[serde(default)]
+    pub peer: Option<PeerPrint>,
+}
+
+/// Where a host gives chunks to other hosts of its plane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeerPrint {
+    /// What its certificate says that it is called.
+    pub name: String,
+    /// `ADDRESS:PORT`.
+    pub address: String,
+}
+
+/// Whom a host may ask for chunks, and whom it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeersPrint {
+    /// The best first: those at its site, then the others; at most 16.
+    pub peers: Vec<PeerPrint>,
+    /// Hosts whose certificates were taken back: those issued until then (Unix milliseconds).
+    pub revoked: BTreeMap<String, u64>,
 }
 
 /// What the repository says of an instance.
@@ -200,6 +223,9 @@ pub struct HostPrint {
     pub cpus: u32,
     pub memory_bytes: u64,
     pub kvm: bool,
+    /// Where it gives chunks to other hosts.
+    #[serde(default)]
+    pub peer: Option<PeerPrint>,
 }
 
 /// What is to become of a host.

@@ -82,6 +82,9 @@ pub struct StartReport {
     /// From the shim's birth until the ready check passed, milliseconds.
     pub ready_ms: u64,
     pub fetched_bytes: u64,
+    /// Of other hosts.
+    #[serde(default)]
+    pub peer_bytes: u64,
     pub reused_bytes: u64,
     pub accel: String,
     pub ports: Vec<PortPrint>,

@@ -10,7 +10,7 @@ mod planes;
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
-pub use planes::{At, Hosts, Move, OneHost, Placement, Plan, Plane, Token, Up};
+pub use planes::{At, Hosts, Known, Move, OneHost, Placement, Plan, Plane, Token, Up};
 
 /// Virtual appliances: whole computers as data. Run them anywhere, suspend here and go on there,
 /// undo mistakes, and never administer anything.

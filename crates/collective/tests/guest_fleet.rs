@@ -126,3 +126,45 @@ fn guest_outlives_its_host_and_what_that_one_did_alone_is_a_branch() {
     eventually(Duration::from_secs(30), "it goes on", || world.state("A", "t1") == "running");
     assert_eq!(world.exec("A", "t1", "cat /data/work"), "stored");
 }
+
+#[test]
+fn guest_pages_come_from_other_hosts_of_its_plane() {
+    let world = World::with_tiny("peers");
+    let (_plane, fleet) = Fleet::start(&world, "127.0.0.1:0", LEASE_S);
+    let mut agents = [fleet.join("A"), fleet.join("B"), fleet.join("C")];
+    fleet.await_hosts(3);
+    assert!(fleet.host("A")["peer"]["address"].as_str().unwrap().starts_with("127.0.0.1:"));
+    let told = |host: &str, peers: usize| {
+        let file = world.host(host).join("plane/peers.json");
+        eventually(Duration::from_secs(20), "it knows its peers", || {
+            let said = std::fs::read(&file).unwrap_or_default();
+            let said: serde_json::Value = serde_json::from_slice(&said).unwrap_or_default();
+            said["peers"].as_array().map_or(0, Vec::len) == peers
+        });
+    };
+    ["A", "B", "C"].iter().for_each(|host| told(host, 2));
+
+    let first = world.run("A", &["run", "tiny", "--name", "t1"]).ok();
+    assert_eq!(first["peer_bytes"], 0, "nobody else has anything: {first}");
+    world.exec("A", "t1", "echo session > /tmp/session");
+    world.run("A", &["suspend", "t1"]).ok();
+    let there = world.run("B", &["resume", "t1"]).ok();
+    assert_eq!(world.exec("B", "t1", "cat /tmp/session"), "session");
+    let bytes = |field: &str| there[field].as_u64().unwrap();
+    assert!(bytes("peer_bytes") > 1 << 20, "{there}");
+    // Its kernel is of the repository on both: records are in no cache. Of its pages hardly any are.
+    let kernel = first["fetched_bytes"].as_u64().unwrap();
+    let pages = bytes("fetched_bytes").saturating_sub(kernel);
+    assert!(pages < bytes("peer_bytes") / 2, "{there} {first}");
+
+    // Peers that are gone are missed by nobody.
+    world.run("B", &["suspend", "t1"]).ok();
+    agents[0].kill();
+    agents[1].kill();
+    let alone = world.run("C", &["resume", "t1"]).ok();
+    assert_eq!(alone["peer_bytes"], 0);
+    assert_eq!(world.exec("C", "t1", "cat /tmp/session"), "session");
+    // Who gives nothing is nobody's peer.
+    let _quiet = fleet.join_by("A", &["--peers", "off"]);
+    eventually(Duration::from_secs(20), "it gives nothing", || fleet.host("A")["peer"].is_null());
+}

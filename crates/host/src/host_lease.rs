@@ -134,10 +134,15 @@ impl Host {
     pub fn leave_plane(&self) -> Result<()> {
         let _only = self.only_agent()?;
         HostLease::remove(&self.dir)?;
-        match std::fs::remove_file(self.dir.root().join(FOLDER).join("identity.json")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+        for file in ["identity.json", "peers.json"] {
+            match std::fs::remove_file(self.dir.root().join(FOLDER).join(file)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Keeps something about its plane.

@@ -39,6 +39,7 @@ pub mod local;
 pub mod makers;
 mod noted;
 mod origin;
+mod peers;
 mod ports;
 pub mod record;
 pub mod shim;

@@ -58,6 +58,7 @@ fn main() {
             cache_bytes: 0,
             cached: Default::default(),
             instances: vec![seen],
+            peer: None,
         };
         let path = format!("/v1/hosts/{n:032x}/beat");
         client.put::<BeatReply>(&path, &report).expect("a beat is taken");

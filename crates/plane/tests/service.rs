@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use api::{
     BeatReply, HostChange, HostIdentity, HostKey, HostPrint, HostReport, HostWish, InstanceSeen,
-    InstanceWish, PlacedPrint, PlanPrint,
+    InstanceWish, PeerPrint, PeersPrint, PlacedPrint, PlanPrint,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -65,6 +65,7 @@ fn report(name: &str) -> HostReport {
         cache_bytes: 123,
         cached: [("ab".repeat(32), 1 << 30)].into(),
         instances: Vec::new(),
+        peer: None,
     }
 }
 
@@ -128,6 +129,39 @@ fn nobody_is_served_without_the_token() {
     let before = client.send("GET", "/metrics", &[], NONE).unwrap().body;
     let before = String::from_utf8(before).unwrap();
     assert!(before.contains("\ncollective_plane_refused_total 9\n"), "{before}");
+}
+
+#[test]
+fn a_host_is_told_of_its_peers_the_nearest_first_and_of_none_that_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let Serving { client, server: _server } = serve(&embedded(folder.path()), folder.path());
+    let peer = |n: u8| PeerPrint {
+        name: format!("i1.h{}.host.collective.internal", id(n)),
+        address: format!("10.0.0.{n}:7071"),
+    };
+    let at = |n: u8, site: &str| HostReport {
+        labels: [("site".to_owned(), site.to_owned())].into(),
+        peer: Some(peer(n)),
+        ..report(&format!("h{n}"))
+    };
+    for (n, site) in [(1, "home"), (2, "away"), (3, "home"), (4, "home")] {
+        beat(&client, n, &at(n, site));
+    }
+    // One that gives nothing, and one that would send the others to somebody else.
+    beat(&client, 4, &HostReport { peer: None, ..at(4, "home") });
+    let lies = HostReport { peer: Some(peer(1)), ..at(5, "home") };
+    let path = format!("/v1/hosts/{}/beat", id(5));
+    refused(&client, ("PUT", &path), &[], Some(&lies), (400, "usage"));
+    let told = |n: u8| -> PeersPrint { client.get(&format!("/v1/hosts/{}/peers", id(n))).unwrap() };
+    assert_eq!(told(1).peers, [peer(3), peer(2)]);
+    // It is known for a moment; then one that has not been heard of for its lease is nobody's peer.
+    sleep(LEASE + Duration::from_secs(1));
+    beat(&client, 1, &at(1, "home"));
+    beat(&client, 2, &at(2, "away"));
+    sleep(Duration::from_secs(1));
+    beat(&client, 1, &at(1, "home"));
+    sleep(Duration::from_millis(1100));
+    assert_eq!(told(1).peers, [peer(2)]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("objects", &["ambient"]),
     ("trust", &["objects", "ambient"]),
     ("repository", &["objects", "chunk", "manifest", "model", "ambient"]),
+    ("peer", &["chunk", "model", "ambient"]),
     ("volume", &["chunk", "manifest", "model", "ambient"]),
     ("export", &["volume", "model"]),
     ("files", &[]),
@@ -38,13 +39,14 @@ const EDGES: &[(&str, &[&str])] = &[
             "model",
             "network",
             "objects",
+            "peer",
             "repository",
             "trust",
             "vmm",
             "volume",
         ],
     ),
-    ("agent", &["host", "plane", "api", "model", "ambient"]),
+    ("agent", &["host", "plane", "peer", "api", "model", "ambient"]),
     (
         "fuzz",
         &[
@@ -57,6 +59,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "import",
             "manifest",
             "model",
+            "peer",
             "repository",
             "vmm",
             "volume",
@@ -170,9 +173,14 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
         "ids are `chunk`'s; the others check and key what is no chunk",
     ),
     (
-        &["rcgen", "rustls", "rustls-pki-types", "tokio-rustls", "webpki", "time"],
+        &["rustls", "rustls-pki-types"],
+        &["plane", "peer"],
+        "the TLS that `reqwest` brings anyway, between hosts and their plane, and between hosts",
+    ),
+    (
+        &["rcgen", "tokio-rustls", "webpki", "time"],
         &["plane"],
-        "who planes and hosts are is certified and checked in one place, with the TLS that `reqwest` brings anyway; \
+        "who planes and hosts are is certified and read in one place; \
          `rcgen` writes the certificates, `webpki` reads the names in them, `time` is how `rcgen` takes dates",
     ),
     (&["ext4-view"], &["files"], "what a guest wrote on its disks is parsed in one place"),

@@ -26,12 +26,23 @@ pub struct Plane {
 pub struct Up {
     #[command(flatten)]
     pub plane: Plane,
+    #[command(flatten)]
+    pub known: Known,
+}
+
+/// What a host says of itself.
+#[derive(Args)]
+pub struct Known {
     /// What this host is called [default: the machine's name]
     #[arg(long)]
     pub name: Option<String>,
     /// A label of this host; `site` says where it stands (repeat for more)
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
+    /// Where other hosts of the plane get from this one what it has in its cache, or `off` [default: the
+    /// address by which it reaches the plane, any free port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub peers: Option<String>,
 }
 
 /// Which plane is asked.
@@ -108,12 +119,8 @@ pub enum Hosts {
         url: String,
         #[command(flatten)]
         token: Token,
-        /// What this host is called [default: the machine's name]
-        #[arg(long)]
-        name: Option<String>,
-        /// A label of this host; `site` says where it stands (repeat for more)
-        #[arg(long, value_name = "KEY=VALUE")]
-        label: Vec<String>,
+        #[command(flatten)]
+        known: Known,
     },
     /// Let no plane have a say on this host any more; end its `host join` first
     Leave,

@@ -14,7 +14,7 @@ use plane::identity::{Authority, Credentials, IdentityError};
 use plane::serve::{ServeError, Server};
 
 use super::open;
-use crate::cli::{At, Global, Hosts, OneHost, Plan, Plane, Token, Up};
+use crate::cli::{At, Global, Hosts, Known, OneHost, Plan, Plane, Token, Up};
 use crate::print;
 
 const TOKEN_FILE: &str = "plane.token";
@@ -27,7 +27,7 @@ pub fn plane(global: &Global, verb: &Plane) -> Result<(), Failure> {
 }
 
 pub fn up(global: &Global, verb: &Up) -> Result<(), Failure> {
-    let known_as = agent::KnownAs { name: verb.name.clone(), labels: labels(&verb.label)? };
+    let known_as = known_as(&verb.known)?;
     let host: Host = open(global)?;
     let serving = Serving::start(global, &verb.plane)?;
     let token = std::fs::read_to_string(&serving.token_file)?;
@@ -78,7 +78,7 @@ fn not_served(error: ServeError) -> Failure {
 
 pub fn hosts(global: &Global, verb: Hosts) -> Result<(), Failure> {
     match verb {
-        Hosts::Join { url, token, name, label } => join(global, &url, &token, name, &label),
+        Hosts::Join { url, token, known } => join(global, &url, &token, &known),
         Hosts::Leave => {
             let host: Host = open(global)?;
             host.leave_plane()?;
@@ -117,14 +117,24 @@ fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     texts.iter().map(label).collect()
 }
 
-fn join(
-    global: &Global,
-    url: &str,
-    token: &Token,
-    name: Option<String>,
-    label: &[String],
-) -> Result<(), Failure> {
-    let known_as = agent::KnownAs { name, labels: labels(label)? };
+fn known_as(known: &Known) -> Result<agent::KnownAs, Failure> {
+    let give = match known.peers.as_deref() {
+        None => agent::Give::ByThePlane,
+        Some("off") => agent::Give::Nowhere,
+        Some(text) => agent::Give::At(text.parse().map_err(|_| {
+            let message = format!("{text:?} is no place to give chunks at");
+            Failure::new(
+                "usage",
+                message,
+                "write ADDRESS:PORT, for example 192.168.1.10:7071, or `off`",
+            )
+        })?),
+    };
+    Ok(agent::KnownAs { name: known.name.clone(), labels: labels(&known.label)?, give })
+}
+
+fn join(global: &Global, url: &str, token: &Token, known: &Known) -> Result<(), Failure> {
+    let known_as = known_as(known)?;
     let host: Host = open(global)?;
     // A host that has joined before needs no token.
     let token =

@@ -130,9 +130,13 @@ fn describe(started: &StartPrint, waited: bool) -> String {
     let mut text = format!("{name} {how} in {}", duration(started.started_ms));
     text.push_str(&if waited {
         format!(
-            ", ready in {} ({accel}): fetched {}, reused {}",
+            ", ready in {} ({accel}): fetched {}{}, reused {}",
             duration(started.ready_ms),
             format_bytes(started.fetched_bytes),
+            match started.peer_bytes {
+                0 => String::new(),
+                bytes => format!(" and {} from other hosts", format_bytes(bytes)),
+            },
             format_bytes(started.reused_bytes),
         )
     } else {

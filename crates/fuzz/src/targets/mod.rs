@@ -9,6 +9,7 @@ mod host;
 mod import;
 mod manifest;
 mod overlay;
+mod peer;
 mod repository;
 mod vmm;
 mod volume;
@@ -59,6 +60,7 @@ pub const TARGETS: &[Target] = &[
     target("checkpoint", host::checkpoint, host::checkpoints, 5_000),
     target("head", host::head, host::heads, 5_000),
     target("signed", host::signed, host::documents, 5_000),
+    target("peer", peer::peer, peer::peers, 10_000),
     target("shim", ::host::fuzz::shim, host::lines, 10_000),
     target("host-file", host::file, host::files, 3_000),
     target("tpm", ::host::fuzz::tpm_volume, host::tpms, 20_000),

@@ -52,6 +52,8 @@ pub struct Powering<'a> {
     pub owner: Option<(u32, u32)>,
     pub fetcher: &'a Arc<Fetcher>,
     pub volumes: &'a Volumes,
+    /// Other hosts that chunks come from.
+    pub peers: &'a Option<Arc<peer::Peers>>,
     pub how: How,
     pub began: ambient::Instant,
 }
@@ -127,6 +129,7 @@ pub fn attend(powering: &Powering<'_>, powered: Powered, report: StartReport) ->
         store: store.clone(),
         volumes: volumes.all().cloned().collect(),
         report,
+        peers: powering.peers.clone(),
         began,
         examination: claim.change.clone().map(|change| Examination {
             change,
@@ -273,6 +276,7 @@ struct AwaitReady {
     store: Store,
     volumes: Vec<Arc<volume::Volume>>,
     report: StartReport,
+    peers: Option<Arc<peer::Peers>>,
     began: ambient::Instant,
     /// Of a new version on trial.
     examination: Option<Examination>,
@@ -296,6 +300,7 @@ fn await_ready(wait: AwaitReady) {
         let result = well.map(|()| StartReport {
             ready_ms: wait.began.elapsed().as_millis() as u64,
             fetched_bytes: wait.store.fetched_bytes(),
+            peer_bytes: wait.peers.map_or(0, |peers| peers.received_bytes()),
             reused_bytes: wait
                 .volumes
                 .iter()

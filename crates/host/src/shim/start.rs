@@ -129,7 +129,8 @@ fn with_claim(
     let owner = qemu_user(&claim.head.instance);
     prepare_run(local, owner)?;
     let cache = Arc::new(Cache::open(&host.folder("cache")?, host.cache_bytes_max())?);
-    let fetcher = Arc::new(Fetcher::new(cache, store.source(), FETCH_THREADS));
+    let (source, peers) = crate::peers::before(host, store.source());
+    let fetcher = Arc::new(Fetcher::new(cache, source, FETCH_THREADS));
     let volumes = open_volumes(local, claim, &fetcher, owner, door)?;
     let how = if memory.is_some() { How::Continued } else { How::Booted };
     // The volumes tell what is shared of their stalls: held from there, they would hold themselves.
@@ -149,6 +150,7 @@ fn with_claim(
         owner,
         fetcher: &fetcher,
         volumes: &volumes,
+        peers: &peers,
         how,
         began,
     };
@@ -198,6 +200,7 @@ fn with_claim(
         started_ms,
         ready_ms: 0,
         fetched_bytes: 0,
+        peer_bytes: 0,
         reused_bytes: 0,
         accel: accel.as_str().to_owned(),
         ports: order.ports.clone(),

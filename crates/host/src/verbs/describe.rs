@@ -56,6 +56,7 @@ impl Host {
             cache_bytes: self.cache_bytes()?,
             cached: BTreeMap::new(),
             instances,
+            peer: None,
         })
     }
 

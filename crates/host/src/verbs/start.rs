@@ -256,6 +256,7 @@ fn print(name: &Name, report: StartReport, before_ms: u64) -> StartPrint {
         started_ms: before_ms + report.started_ms,
         ready_ms: before_ms + report.ready_ms,
         fetched_bytes: report.fetched_bytes,
+        peer_bytes: report.peer_bytes,
         reused_bytes: report.reused_bytes,
         accel: report.accel,
         ports: report.ports,

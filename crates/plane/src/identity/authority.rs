@@ -134,6 +134,14 @@ impl Peer {
     }
 }
 
+/// What a host's certificate (PEM) says that it is called.
+pub fn name_in(pem: &str) -> Option<String> {
+    use rustls_pki_types::pem::PemObject;
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let certificate = webpki::EndEntityCert::try_from(&der).ok()?;
+    certificate.valid_dns_names().find(|name| name.ends_with(HOSTS)).map(str::to_owned)
+}
+
 /// A new key for a host: PEM, and the public part.
 pub fn new_key() -> Result<(String, Vec<u8>), IdentityError> {
     let key = ed25519(&ambient::random())?;

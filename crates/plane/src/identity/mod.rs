@@ -20,7 +20,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 pub use authority::{
-    Authority, CERTIFICATE_LASTS, HostCertificate, PLANE_NAME, Peer, fingerprint, new_key,
+    Authority, CERTIFICATE_LASTS, HostCertificate, PLANE_NAME, Peer, fingerprint, name_in, new_key,
     public_part,
 };
 

@@ -22,8 +22,8 @@ mod steered;
 mod token;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kv::Kv;
@@ -78,7 +78,11 @@ pub struct Plane {
     stumbled: AtomicU64,
     /// Keys of the state that could not be read when it was looked at last.
     unreadable: AtomicU64,
+    /// All hosts, and when they were read: many ask who their peers are.
+    hosts_seen: Mutex<Option<(ambient::Instant, HostsSeen)>>,
 }
+
+type HostsSeen = Arc<Vec<(model::HostId, api::HostPrint)>>;
 
 impl Plane {
     /// A plane on a state (see [`kv::open`]). The token that callers need is in a file, made when it
@@ -88,9 +92,19 @@ impl Plane {
             .map_err(|source| ServeError::Io { what: token_file.display().to_string(), source })?;
         let secret = Secret::parse(&token)?;
         let authority = Authority::of(&secret)?;
-        let (requests, refused, stumbled, unreadable) = Default::default();
+        let (requests, refused, stumbled, unreadable, hosts_seen) = Default::default();
         let kv = kv::open(state)?;
-        Ok(Arc::new(Self { kv, secret, authority, lease, requests, refused, stumbled, unreadable }))
+        Ok(Arc::new(Self {
+            kv,
+            secret,
+            authority,
+            lease,
+            requests,
+            refused,
+            stumbled,
+            unreadable,
+            hosts_seen,
+        }))
     }
 
     /// What lets a new host join, and nothing else.

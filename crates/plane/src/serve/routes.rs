@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use api::{
     BeatReply, HostChange, HostIdentity, HostKey, HostPrint, HostReport, InstanceChange,
-    InstanceWish, OrderPrint, OrderReport, OrdersKnown, PlacedPrint, PlanPrint,
+    InstanceWish, OrderPrint, OrderReport, OrdersKnown, PeersPrint, PlacedPrint, PlanPrint,
 };
 use kv::{Condition, Revision};
 use model::HostId;
@@ -123,6 +123,13 @@ pub const ROUTES: &[Route] = &[
         gives: Some(|g| g.subschema_for::<BeatReply>()),
         ..route("PUT", "/v1/hosts/{id}/beat", "A host says that it is there.", |plane, r, id| {
             json(200, &plane.beat(host_id(id)?, body(r)?)?)
+        })
+    },
+    Route {
+        also: Also::Host,
+        gives: Some(|g| g.subschema_for::<PeersPrint>()),
+        ..route("GET", "/v1/hosts/{id}/peers", "A host asks who its peers are.", |plane, _, id| {
+            json(200, &plane.peers(host_id(id)?)?)
         })
     },
     Route {

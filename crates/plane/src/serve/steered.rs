@@ -91,6 +91,7 @@ impl World {
             cache_bytes: 0,
             cached: BTreeMap::new(),
             instances: instances.collect(),
+            peer: None,
         };
         self.plane.beat(id(at), report).unwrap();
         let known = OrdersKnown { known: Vec::new(), wait_ms: 0 };

@@ -160,6 +160,7 @@ impl Host {
             started_ms: ms,
             ready_ms: ms,
             fetched_bytes: 0,
+            peer_bytes: 0,
             reused_bytes: 0,
             accel: status.as_ref().map(|status| status.accel.clone()).unwrap_or_default(),
             ports: status.map(|status| status.ports).unwrap_or_default(),

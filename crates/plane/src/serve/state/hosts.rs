@@ -1,8 +1,11 @@
 //! Hosts: they say that they are there, and people say what is to become of them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use api::{BeatReply, HostChange, HostPrint, HostReport, HostWish};
+use api::{BeatReply, HostChange, HostPrint, HostReport, HostWish, PeersPrint};
 use kv::{Condition, Entry, KvError, Outcome, Revision, Txn};
 use model::HostId;
 
@@ -12,6 +15,10 @@ use crate::serve::{Plane, Refused};
 
 /// How long a host that is drained may look for other hosts, unless somebody says otherwise.
 const DRAIN_S: u64 = 600;
+/// Most peers that a host is told of.
+const PEERS_MAX: usize = 16;
+/// So old may be what hosts are told of their peers.
+const LATELY: Duration = Duration::from_secs(2);
 
 impl Plane {
     /// A host says that it is there, and what it has.
@@ -21,6 +28,15 @@ impl Plane {
         }
         for seen in &report.instances {
             name(&seen.name)?;
+        }
+        if let Some(peer) = &report.peer {
+            // The others go where it says, and take nobody there for it who has not its certificate.
+            let its_own = peer.name.contains(&format!(".h{id}."));
+            if !its_own || peer.address.parse::<SocketAddr>().is_err() {
+                let message =
+                    format!("{} at {:?} is no peer of host {id}", peer.name, peer.address);
+                return Err(Refused::wrong(message));
+            }
         }
         let begun_again = self.keep_alive(id)?;
         let mut managed = Vec::new();
@@ -112,6 +128,38 @@ impl Plane {
     pub(super) fn alive(&self) -> Result<HashSet<HostId>> {
         let entries = self.kv.list("alive/")?.entries;
         entries.into_iter().map(|entry| host_id(&entry.key["alive/".len()..])).collect()
+    }
+
+    /// Whom a host may ask for chunks, and whom it answers.
+    pub(in crate::serve) fn peers(&self, id: HostId) -> Result<PeersPrint> {
+        let hosts = self.hosts_lately()?;
+        let site = |host: &HostPrint| host.labels.get("site").cloned();
+        let own = hosts.iter().find(|(at, _)| *at == id).and_then(|(_, host)| site(host));
+        let others = hosts.iter().filter(|(at, host)| *at != id && host.state != "gone");
+        let mut others: Vec<_> = others
+            .filter_map(|(at, host)| Some((site(host) != own, at, host.peer.clone()?)))
+            .collect();
+        others.sort_by_key(|(far, at, _)| (*far, **at));
+        let mut revoked = BTreeMap::new();
+        for entry in self.kv.list("revoked/")?.entries {
+            revoked.insert(entry.key["revoked/".len()..].to_owned(), read(&entry)?);
+        }
+        let peers = others.into_iter().take(PEERS_MAX).map(|(_, _, peer)| peer).collect();
+        Ok(PeersPrint { peers, revoked })
+    }
+
+    /// All hosts, as they were a moment ago: many ask.
+    fn hosts_lately(&self) -> Result<Arc<Vec<(HostId, HostPrint)>>> {
+        let mut known = self.hosts_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, hosts)) = &*known
+            && at.elapsed() < LATELY
+        {
+            return Ok(hosts.clone());
+        }
+        let hosts = self.hosts()?.into_iter().map(|host| Ok((host_id(&host.id)?, host)));
+        let hosts = Arc::new(hosts.collect::<Result<Vec<_>>>()?);
+        *known = Some((ambient::now(), hosts.clone()));
+        Ok(hosts)
     }
 
     /// Says what is to become of a host; at this revision, if one is given.
@@ -225,5 +273,6 @@ fn print(entry: &Entry, alive: &HashSet<HostId>) -> Result<HostPrint> {
         cpus: host.cpus,
         memory_bytes: host.memory_bytes,
         kvm: host.kvm,
+        peer: record.report.peer,
     })
 }

@@ -1,0 +1,106 @@
+//! This host as a peer: gives what it has to other hosts of the plane, and learns who they are.
+
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use api::{PeerPrint, PeersPrint};
+use host::{Failure, Host};
+use peer::Server;
+use plane::client::Client;
+use plane::identity::Peer;
+
+use crate::Identity;
+
+/// Who the peers are is asked this often, or with every lease if that is shorter.
+const ASK: Duration = Duration::from_secs(10);
+
+/// Where a host gives chunks to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Give {
+    /// At the address by which it reaches the plane, at any free port.
+    #[default]
+    ByThePlane,
+    At(SocketAddr),
+    Nowhere,
+}
+
+/// The giving end, if there is one, and when its peers were asked for last.
+pub(crate) struct Giving {
+    server: Option<Server>,
+    said: Arc<RwLock<PeersPrint>>,
+    asked: Mutex<Option<ambient::Instant>>,
+}
+
+impl Giving {
+    /// Begins to give. Where that cannot be, what fails is the others' loss: they have the repository.
+    pub fn start(host: &Host, identity: &Identity, give: Give) -> Result<Self, Failure> {
+        let said = Arc::new(RwLock::new(PeersPrint::default()));
+        let address = match give {
+            Give::ByThePlane => by_the_plane(&identity.url),
+            Give::At(address) => Some(address),
+            Give::Nowhere => None,
+        };
+        let Some(address) = address else {
+            return Ok(Self { server: None, said, asked: Mutex::default() });
+        };
+        let held = host.held()?;
+        let known = said.clone();
+        let has = move |id: &_| held.get(id);
+        let server = Server::start(address, &identity.to_peers(), has, move |certificate| {
+            let known = known.read().unwrap_or_else(PoisonError::into_inner);
+            Peer::of(certificate).is_some_and(|peer| {
+                let revoked = known.revoked.get(&peer.host.to_string());
+                revoked.is_none_or(|revoked| peer.issued_unix_ms > *revoked)
+            })
+        });
+        let server = server.map_err(|error| {
+            let hint =
+                "`--peers ADDRESS:PORT` says where else, `--peers off` that it gives nothing";
+            Failure::new("plane", error.to_string(), hint)
+        })?;
+        Ok(Self { server: Some(server), said, asked: Mutex::default() })
+    }
+
+    /// What is said of it to the plane.
+    pub fn told(&self, identity: &Identity) -> Option<PeerPrint> {
+        let address = self.server.as_ref()?.address().to_string();
+        Some(PeerPrint { name: identity.name()?, address })
+    }
+
+    /// Shows another certificate from now on.
+    pub fn renew(&self, identity: &Identity) {
+        if let Some(server) = &self.server {
+            // The old one lasts for days still, and is tried to be replaced with the next renewal.
+            let _ = server.renew(&identity.to_peers());
+        }
+    }
+
+    /// Asks who the peers are when that was long ago. What fails is asked again.
+    pub fn learn(&self, host: &Host, client: &Client, lease: Duration) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.is_some_and(|asked| asked.elapsed() < ASK.min(lease)) {
+            return;
+        }
+        let path = format!("/v1/hosts/{}/peers", host.id());
+        let Ok(said) = client.get::<PeersPrint>(&path) else { return };
+        *asked = Some(ambient::now());
+        let mut known = self.said.write().unwrap_or_else(PoisonError::into_inner);
+        if *known != said && host.note_peers(&said).is_ok() {
+            *known = said;
+        }
+    }
+}
+
+/// The address of this host on the way to the plane. (Nothing is sent: UDP only chooses a way.)
+fn by_the_plane(url: &str) -> Option<SocketAddr> {
+    let place = url.strip_prefix("https://")?.trim_end_matches('/');
+    let to = place.to_socket_addrs().ok()?.next()?;
+    let any: SocketAddr =
+        if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(to).ok()?;
+    let mut own = socket.local_addr().ok()?;
+    own.set_port(0);
+    Some(own)
+}
