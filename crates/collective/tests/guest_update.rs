@@ -442,10 +442,24 @@ fn guest_gets_what_differs_and_not_what_changed_with_it() {
     assert!(all > 3 << 20 && 0 < delta && delta < 100 << 10, "{published}");
     // What it is made of has to be here: the host goes through the old version once.
     world.run("A", &["cp", "d1:/lib/libwork.so.1", &market.path("old")]).ok();
+    // The delta names all that is new: nothing else is asked for, no manifest and no index.
+    let (packs, index) = (world.root().join("www/packs"), world.root().join("www/index"));
+    let aside = |path: &Path| path.with_extension("aside");
+    for path in [&packs, &index] {
+        fs::rename(path, aside(path)).unwrap();
+    }
+    let checked = world.run("A", &["update", "d1", "--check"]).ok();
+    assert_eq!(checked["to"], "2", "{checked}");
     let fetched = world.run("A", &["update", "d1", "--fetch"]).ok();
+    for path in [&packs, &index] {
+        fs::rename(aside(path), path).unwrap();
+    }
     let wire = fetched["fetched_bytes"].as_u64().unwrap();
     assert_eq!(fetched["delta_bytes"], delta, "{fetched}");
-    assert!(wire < 400 << 10, "{fetched}");
+    assert!(
+        wire < 200 << 10 && fetched["warnings"].as_array().is_none_or(Vec::is_empty),
+        "{fetched}"
+    );
     let differ = world.run("A", &["diff", "acme/work@1", "acme/work@2", "--files"]).ok();
     let files = differ["files"].to_string();
     assert!(files.contains("libwork.so.1") && files.contains("libwork.so.2"), "{differ}");

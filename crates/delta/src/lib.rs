@@ -4,15 +4,19 @@
 //! is a row of *groups*: chunks of the new version, as what differs from chunks of the old one. Both are named by where they lie, not by what they are: whoever has the manifests knows
 //! the ids, and checks every chunk that comes out by its own.
 //!
+//! A *layout* says where all of it lies, so that the new version's manifests can be made and need not be fetched.
+//!
 //! *Invariants.* No I/O. Nothing is believed here: what is unpacked becomes a chunk by hashing to its
 //! id. What a stranger wrote takes no more memory than the bounds below say. `docs/format/delta.md`
 //! has the bytes.
 
+mod layout;
 mod number;
 mod pack;
 mod part;
 mod search;
 
+pub use layout::{DiskLayout, Layout, Stretch, What};
 pub use pack::{pack, unpack};
 pub use part::{Group, Part, Run};
 

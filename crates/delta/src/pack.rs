@@ -88,7 +88,7 @@ fn assemble(
     if new.len() == bytes { Ok(new) } else { Err(wrong()) }
 }
 
-fn compress(new: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn compress(new: &[u8]) -> Result<Vec<u8>> {
     let mut context = CCtx::create();
     for parameter in [
         CParameter::CompressionLevel(LEVEL),
@@ -111,7 +111,7 @@ pub fn unpack_frame(old: &[u8], packed: &[u8], bytes: usize) -> Result<Vec<u8>> 
     decompress(old, packed, bytes)
 }
 
-fn decompress(old: &[u8], packed: &[u8], bytes: usize) -> Result<Vec<u8>> {
+pub(crate) fn decompress(old: &[u8], packed: &[u8], bytes: usize) -> Result<Vec<u8>> {
     let mut context = DCtx::create();
     context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(failed)?;
     context.ref_prefix(old).map_err(failed)?;

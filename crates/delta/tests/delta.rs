@@ -1,6 +1,8 @@
 //! What goes in comes out, and what a stranger wrote is refused.
 
-use delta::{DeltaError, Group, PART_BYTES_MAX, Part, Run, pack, unpack};
+use delta::{
+    DeltaError, DiskLayout, Group, Layout, PART_BYTES_MAX, Part, Run, Stretch, What, pack, unpack,
+};
 use proptest::prelude::*;
 
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
@@ -105,6 +107,51 @@ fn the_bytes_stay_what_they_are() {
     let read = check("steps.bin", made);
     // A compressor may come to pack it in other bytes; these have to give the same for ever.
     assert_eq!(read.unpack(&read.groups[0], &old, new.len()).unwrap(), new);
+}
+
+fn layout() -> Layout {
+    let stretch = |what, count| Stretch { what, count };
+    Layout {
+        from: [1; 32],
+        to: [2; 32],
+        records: vec![b"a record".to_vec(), Vec::new()],
+        disks: vec![
+            DiskLayout {
+                source: 0,
+                stretches: vec![
+                    stretch(What::Old { source: 0, first: 9 }, 3),
+                    stretch(What::New, 2),
+                    stretch(What::Hole, 1 << 20),
+                    stretch(What::Old { source: 1, first: 2 }, 1),
+                    stretch(What::Again { source: 0, first: 3 }, 2),
+                ],
+            },
+            DiskLayout { source: 3, stretches: Vec::new() },
+        ],
+    }
+}
+
+#[test]
+fn a_layout_is_read_as_it_was_written() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/layout.bin");
+    if std::env::var_os("COLLECTIVE_BLESS").is_some() && !std::path::Path::new(golden).exists() {
+        std::fs::write(golden, layout().encode().unwrap()).unwrap();
+    }
+    assert_eq!(Layout::decode(&std::fs::read(golden).unwrap()), Ok(layout()));
+    let encoded = layout().encode().unwrap();
+    assert_eq!(Layout::decode(&encoded), Ok(layout()));
+    for cut in 0..encoded.len() {
+        assert!(Layout::decode(&encoded[..cut]).is_err(), "{cut}");
+    }
+    let mut newer = encoded.clone();
+    newer[32] = 1;
+    let refused = Layout::decode(&newer).unwrap_err();
+    assert!(refused.to_string().contains("newer Collective"), "{refused}");
+    // What says that it unpacks to more than there may be is not unpacked.
+    let mut large = encoded[..104].to_vec();
+    large.extend([0xff, 0xff, 0xff, 0x7f]);
+    large.extend(&encoded[105..]);
+    assert!(matches!(Layout::decode(&large), Err(DeltaError::Malformed(_))));
 }
 
 proptest! {

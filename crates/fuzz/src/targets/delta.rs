@@ -1,10 +1,14 @@
 //! Parts of deltas, and what unpacks from them.
 
-use ::delta::{NEW_BYTES_MAX, Part};
+use ::delta::{Layout, NEW_BYTES_MAX, Part};
 
 use crate::golden;
 
 pub fn delta(bytes: &[u8]) {
+    if let Ok(layout) = Layout::decode(bytes) {
+        let again = layout.encode().map(|bytes| Layout::decode(&bytes));
+        assert_eq!(again, Ok(Ok(layout)));
+    }
     let Ok(part) = Part::decode(bytes) else { return };
     // Whoever reads a part can write it again.
     assert_eq!(Part::decode(&part.encode()), Ok(part.clone()));
@@ -18,5 +22,9 @@ pub fn delta(bytes: &[u8]) {
 }
 
 pub fn deltas() -> Vec<Vec<u8>> {
-    vec![golden("delta/tests/golden/part.bin"), golden("delta/tests/golden/steps.bin")]
+    vec![
+        golden("delta/tests/golden/part.bin"),
+        golden("delta/tests/golden/steps.bin"),
+        golden("delta/tests/golden/layout.bin"),
+    ]
 }

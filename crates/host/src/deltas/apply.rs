@@ -1,14 +1,14 @@
 //! Chunks of a new version, out of a part of a delta and what of the old version is on this host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chunk::Verified;
-use delta::{Group, NEW_BYTES_MAX, OLD_BYTES_MAX, Part};
+use delta::{Group, NEW_BYTES_MAX, OLD_BYTES_MAX, Part, Run};
 use model::ChunkId;
 use volume::{Cache, Fetcher};
 
-use super::{PAGE, Sources};
+use super::{PAGE, Sources, Spot};
 use crate::failure::Result;
 
 /// Puts into the host's cache what of `missing` a part gives, and takes it out of `missing`. What does
@@ -25,7 +25,9 @@ pub fn apply(
         if ids.iter().all(|id| !missing.contains(id)) {
             continue;
         }
-        let Some(chunks) = unpacked(part, group, &ids, old, fetcher.cache())? else { continue };
+        let Some(chunks) = unpacked(part, group, ids.len(), old, fetcher.cache())? else {
+            continue;
+        };
         let verified: Vec<Verified> = ids
             .iter()
             .zip(chunks.chunks_exact(PAGE))
@@ -42,19 +44,46 @@ pub fn apply(
     Ok(())
 }
 
+/// Puts into the host's cache what a part gives, and says where it lies, for who will make the manifests of it.
+pub fn give(
+    part: &Part,
+    old: &Sources,
+    fetcher: &Arc<Fetcher>,
+    given: &mut BTreeMap<Spot, ChunkId>,
+) -> Result<()> {
+    for group in &part.groups {
+        let pages: u64 = group.new.iter().map(|run| u64::from(run.count)).sum();
+        let pages = usize::try_from(pages).unwrap_or(usize::MAX);
+        if pages > NEW_BYTES_MAX / PAGE || given.len() + pages > super::PAGES_MAX {
+            continue;
+        }
+        let Some(bytes) = unpacked(part, group, pages, old, fetcher.cache())? else { continue };
+        let chunks: Vec<Verified> = bytes.chunks_exact(PAGE).map(Verified::of).collect();
+        fetcher.cache().keep(&chunks.iter().collect::<Vec<_>>());
+        let spots = group.new.iter().flat_map(spots);
+        given.extend(spots.zip(chunks.iter().map(Verified::id)));
+    }
+    Ok(())
+}
+
+fn spots(run: &Run) -> impl Iterator<Item = Spot> {
+    let source = run.source;
+    (0..u64::from(run.count)).map(move |at| (source, run.first.saturating_add(at)))
+}
+
 fn unpacked(
     part: &Part,
     group: &Group,
-    new: &[ChunkId],
+    pages: usize,
     old: &Sources,
     cache: &Cache,
 ) -> Result<Option<Vec<u8>>> {
     let Some(ids) = old.ids(&group.old, OLD_BYTES_MAX / PAGE)? else { return Ok(None) };
-    let mut dictionary = Vec::with_capacity(ids.len() * PAGE);
+    let mut before = Vec::with_capacity(ids.len() * PAGE);
     for id in &ids {
         // Fetching it would cost what the delta saves.
         let Some(chunk) = cache.read(id) else { return Ok(None) };
-        dictionary.extend_from_slice(chunk.bytes());
+        before.extend_from_slice(chunk.bytes());
     }
-    Ok(part.unpack(group, &dictionary, new.len() * PAGE).ok())
+    Ok(part.unpack(group, &before, pages * PAGE).ok())
 }

@@ -14,13 +14,11 @@ use manifest::{Manifest, Visit};
 use model::{ChunkId, VersionId};
 use volume::{Cancel, Fetcher, View};
 
-use super::{PAGE, Sources};
+use super::{PAGE, PAGES_MAX, Sources, Spot, lay};
 use crate::failure::{Failure, Result};
 use crate::inside::{self, Bytes};
 use crate::record::Version;
 
-/// A version with more pages than this gets none: 16 GiB.
-const PAGES_MAX: usize = 4 << 20;
 /// New pages in a group: enough to learn from each other, few enough to be thrown away.
 const GROUP_NEW: usize = NEW_BYTES_MAX / PAGE;
 /// Old pages in a group.
@@ -33,9 +31,6 @@ const DEPTH_MAX: usize = 64;
 /// Bytes that are read of a file at once.
 const READ: usize = 1 << 20;
 
-/// Where a page lies: the disk's number, and the page.
-type Spot = (u16, u64);
-
 /// What is said together.
 #[derive(Default)]
 struct Item {
@@ -43,20 +38,31 @@ struct Item {
     old: Vec<Spot>,
 }
 
-/// The parts of a delta from one version to another; none: there is nothing to gain.
+/// A delta.
+pub struct Made {
+    pub parts: Vec<Vec<u8>>,
+    pub layout: Vec<u8>,
+    /// Pages that it gives.
+    pub pages: usize,
+}
+
+/// A delta from one version to another, with the new one's records; none: there is nothing to gain.
 pub fn make(
     from: (VersionId, &Version),
     to: (VersionId, &Version),
+    records: Vec<Vec<u8>>,
     fetcher: &Arc<Fetcher>,
     progress: &mut dyn FnMut(&str),
-) -> Result<Vec<Vec<u8>>> {
+) -> Result<Option<Made>> {
     let (old, new) = (Sources::open(from.1, fetcher)?, Sources::open(to.1, fetcher)?);
     let old_at = spots(&old)?;
     let mut wanted = spots(&new)?;
     wanted.retain(|id, _| !old_at.contains_key(id));
     if wanted.is_empty() || old_at.is_empty() || old_at.len() + wanted.len() > PAGES_MAX {
-        return Ok(Vec::new());
+        return Ok(None);
     }
+    let pages = wanted.len();
+    let layout = lay::layout((from.0, &old), (to.0, &new), &old_at, &wanted, records)?;
     let mut items = Vec::new();
     for (number, _) in new.numbered() {
         progress("looking for what changed in files");
@@ -96,7 +102,7 @@ pub fn make(
     }
     let groups = together(items);
     let packed = pack_all(&groups, &old, &new, fetcher, progress)?;
-    Ok(parts(from.0, to.0, packed))
+    Ok(Some(Made { parts: parts(from.0, to.0, packed), layout, pages }))
 }
 
 /// Where every page of a version lies; one place each.

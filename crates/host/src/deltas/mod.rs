@@ -1,26 +1,32 @@
 //! Deltas between two versions of an appliance: made when one is published, used when one is fetched.
 //!
 //! ```text
-//! publish ──▶ make: what only the new version has, file by file ──▶ signed parts beside the release
-//! update  ──▶ apply: parts + what of the old version is here ──▶ chunks, checked, in the host's cache
+//! publish ──▶ make: what only the new version has, file by file, and where everything lies
+//!                                                     ──▶ signed parts and a layout beside the release
+//! update  ──▶ give: parts + what of the old version is here ──▶ chunks in the host's cache
+//!         ──▶ rebuild: the layout + their ids ──▶ manifests, checked by the ids that the version says
 //! ```
+//! Where there is no layout, the manifests are fetched, and say which pages are missing; then *apply* takes these.
 //!
 //! *Invariants.* A delta is a shortcut: what it does not give is fetched as always. What comes out of it
-//! is a chunk only by hashing to the id that the new version's manifest says. Of disks alone: memory
+//! belongs to the new version only by hashing to the ids that this says. Of disks alone: memory
 //! has nothing in common, and kernels are compressed already.
 
 mod apply;
+mod lay;
 mod make;
 
 use std::sync::Arc;
 
+use chunk::ChunkSource;
 use delta::Run;
 use manifest::{Manifest, NodeCache};
 use model::{ChunkId, DiskRole};
 use volume::Fetcher;
 
-pub use apply::apply;
-pub use make::make;
+pub use apply::{apply, give};
+pub use lay::{is_of_use, rebuild};
+pub use make::{Made, make};
 
 use crate::failure::Result;
 use crate::record::Version;
@@ -29,6 +35,11 @@ use crate::record::Version;
 const NODES_KEPT: usize = 512;
 /// A page, bytes.
 const PAGE: usize = model::PAGE_BYTES;
+/// A version with more pages than this gets no delta: 16 GiB.
+const PAGES_MAX: usize = 4 << 20;
+
+/// Where a page lies: the disk's number, and the page.
+pub type Spot = (u16, u64);
 
 /// The disks of a version that a delta speaks of, in the order of its hardware. A user's own are not
 /// among them, and keep their number.
@@ -40,10 +51,14 @@ pub struct Sources {
 impl Sources {
     /// Opens those of a version, through the host's cache.
     pub fn open(version: &Version, fetcher: &Arc<Fetcher>) -> Result<Self> {
-        let nodes = NodeCache::new(fetcher.clone(), NODES_KEPT);
+        Self::open_from(version, fetcher.clone())
+    }
+
+    fn open_from(version: &Version, source: Arc<dyn ChunkSource>) -> Result<Self> {
+        let nodes = NodeCache::new(source.clone(), NODES_KEPT);
         let disks = version.hardware.disks.iter().zip(&version.disks);
         let disks = disks.map(|(spec, id)| match spec.role {
-            DiskRole::System => Ok(Some(Manifest::open(*id, &**fetcher)?)),
+            DiskRole::System => Ok(Some(Manifest::open(*id, &*source)?)),
             _ => Ok(None),
         });
         Ok(Self { disks: disks.collect::<Result<_>>()?, nodes })

@@ -122,6 +122,24 @@ pub struct DeltaSays {
     /// Of all its parts, and how many they are: each is a document.
     pub bytes: u64,
     pub parts: u32,
+    /// Where all of it lies: a document, too, so that nothing else needs to be fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<LayoutSays>,
+}
+
+impl DeltaSays {
+    /// Of its parts and its layout.
+    pub fn all_bytes(&self) -> u64 {
+        self.bytes + self.layout.as_ref().map_or(0, |layout| layout.bytes)
+    }
+}
+
+/// The layout of a delta.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayoutSays {
+    pub bytes: u64,
+    /// Of the pages that the delta gives.
+    pub new_bytes: u64,
 }
 
 /// How it is to be updated to.
@@ -267,6 +285,11 @@ impl Release {
     /// The document with a part of a delta.
     pub fn delta_document(from: &str, to: &str, part: u32) -> String {
         format!("{to}.{from}.{part}.delta")
+    }
+
+    /// The document with the layout of a delta.
+    pub fn layout_document(from: &str, to: &str) -> String {
+        format!("{to}.{from}.layout.delta")
     }
 
     /// A document of a version, by the name that it has: of an appliance that a delegate of its maker

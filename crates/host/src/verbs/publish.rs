@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::PublishPrint;
+use chunk::{ChunkSource, Urgency};
 use model::{ChunkId, Name, VersionId};
 use objects::Objects;
 use repository::{Child, Init, KeyPlace, Repository, Target};
@@ -15,9 +16,9 @@ use trust::key::Key;
 use trust::{Change, Delegate, Roles, Trusted, Validity};
 
 use crate::Host;
-use crate::deltas;
+use crate::deltas::{self, Made};
 use crate::failure::{Failure, Result};
-use crate::makers::document::{self, Appliance, Built, DeltaSays, Listed, Release};
+use crate::makers::document::{self, Appliance, Built, DeltaSays, LayoutSays, Listed, Release};
 use crate::makers::{MAKER, Refused, document::HEALTHY_WITHIN_S};
 use crate::record::{How, Version};
 use crate::store::{self, Store};
@@ -162,7 +163,7 @@ impl Host {
                 let mut parts = BTreeMap::new();
                 let says = self.deltas(&store, &options.to, before, to, &mut parts, progress)?;
                 changes.extend(parts.into_iter().map(|(name, part)| (named(name), part)));
-                delta_bytes = says.as_ref().map_or(0, |says| says.bytes);
+                delta_bytes = says.as_ref().map_or(0, DeltaSays::all_bytes);
                 release.deltas.extend(says);
             }
             changes.insert(named(Release::sbom_document(&id_text)), Change::Put(sbom));
@@ -212,15 +213,25 @@ impl Host {
         store.know(&store::absolute_location(location)?);
         let Ok(from) = before.id.parse::<VersionId>() else { return Ok(None) };
         let old = store.version(from)?;
-        let parts = deltas::make((from, &old), to, &self.fetcher(store)?, progress)?;
+        let record = store.source().fetch(&to.0.into(), Urgency::Background)?;
+        let record = record.iter().find(|chunk| chunk.id() == to.0.into());
+        let records = record.iter().map(|chunk| chunk.bytes().to_vec()).collect();
+        let made = deltas::make((from, &old), to, records, &self.fetcher(store)?, progress)?;
+        let Some(Made { parts, layout, pages }) = made else { return Ok(None) };
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
         let Ok(count) = u32::try_from(parts.len()) else { return Ok(None) };
         let id = to.0.to_string();
+        let says = LayoutSays {
+            bytes: layout.len() as u64,
+            new_bytes: (pages * model::PAGE_BYTES) as u64,
+        };
+        changes.insert(Release::layout_document(&before.id, &id), Change::Put(layout));
         for (part, number) in parts.into_iter().zip(0..) {
             let name = Release::delta_document(&before.id, &id, number);
             changes.insert(name, Change::Put(part));
         }
-        let says = DeltaSays { from: before.id.clone(), bytes, parts: count };
+        let layout = Some(says);
+        let says = DeltaSays { from: before.id.clone(), bytes, parts: count, layout };
         Ok(Some(says).filter(|says| says.parts > 0))
     }
 

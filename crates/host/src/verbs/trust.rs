@@ -128,7 +128,7 @@ impl Host {
         policy: UpdatePolicy,
     ) -> Result<(VersionId, Follow)> {
         let release = self.signed_release(maker, reference)?;
-        let id = self.take_version(store, maker, &release)?;
+        let id = self.take_version(store, maker, &release, &[])?;
         let channel = reference.channel.as_deref().unwrap_or(CHANNEL);
         let channel = match &reference.version {
             Some(_) => None,
@@ -176,9 +176,16 @@ impl Host {
         store: &Store,
         maker: &Maker,
         release: &Release,
+        records: &[Vec<u8>],
     ) -> Result<VersionId> {
         store.know(&maker.location);
         let id = release.version_id()?;
+        let named = records.iter().find(|record| chunk::id_of(record) == id.into());
+        if let Some(record) = named.filter(|_| !store.repository().contains(&id.into())) {
+            let mut session = store.session()?;
+            session.sink().put(id.into(), record)?;
+            session.finish()?;
+        }
         let version = store.version(id).map_err(|failure| {
             failure.during(format!("{} {} of {}", release.appliance, release.version, maker.name))
         })?;

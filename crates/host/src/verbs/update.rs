@@ -157,17 +157,26 @@ impl Host {
             Found::Nothing(why) => return Ok(nothing(name, &version.version, why)),
             Found::New(release) => release,
         };
-        let id = self.take_version(&store, &maker, &release)?;
+        let layout = fetch::layout_of(&trusted, &release, now.release);
+        let records = layout.as_ref().map_or(&[][..], |layout| &layout.records);
+        let id = self.take_version(&store, &maker, &release, records)?;
         let new = store.version(id)?;
         let mut print = nothing(name, &version.version, String::new());
         print.to.clone_from(&release.version);
         if options.mode == UpdateMode::Check {
+            let delta = release.deltas.iter().find(|d| d.from == now.release.to_string());
+            print.fetched_bytes = 0;
+            if let Some(says) = delta.filter(|_| layout.is_some())
+                && let Some(gives) = &says.layout
+            {
+                print.reused_bytes = release.content_bytes.saturating_sub(gives.new_bytes);
+                print.reason = Some(format!("{} to fetch", model::format_bytes(says.all_bytes())));
+                return Ok(print);
+            }
             store.reach(&maker.location)?;
             let missing = missing(&self.fetcher(&store)?, &version, &new)?;
-            print.fetched_bytes = 0;
             print.reused_bytes = release.content_bytes.saturating_sub(missing.len() as u64 * PAGE);
             let size = wire_bytes(&store, &missing);
-            let delta = release.deltas.iter().find(|d| d.from == follow.release.to_string());
             let size = delta.map_or(size, |delta| delta.bytes.min(size));
             print.reason = Some(format!("{} to fetch", model::format_bytes(size)));
             return Ok(print);
@@ -179,6 +188,7 @@ impl Host {
             from: now.release,
             old: &version,
             new: &new,
+            layout: layout.as_ref(),
         };
         let fetched = self.fetch_ahead(&store, &news, options.rate, progress)?;
         print.delta_bytes = fetched.delta_bytes;

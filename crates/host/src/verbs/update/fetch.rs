@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chunk::ChunkSource;
-use delta::{PART_BYTES_MAX, Part};
+use delta::{Layout, PART_BYTES_MAX, Part};
 use manifest::{Manifest, NodeCache};
 use model::{ChunkId, DiskRole, VersionId};
 use trust::{TrustError, Trusted};
@@ -14,6 +14,7 @@ use volume::{Cache, Cancel, Fetcher};
 use crate::Host;
 use crate::deltas::{self, Sources};
 use crate::failure::{Failure, Result};
+use crate::makers::document::DeltaSays;
 use crate::makers::{Maker, Release};
 use crate::record::Version;
 use crate::store::Store;
@@ -36,6 +37,8 @@ pub(super) struct News<'a> {
     pub from: VersionId,
     pub old: &'a Version,
     pub new: &'a Version,
+    /// Where everything lies in the new version, if its maker says so to who has the old one.
+    pub layout: Option<&'a Layout>,
 }
 
 /// Waits as long as is needed to be no faster than was said.
@@ -63,14 +66,28 @@ impl Host {
         progress: &mut dyn FnMut(&str),
     ) -> Result<Fetched> {
         let News { old, new, .. } = *news;
-        store.reach(&news.maker.location)?;
         let source = store.source();
         let fetcher = self.fetcher(store)?;
-        let mut missing = missing(&fetcher, old, new)?;
-        let bytes = missing.len() as u64 * PAGE;
         let pace = Pace { began: ambient::now(), rate };
-        let (delta_bytes, fallback) =
-            fetch_delta(store, news, &fetcher, &mut missing, &pace, progress)?;
+        let given = fetch_layout(store, news, &fetcher, &pace, progress)?;
+        let mut missing = missing(&fetcher, old, new)?;
+        let (delta_bytes, fallback);
+        let mut bytes = missing.len() as u64 * PAGE;
+        match given {
+            Some(given) => {
+                bytes += given.pages * PAGE;
+                (delta_bytes, fallback) = (given.delta_bytes, given.fallback);
+            }
+            None if missing.is_empty() => (delta_bytes, fallback) = (0, None),
+            None => {
+                store.reach(&news.maker.location)?;
+                (delta_bytes, fallback) =
+                    fetch_delta(store, news, &fetcher, &mut missing, &pace, progress)?;
+            }
+        }
+        if !missing.is_empty() {
+            store.reach(&news.maker.location)?;
+        }
         let mut ordered: Vec<(Option<chunk::Place>, ChunkId)> =
             missing.iter().map(|id| (source.place(id), *id)).collect();
         ordered.sort_unstable_by_key(|(place, _)| *place);
@@ -170,6 +187,60 @@ pub(in crate::verbs) fn missing(
     Ok(missing)
 }
 
+/// What parts of a delta gave.
+struct Given {
+    pages: u64,
+    delta_bytes: u64,
+    fallback: Option<String>,
+}
+
+/// What a maker says of where everything lies, for who has a version; none: it says nothing that is of use here.
+pub(super) fn layout_of(trusted: &Trusted, release: &Release, from: VersionId) -> Option<Layout> {
+    let from_text = from.to_string();
+    let says = release.deltas.iter().find(|delta| delta.from == from_text)?;
+    says.layout.as_ref()?;
+    let name = Release::layout_document(&from_text, &release.id);
+    let name = Release::place(trusted, &release.appliance, name);
+    // Without it there is only more to fetch.
+    let layout = Layout::decode(&trusted.read(&name, PART_BYTES_MAX as u64).ok()?).ok()?;
+    let fits =
+        layout.from == *from.as_bytes() && layout.to == *release.version_id().ok()?.as_bytes();
+    fits.then_some(layout)
+}
+
+/// Brings a new version by its delta alone: the pages that its parts give, and the manifests that follow from
+/// where they lie. None: there is no such delta, or it is of no use here. Whatever does not fit is missing
+/// afterwards.
+fn fetch_layout(
+    store: &Store,
+    news: &News<'_>,
+    fetcher: &Arc<Fetcher>,
+    pace: &Pace,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<Given>> {
+    let from = news.from.to_string();
+    let says = news.release.deltas.iter().find(|delta| delta.from == from);
+    let (Some(says), Some(layout)) = (says, news.layout) else { return Ok(None) };
+    // As its maker made them: the instance may have a CD more.
+    let published = store.version(news.from)?;
+    if !deltas::is_of_use(&published, news.new, fetcher) {
+        return Ok(None);
+    }
+    let old = Sources::open(&published, fetcher)?;
+    let mut given = BTreeMap::new();
+    let mut take = |part: &Part| {
+        deltas::give(part, &old, fetcher, &mut given)?;
+        Ok(true)
+    };
+    let before = says.layout.as_ref().map_or(0, |layout| layout.bytes);
+    let (bytes, mut fallback) = each_part(news, says, before, pace, progress, &mut take)?;
+    let whole = deltas::rebuild(layout, news.new, &old, &given, fetcher)?;
+    if !whole && fallback.is_none() {
+        fallback = Some(not_whole("what its parts give is not that version", progress));
+    }
+    Ok(Some(Given { pages: given.len() as u64, delta_bytes: bytes, fallback }))
+}
+
 /// Brings what is said by differences to the version that is here, where that is less than the pages
 /// themselves; gives the bytes that it took, and what was wrong with them. Whatever does not fit is left
 /// in `missing`.
@@ -186,15 +257,28 @@ fn fetch_delta(
     let Some(says) = says.filter(|delta| delta.bytes < wire_bytes(store, missing)) else {
         return Ok((0, None));
     };
-    // As its maker made them: the instance may have a CD more.
     let published = store.version(news.from)?;
     let (old, new) = (Sources::open(&published, fetcher)?, Sources::open(news.new, fetcher)?);
-    let (mut bytes, mut wrong) = (0, None);
+    let mut take = |part: &Part| {
+        deltas::apply(part, &old, &new, fetcher, missing)?;
+        Ok(!missing.is_empty())
+    };
+    each_part(news, says, 0, pace, progress, &mut take)
+}
+
+/// Reads the parts of a delta one by one, until `take` has enough; gives the bytes that it took, those before it
+/// among them, and what was wrong.
+fn each_part(
+    news: &News<'_>,
+    says: &DeltaSays,
+    before: u64,
+    pace: &Pace,
+    progress: &mut dyn FnMut(&str),
+    take: &mut dyn FnMut(&Part) -> Result<bool>,
+) -> Result<(u64, Option<String>)> {
+    let (mut bytes, mut wrong) = (before, None);
     for number in 0..says.parts {
-        if missing.is_empty() {
-            break;
-        }
-        let name = Release::delta_document(&from, &news.release.id, number);
+        let name = Release::delta_document(&says.from, &news.release.id, number);
         let name = Release::place(news.trusted, &news.release.appliance, name);
         // Without it there is only more to fetch.
         let part = match news.trusted.read(&name, PART_BYTES_MAX as u64) {
@@ -216,22 +300,27 @@ fn fetch_delta(
                 continue;
             }
         };
-        deltas::apply(&part, &old, &new, fetcher, missing)?;
+        let goes_on = take(&part)?;
         progress(&format!(
             "fetching what is new in version {}: {} of {}",
             news.new.version,
             model::format_bytes(bytes),
-            model::format_bytes(says.bytes)
+            model::format_bytes(says.bytes + before)
         ));
         pace.keep(bytes);
+        if !goes_on {
+            break;
+        }
     }
-    let said = wrong.map(|why| {
-        format!("what differs could not be had whole, and the pages themselves were fetched: {why}")
-    });
-    if let Some(said) = &said {
-        progress(said);
-    }
-    Ok((bytes, said))
+    Ok((bytes, wrong.map(|why| not_whole(&why, progress))))
+}
+
+fn not_whole(why: &str, progress: &mut dyn FnMut(&str)) -> String {
+    let said = format!(
+        "what differs could not be had whole, and the pages themselves were fetched: {why}"
+    );
+    progress(&said);
+    said
 }
 
 /// What fetching these takes, as far as the index tells: bytes of the frames that they lie in.
