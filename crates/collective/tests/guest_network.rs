@@ -69,4 +69,10 @@ fn guest_keeps_its_connections_where_hosts_share_its_network() {
     world.run("C", &["resume", "t1", "--network", "user"]).ok();
     assert_eq!(world.run("C", &["inspect", "t1"]).ok()["network"], "user");
     assert_eq!(taps("C"), 0);
+    // And back, with its memory.
+    world.exec("C", "t1", "echo here > /tmp/session");
+    world.run("C", &["suspend", "t1"]).ok();
+    world.run("A", &["resume", "t1", "--network", "lan"]).ok();
+    assert_eq!(world.exec("A", "t1", "cat /tmp/session"), "here");
+    assert_eq!(taps("A"), 1);
 }

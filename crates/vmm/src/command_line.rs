@@ -299,6 +299,11 @@ fn devices(launch: &Launch, line: &mut Line) {
     }
     for (index, nic) in launch.nics.iter().enumerate() {
         line.option("-netdev", netdev(index, &nic.netdev));
+        if matches!(nic.netdev, Netdev::Tap(_)) {
+            // User-mode networking has a part of its own in a device state, which loads only where
+            // there is one: here nobody is plugged into it, and it leads nowhere.
+            line.option("-netdev", format!("user,id=nobody{index},restrict=on"));
+        }
         let model = match launch.hardware.nics[index].model {
             NicModel::Virtio => "virtio-net-pci",
             NicModel::E1000 => "e1000",
