@@ -4,11 +4,16 @@
 //! *Invariants.* Nothing here does I/O or decides anything; no other crate's internal type is
 //! serialized. A field, once printed, keeps its name and unit; new ones may be added.
 
+mod access;
 mod makers;
 mod output;
 mod plane;
 mod shim;
 
+pub use access::{
+    CallerPrint, MemberWish, NewToken, ProjectPrint, Role, TokenPrint, TokenWish, UserPrint,
+    UserWish,
+};
 pub use makers::{
     CatalogPrint, CatalogVersion, ChannelPrint, DelegatePrint, DiffPrint, FilePrint, MakerPrint,
     PackagePrint, PublishPrint, SignedPrint, UpdatePrint, UpdatesPrint,

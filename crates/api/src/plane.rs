@@ -278,6 +278,10 @@ pub enum RestartWish {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceWish {
+    /// The project that a new one belongs to; none: `default`, or the only one in which the caller may
+    /// make any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
     /// The id of its version.
     pub version: String,
     /// What a host must have of that to start it.
@@ -323,6 +327,7 @@ impl InstanceWish {
     /// One that says nothing but what runs: a version (by its id) on so many CPUs with so much memory.
     pub fn new(version: String, cpus: u32, memory_bytes: u64) -> Self {
         Self {
+            project: None,
             version,
             base_bytes: 0,
             cpus,
@@ -362,6 +367,9 @@ pub struct InstanceChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlacedPrint {
     pub name: String,
+    pub project: String,
+    /// The user who wished for it first.
+    pub owner: String,
     pub wish: InstanceWish,
     /// The id of the host that holds it, as far as hosts have said.
     pub host: Option<String>,

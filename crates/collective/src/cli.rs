@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+mod access;
 mod makers;
 mod planes;
 
+pub use access::{NewToken, Projects, Role, Tokens, Users};
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
@@ -145,6 +147,17 @@ pub enum Verb {
     Host(Hosts),
     /// For many hosts: say where instances would run, and why
     Plan(Plan),
+    /// Where a plane decides: the users, and what they may do
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+    User(Users),
+    /// Where a plane decides: the projects that instances belong to, and who may do what there
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+    Project(Projects),
+    /// Where a plane decides: the tokens that let users in
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+    Token(Tokens),
+    /// Where a plane decides: say who asks, and what that one may do
+    Whoami(At),
     /// Print the JSON Schema of appliance.yaml
     Schema,
     /// Print a completion script for a shell

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fleet::Fleet;
 use serde_json::json;
+use support::transcript::Transcript;
 use support::{World, eventually};
 
 #[test]
@@ -66,4 +67,66 @@ fn hosts_join_a_plane_that_is_killed_and_begins_again() {
         let written = std::fs::metadata(path).and_then(|found| found.modified()).unwrap();
         written.elapsed().is_ok_and(|age| age < Duration::from_secs(2))
     });
+}
+
+#[test]
+fn who_may_do_what_reads_well() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::empty("access");
+    let (_plane, fleet) = Fleet::start(&world, "127.0.0.1:0", 15);
+    let mut seen = Transcript::of(&world);
+    let file = |name: &str| world.host(name).with_extension("token").display().to_string();
+    let (own, anna) = (world.host("P").join("plane.token").display().to_string(), file("anna"));
+    let mut run = |token: &str, words: &[&str]| {
+        let rest = ["--plane", &fleet.url, "--token-file", token];
+        seen.run("A", &[words, &rest].concat())
+    };
+    run(&own, &["whoami"]);
+    run(&own, &["user", "add", "anna"]);
+    run(&own, &["user", "add", "olaf", "--role", "operator"]);
+    run(&own, &["user", "add", "anna"]);
+    run(&own, &["user", "add", "administrator"]);
+    run(&own, &["user", "add", "Anna B"]);
+    run(&own, &["project", "add", "blue"]);
+    run(&own, &["project", "add", "blue"]);
+    run(&own, &["project", "grant", "blue", "anna", "admin"]);
+    run(&own, &["project", "grant", "green", "anna", "user"]);
+    run(&own, &["token", "create", "--user", "anna", "--expires", "30d", "-o", &anna]);
+    run(&own, &["token", "create", "--user", "anna", "-o", &anna]);
+    run(&own, &["token", "create", "--user", "nobody"]);
+    run(&own, &["token", "create"]);
+    run(&own, &["token", "create", "--user", "anna", "--expires", "soon"]);
+    assert_eq!(std::fs::metadata(&anna).unwrap().permissions().mode() & 0o777, 0o600);
+    let token = std::fs::read_to_string(&anna).unwrap();
+
+    run(&anna, &["whoami"]);
+    run(&anna, &["host", "list"]);
+    run(&anna, &["user", "list"]);
+    run(&anna, &["project", "list"]);
+    run(&anna, &["project", "grant", "blue", "olaf", "user"]);
+    run(&anna, &["project", "withdraw", "blue", "olaf"]);
+    run(&anna, &["project", "withdraw", "blue", "olaf"]);
+    let said = run(&anna, &["token", "create", "--project", "blue", "--read-only"]);
+    let reading = file("reading");
+    std::fs::write(&reading, said.stdout).unwrap();
+    run(&reading, &["whoami"]);
+    run(&reading, &["project", "grant", "blue", "olaf", "user"]);
+    run(&reading, &["token", "create"]);
+    let id = token.split('.').nth(1).unwrap().to_owned();
+    let listed = run(&own, &["token", "list"]);
+    run(&own, &["user", "list"]);
+    run(&anna, &["token", "revoke", &id]);
+    run(&anna, &["whoami"]);
+    run(&own, &["user", "remove", "anna"]);
+    run(&reading, &["whoami"]);
+    run(&own, &["project", "remove", "blue"]);
+    run(&own, &["project", "remove", "default"]);
+    seen.check("access");
+
+    // Nothing that is shown is in the list, or in the state's file.
+    let secret = token.split('.').nth(2).unwrap();
+    assert!(listed.stdout.contains(&id) && !listed.stdout.contains(secret));
+    let state = std::fs::read(world.host("P").join("plane-state/state.redb")).unwrap();
+    let holds = |text: &str| state.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(holds(&id) && !holds(secret));
 }

@@ -93,7 +93,7 @@ impl Client {
                 let authority = Authority::of(secret).map_err(|error| wrong(&error.to_string()))?;
                 authority.pem().to_owned()
             }
-            Credentials::Join { fingerprint, .. } => {
+            Credentials::Join { fingerprint, .. } | Credentials::User { fingerprint, .. } => {
                 // It says who certifies it, and is believed when that is whom the token names.
                 let http = builder().danger_accept_invalid_certs(true).build();
                 let http = http.map_err(|error| wrong(&full(&error)))?;
@@ -171,7 +171,9 @@ impl Client {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         let bearer = match &self.credentials {
             Credentials::Admin(secret) => Some(secret.bearer()),
-            Credentials::Join { bearer, .. } => Some(bearer.clone()),
+            Credentials::Join { bearer, .. } | Credentials::User { bearer, .. } => {
+                Some(bearer.clone())
+            }
             Credentials::Host { .. } => None,
         };
         if let Some(bearer) = bearer {

@@ -12,6 +12,7 @@
 //! keeps wishes and sights; without it no computer is lost, only nobody moves any.
 //! **Invariant:** never touches a volume, a chunk or a machine: hosts do.
 
+pub mod access;
 pub mod client;
 pub mod fleet;
 pub mod identity;

@@ -58,10 +58,10 @@ pub struct At {
 /// What is shown to a plane.
 #[derive(Args)]
 pub struct Token {
-    /// The plane's token; others on this machine can read arguments: better in a file
+    /// A token: yours, or the plane's own; others on this machine can read arguments: better in a file
     #[arg(long, conflicts_with = "token_file")]
     pub token: Option<String>,
-    /// The file with the plane's token [env: COLLECTIVE_PLANE_TOKEN_FILE] [default: the one of a plane
+    /// The file with the token [env: COLLECTIVE_PLANE_TOKEN_FILE] [default: the one of a plane
     /// that was started with this state directory]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -71,6 +71,9 @@ pub struct Token {
 #[derive(Args)]
 #[command(next_help_heading = "Where a plane decides (COLLECTIVE_PLANE)")]
 pub struct Placement {
+    /// The project that it belongs to [default: default, or the only one in which you may make any]
+    #[arg(long, value_name = "PROJECT")]
+    pub project: Option<String>,
     /// Run it on this host, as long as that is there
     #[arg(long, value_name = "HOST")]
     pub on: Option<String>,
@@ -91,7 +94,7 @@ pub struct Placement {
 impl Placement {
     /// Whether any of it was said.
     pub fn is_wished(&self) -> bool {
-        let said = [&self.on, &self.restart, &self.near, &self.apart];
+        let said = [&self.project, &self.on, &self.restart, &self.near, &self.apart];
         said.into_iter().any(Option::is_some) || !self.needs.is_empty()
     }
 }

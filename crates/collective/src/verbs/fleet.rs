@@ -192,9 +192,10 @@ pub fn run(global: &Global, verb: &Run, host: &Host) -> Result<(), Failure> {
     };
     let appliance = host::Reference::parse(&verb.appliance)?;
     let size = host.size_of(&appliance)?;
-    let Placement { on, restart, near, apart, needs } = &verb.placement;
+    let Placement { project, on, restart, near, apart, needs } = &verb.placement;
     let on = on.as_deref().map(|on| asked.ready_host(on)).transpose()?;
     let wish = InstanceWish {
+        project: project.clone(),
         needs: needs.clone(),
         near: near.clone(),
         apart: apart.clone(),
@@ -383,9 +384,12 @@ pub fn ps(global: &Global) -> Result<(), Failure> {
             };
             let host = host.map_or_else(String::new, |host| host.name.clone());
             let appliance = placed.wish.appliance.clone().unwrap_or_default();
-            vec![placed.name.clone(), state, host, appliance, placed.wish.ports.join(","), note]
+            let (name, owner) = (placed.name.clone(), placed.owner.clone());
+            let (project, ports) = (placed.project.clone(), placed.wish.ports.join(","));
+            vec![name, state, host, project, owner, appliance, ports, note]
         });
-        print::table(&["NAME", "STATE", "HOST", "APPLIANCE", "PORTS", "NOTE"], rows)
+        let header = ["NAME", "STATE", "HOST", "PROJECT", "OWNER", "APPLIANCE", "PORTS", "NOTE"];
+        print::table(&header, rows)
     });
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! One file for each verb, or for each few that are alike.
 
+mod access;
 mod appliance;
 mod attach;
 mod auto;
@@ -56,6 +57,10 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Up(verb) => done(planes::up(&global, &verb)),
         Verb::Host(verb) => done(planes::hosts(&global, verb)),
         Verb::Plan(verb) => done(planes::plan(&global, &verb)),
+        Verb::User(verb) => done(access::users(&global, &verb)),
+        Verb::Project(verb) => done(access::projects(&global, &verb)),
+        Verb::Token(verb) => done(access::tokens(&global, &verb)),
+        Verb::Whoami(at) => done(access::whoami(&global, &at)),
         Verb::Schema => done(appliance::schema(&global)),
         Verb::Run(verb) => done(start::run(&global, &verb)),
         Verb::Resume(verb) => done(start::resume(&global, &verb)),

@@ -284,7 +284,7 @@ fn read_token(global: &Global, token: &Token) -> Result<Credentials, Failure> {
 fn join_token(global: &Global, token: &Token) -> Result<(), Failure> {
     let Credentials::Admin(secret) = read_token(global, token)? else {
         let hint = "it is made from the plane's own token";
-        return Err(Failure::new("permission", "this is a join token already", hint));
+        return Err(Failure::new("permission", "this is not the plane's own token", hint));
     };
     let wrong = |error: IdentityError| Failure::new("internal", error.to_string(), "");
     let authority = Authority::of(&secret).map_err(wrong)?;
@@ -297,7 +297,8 @@ pub fn not_answered(error: ClientError) -> Failure {
     match error {
         ClientError::Refused(problem) => {
             // Kinds are words of ours; one that this program does not know is a newer plane's.
-            let kinds = ["usage", "not_found", "state", "changed", "permission", "unavailable"];
+            let kinds =
+                ["usage", "not_found", "exists", "state", "changed", "permission", "unavailable"];
             let kind = kinds.into_iter().find(|kind| *kind == problem.kind).unwrap_or("plane");
             Failure::new(kind, problem.detail, problem.hint)
         }

@@ -25,6 +25,7 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "[mac]"),
     (r"\b[0-9a-f]{64}\b", "[id]"),
     (r"\b[0-9a-f]{32}\b", "[instance id]"),
+    (r"\b[0-9a-f]{16}\b", "[token id]"),
     (r"\b[0-9a-f]{12}\b", "[short id]"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\dZ?", "[time]"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:[port]"),

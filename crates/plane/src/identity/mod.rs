@@ -7,12 +7,14 @@
 //! ```
 //!
 //! All of it follows from one secret, so that several planes need to share nothing else, and whoever
-//! has the secret knows the authority before it says anything.
+//! has the secret knows the authority before it says anything. A user's token ([`UserToken`]) is by
+//! chance: the plane keeps its hash, and its user the fingerprint with it.
 //!
 //! **Invariant:** a caller sends nothing to a server that the authority has not certified.
 //! **Invariant:** the secret is in no message of an error, and not printed by `Debug`.
 
 mod authority;
+mod user;
 
 use std::fmt;
 
@@ -23,6 +25,7 @@ pub use authority::{
     Authority, CERTIFICATE_LASTS, HostCertificate, PLANE_NAME, Peer, fingerprint, name_in, new_key,
     public_part,
 };
+pub use user::UserToken;
 
 /// Why something is not an identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +77,8 @@ pub enum Credentials {
     Admin(Secret),
     /// A join token: what is shown, and the authority's fingerprint.
     Join { bearer: String, fingerprint: String },
+    /// A user's token: the same.
+    User { bearer: String, fingerprint: String },
     /// A host's certificate and key, and the authority's certificate: PEM.
     Host { certificate: String, key: String, authority: String },
 }
@@ -83,6 +88,7 @@ impl fmt::Debug for Credentials {
         f.write_str(match self {
             Self::Admin(_) => "Admin",
             Self::Join { .. } => "Join",
+            Self::User { .. } => "User",
             Self::Host { .. } => "Host",
         })
     }
@@ -96,7 +102,9 @@ impl Credentials {
         };
         let own = match self {
             Self::Admin(secret) => Authority::of(secret).ok().map(|own| own.fingerprint()),
-            Self::Join { fingerprint, .. } => Some(fingerprint.clone()),
+            Self::Join { fingerprint, .. } | Self::User { fingerprint, .. } => {
+                Some(fingerprint.clone())
+            }
             Self::Host { authority, .. } => of(authority),
         };
         own.is_some() && own == of(authority)
@@ -105,6 +113,11 @@ impl Credentials {
     /// Reads what `--token` takes.
     pub fn parse(text: &str) -> Result<Self, IdentityError> {
         let text = text.trim();
+        if text.starts_with("user.") {
+            let wrong = || IdentityError("a user's token that is cut or changed".to_owned());
+            let (bearer, fingerprint) = user::parts(text).ok_or_else(wrong)?;
+            return Ok(Self::User { bearer, fingerprint });
+        }
         match text.strip_prefix("join.").and_then(|rest| rest.split_once('.')) {
             Some((proof, fingerprint)) if is_hex(proof) && is_hex(fingerprint) => Ok(Self::Join {
                 bearer: format!("join.{proof}"),
@@ -150,7 +163,27 @@ mod tests {
         };
         assert_eq!((bearer, fingerprint), (secret.join_bearer(), authority.fingerprint()));
         assert!(!token.contains(&secret.bearer()) && !format!("{secret:?}").contains("ab"));
-        for wrong in ["", "x", "join.", "join.a.b", &token[..token.len() - 1], &"g".repeat(64)] {
+        let own = UserToken::new();
+        let kept = own.text(&authority);
+        let Ok(Credentials::User { bearer, fingerprint }) = Credentials::parse(&kept) else {
+            panic!("{kept}")
+        };
+        assert_eq!((bearer.as_str(), fingerprint), (&*own.bearer(), authority.fingerprint()));
+        assert_eq!(UserToken::parse(&bearer), Some(own.clone()));
+        assert!(!bearer.contains(&own.hash()) && !own.hash().contains(own.id()));
+        assert!(!format!("{own:?}").contains(&bearer["user.".len() + 17..]));
+        let cut = &kept[..kept.len() - 1];
+        for wrong in [
+            "",
+            "x",
+            "join.",
+            "join.a.b",
+            "user.",
+            "user.a.b.c",
+            cut,
+            &token[..token.len() - 1],
+            &"g".repeat(64),
+        ] {
             assert!(Credentials::parse(wrong).is_err(), "{wrong}");
         }
     }

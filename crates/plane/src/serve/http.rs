@@ -22,7 +22,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use super::routes::{Reply, Request};
+use super::ask::Request;
+use super::routes::Reply;
 use super::steer::Steering;
 use super::{Plane, Refused, ServeError};
 use crate::identity::{IdentityError, Peer};

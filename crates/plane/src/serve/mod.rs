@@ -11,7 +11,9 @@
 //! **Invariant:** any number of planes may serve one etcd state: nothing that matters is in memory.
 //! *On a crash* an operation has happened or has not; the caller asks again.
 
+mod ask;
 mod http;
+mod metrics;
 mod openapi;
 mod problem;
 mod routes;

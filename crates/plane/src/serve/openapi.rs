@@ -3,7 +3,8 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::routes::{Also, ROUTES, Route};
+use super::routes::{self, Route};
+use crate::access::Demand;
 
 /// OpenAPI 3.1, as text. The same code gives the same bytes.
 pub fn document() -> String {
@@ -12,7 +13,7 @@ pub fn document() -> String {
     let mut generator = settings.into_generator();
     let problem = generator.subschema_for::<api::Problem>();
     let mut paths = serde_json::Map::new();
-    for route in ROUTES {
+    for route in routes::all() {
         let operation = operation(route, &mut generator, problem.as_value());
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.to_ascii_lowercase()] = operation;
@@ -35,7 +36,7 @@ pub fn document() -> String {
 fn operation(route: &Route, generator: &mut schemars::SchemaGenerator, problem: &Value) -> Value {
     let mut operation = json!({"summary": route.does});
     let mut parameters: Vec<Value> = Vec::new();
-    if let Some((_, rest)) = route.path.split_once('{') {
+    for rest in route.path.split('{').skip(1) {
         let name = rest.split('}').next().unwrap_or_default();
         parameters.push(
             json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}),
@@ -72,12 +73,13 @@ fn operation(route: &Route, generator: &mut schemars::SchemaGenerator, problem: 
         "content": {"application/problem+json": {"schema": problem}},
     });
     operation["responses"] = json!({done.0: done.1, "default": refused});
-    match route.also {
-        Also::Anybody => {}
-        Also::Nobody => operation["security"] = json!([{"token": []}]),
-        Also::Host | Also::Joining => {
+    operation["x-demands"] = route.demand.words().into();
+    match route.demand {
+        Demand::Anybody => {}
+        Demand::Host | Demand::Joining => {
             operation["security"] = json!([{"token": []}, {"certificate": []}]);
         }
+        _ => operation["security"] = json!([{"token": []}]),
     }
     operation
 }

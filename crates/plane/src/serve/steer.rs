@@ -19,7 +19,7 @@ use api::{InstanceWish, OrderAct, OrderPrint, StateWish};
 use kv::{LeaseId, Revision, Txn};
 use model::{HostId, Name};
 
-use super::state::{InstanceRecord, Picture, PlaceRecord, Step, json};
+use super::state::{Picture, PlaceRecord, Step, json};
 use super::{Plane, Refused};
 use crate::planner;
 
@@ -147,9 +147,18 @@ impl Plane {
         let mut writes = Writes { plane: self, txn: Txn::new(), count: 0 };
         let mut standing = picture.orders.clone();
         for (name, step, on) in picture.steps(&plan) {
-            let (revision, record) = &picture.wishes[&name];
-            if record.at.is_none() && picture.seen.contains_key(&name) {
-                self.note_generation(&picture, &name, *revision, record)?;
+            let wished = &picture.wishes[&name];
+            let record = &wished.1;
+            if record.at.is_none()
+                && let Some(seen) = picture.seen.get(&name)
+                && !picture.since.contains_key(&name)
+            {
+                // The first head that was seen of it is the one that it was wished at. It is not
+                // written into the wish: that is its user's, and its revision is what they have seen.
+                let since = json(&seen.head.generation);
+                let txn = Txn::create(&format!("since/{name}"), since);
+                let stands = kv::Condition::At(wished.0);
+                self.kv.commit(&txn.when(&format!("instances/{name}"), stands))?;
             }
             let waits = picture
                 .trouble
@@ -158,14 +167,12 @@ impl Plane {
             let next = match step {
                 Step::Rest(why) => why,
                 Step::Removed => {
-                    self.forget(&name, Some(*revision)).or_else(ignore_changed)?;
+                    self.remove_wish(None, &name, wished)?;
                     continue;
                 }
                 Step::Stopped => {
                     let wish = InstanceWish { state: StateWish::Stopped, ..record.wish.clone() };
-                    self.wish(&name, Some(kv::Condition::At(*revision)), &wish)
-                        .map(drop)
-                        .or_else(ignore_changed)?;
+                    self.settle(&name, wished, &wish)?;
                     continue;
                 }
                 Step::Order { to, act, at } => {
@@ -185,9 +192,7 @@ impl Plane {
                 // It has been done: where it is it stays, until something new is wished.
                 let (on, take_over) = (None, false);
                 let wish = InstanceWish { on, take_over, take_over_anyway: false, ..wish.clone() };
-                self.wish(&name, Some(kv::Condition::At(*revision)), &wish)
-                    .map(drop)
-                    .or_else(ignore_changed)?;
+                self.settle(&name, wished, &wish)?;
             }
             let place = PlaceRecord { on: on.map(|on| on.to_string()), next };
             if picture.places.get(&name).cloned().unwrap_or_default() != place {
@@ -207,31 +212,15 @@ impl Plane {
         for name in picture.places.keys().filter(wished) {
             writes.add(|txn| txn.delete(&format!("places/{name}")))?;
         }
+        for name in picture.since.keys().filter(wished) {
+            writes.add(|txn| txn.delete(&format!("since/{name}")))?;
+        }
         for name in picture.trouble.keys().filter(wished) {
             writes.add(|txn| txn.delete(&format!("trouble/{name}")))?;
         }
         self.unreadable.store(picture.unreadable, Ordering::Relaxed);
         writes.flush()
     }
-
-    /// The first head that was seen of it is the one that it was wished at.
-    fn note_generation(
-        &self,
-        picture: &Picture,
-        name: &Name,
-        revision: Revision,
-        record: &InstanceRecord,
-    ) -> Result<(), Refused> {
-        let at = picture.seen.get(name).map(|seen| seen.head.generation);
-        let new = InstanceRecord { at, ..record.clone() };
-        self.kv.commit(&Txn::replace(&format!("instances/{name}"), revision, json(&new)))?;
-        Ok(())
-    }
-}
-
-/// Somebody else has wished something meanwhile: that is looked at next.
-fn ignore_changed(refused: Refused) -> Result<(), Refused> {
-    if matches!(refused.status, 404 | 412) { Ok(()) } else { Err(refused) }
 }
 
 fn order(name: &Name, act: OrderAct, at: u64, wish: &InstanceWish) -> OrderPrint {

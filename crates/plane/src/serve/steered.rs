@@ -15,6 +15,8 @@ use kv::Txn;
 use model::{HostId, Name};
 
 use super::Plane;
+use super::ask::{Ask, Request};
+use crate::access::Caller;
 
 const HOSTS: u8 = 4;
 const INSTANCES: usize = 6;
@@ -46,6 +48,12 @@ struct World {
     hosts: Vec<Host>,
     taken_over: u32,
     refused: u32,
+}
+
+/// Whose wishes they are.
+fn asked<T>(by: impl FnOnce(&Ask<'_>) -> T) -> T {
+    let caller = Caller::Administrator;
+    by(&Ask { request: &Request::default(), caller: &caller, parts: Vec::new() })
 }
 
 fn id(host: u8) -> HostId {
@@ -166,7 +174,7 @@ impl World {
         let state = states[self.below(states.len())];
         let on = (self.below(3) == 0).then(|| id(self.below(usize::from(HOSTS)) as u8).to_string());
         let change = InstanceChange { state: Some(state), on, ..Default::default() };
-        self.plane.rewish(&name, None, &change).unwrap();
+        asked(|ask| self.plane.rewish(ask, &name, None, &change)).unwrap();
     }
 
     fn drain(&mut self) {
@@ -175,7 +183,7 @@ impl World {
         let state = wishes[self.below(wishes.len())];
         let change = HostChange { state, within_s: Some(0) };
         // One that has not been heard of yet is not known.
-        let _ = self.plane.wish_host(id(at), None, change);
+        let _ = asked(|ask| self.plane.wish_host(ask, id(at), None, change));
     }
 
     /// What waits to be tried again waits no longer.
@@ -213,7 +221,8 @@ fn run(seed: u64) -> (u32, u32) {
             restart,
             ..InstanceWish::new("ab".repeat(32), 1, 1 << 30)
         };
-        world.plane.wish(&Name::new(&format!("i{at}")).unwrap(), None, &wish).unwrap();
+        let name = Name::new(&format!("i{at}")).unwrap();
+        asked(|ask| world.plane.wish(ask, &name, None, &wish)).unwrap();
     }
     for step in 0..STEPS {
         let at = world.below(usize::from(HOSTS)) as u8;
@@ -234,7 +243,7 @@ fn run(seed: u64) -> (u32, u32) {
         world.hosts[usize::from(at)].away = false;
         world.beat(at);
         let change = HostChange { state: HostWish::Ready, within_s: None };
-        world.plane.wish_host(id(at), None, change).unwrap();
+        asked(|ask| world.plane.wish_host(ask, id(at), None, change)).unwrap();
     }
     for _ in 0..40 {
         for at in 0..HOSTS {
@@ -247,7 +256,7 @@ fn run(seed: u64) -> (u32, u32) {
         world.plane.steer().unwrap();
         world.check(&format!("seed {seed}, at the end"));
     }
-    for placed in world.plane.instances().unwrap() {
+    for placed in world.plane.instances(&Caller::Administrator).unwrap() {
         let head = &world.heads[&placed.name];
         let says = format!("seed {seed}: {placed:?}, {head:?}");
         match placed.wish.state {

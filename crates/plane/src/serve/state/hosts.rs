@@ -11,6 +11,7 @@ use model::HostId;
 
 use super::{HostRecord, Result, SeenRecord, TRIES, host_id, json, name, read, version};
 use crate::fleet::{Host, HostState};
+use crate::serve::ask::Ask;
 use crate::serve::{Plane, Refused};
 
 /// How long a host that is drained may look for other hosts, unless somebody says otherwise.
@@ -165,6 +166,7 @@ impl Plane {
     /// Says what is to become of a host; at this revision, if one is given.
     pub(in crate::serve) fn wish_host(
         &self,
+        ask: &Ask<'_>,
         id: HostId,
         at: Option<Revision>,
         change: HostChange,
@@ -185,7 +187,7 @@ impl Plane {
             }
             let record: HostRecord = read(&entry)?;
             let new = HostRecord { wish: change.state, drain_by_unix_ms, ..record };
-            if self.kv.commit(&Txn::replace(&key, entry.revision, json(&new)))?.is_done() {
+            if self.commit(ask, Txn::replace(&key, entry.revision, json(&new)))?.is_done() {
                 return Ok(());
             }
         }
@@ -194,7 +196,7 @@ impl Plane {
 
     /// Forgets a host that is gone, or that holds nothing and is to get nothing; its certificate is
     /// worth nothing from then on.
-    pub(in crate::serve) fn forget_host(&self, id: HostId) -> Result<()> {
+    pub(in crate::serve) fn forget_host(&self, ask: &Ask<'_>, id: HostId) -> Result<()> {
         let (revision, host) = self.host(id)?;
         let still = |why: &str| {
             let detail = format!("host {} {why}", host.name);
@@ -224,7 +226,7 @@ impl Plane {
         } else {
             return still("is there");
         };
-        match self.kv.commit(&txn)? {
+        match self.commit(ask, txn)? {
             Outcome::Done(_) => Ok(()),
             Outcome::Refused => still("has come back"),
         }

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use model::HostId;
 
 use super::{Result, read};
+use crate::access::Caller;
 use crate::identity::{IdentityError, Peer};
-use crate::serve::routes::Who;
 use crate::serve::{Plane, Refused};
 
 impl Plane {
@@ -16,10 +16,10 @@ impl Plane {
     pub(in crate::serve) fn certify(
         &self,
         id: HostId,
-        who: Who,
+        caller: &Caller,
         key: &HostKey,
     ) -> Result<HostIdentity> {
-        if who == Who::Joining && self.kv.get(&format!("hosts/{id}"))?.is_some() {
+        if *caller == Caller::Joining && self.kv.get(&format!("hosts/{id}"))?.is_some() {
             return Err(Refused::new(
                 409,
                 "state",

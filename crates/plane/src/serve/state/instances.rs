@@ -6,29 +6,61 @@ use api::{HeadSeen, InstanceChange, InstanceSeen, InstanceWish, PlacedPrint};
 use kv::{Condition, Entry, Outcome, Revision, Txn};
 use model::{HostId, Name};
 
+use super::projects::Belongs;
+use super::usage::Change;
 use super::{
     InstanceRecord, PlaceRecord, Result, SeenRecord, TRIES, TroubleRecord, host_id, json, read,
     version,
 };
+use crate::access::{Caller, Demand, Right};
 use crate::fleet::{Instance, Need};
+use crate::serve::ask::{Ask, forbidden};
 use crate::serve::{Plane, Refused};
 
+/// More memory than any computer has: sums of it stay numbers.
+const MEMORY_BYTES_MAX: u64 = 1 << 46;
+
 impl Plane {
-    /// All instances that somebody wants something of, by name.
-    pub(in crate::serve) fn instances(&self) -> Result<Vec<PlacedPrint>> {
-        let entries = self.kv.list("instances/")?.entries;
-        entries.iter().map(|entry| self.print(entry)).collect()
+    /// The instances that the caller may see, by name.
+    pub(in crate::serve) fn instances(&self, caller: &Caller) -> Result<Vec<PlacedPrint>> {
+        let mut seen = Vec::new();
+        for entry in self.kv.list("instances/")?.entries {
+            let record: InstanceRecord = read(&entry)?;
+            if caller.may_in(&record.belongs.project, Right::See) {
+                seen.push(self.print(&entry, record)?);
+            }
+        }
+        Ok(seen)
     }
 
-    pub(in crate::serve) fn instance(&self, name: &Name) -> Result<(Revision, PlacedPrint)> {
+    pub(in crate::serve) fn instance(
+        &self,
+        caller: &Caller,
+        name: &Name,
+    ) -> Result<(Revision, PlacedPrint)> {
+        let (entry, record) = self.allowed(caller, name, Right::See)?;
+        Ok((entry.revision, self.print(&entry, record)?))
+    }
+
+    /// An instance, when the caller may do this with it.
+    fn allowed(
+        &self,
+        caller: &Caller,
+        name: &Name,
+        right: Right,
+    ) -> Result<(Entry, InstanceRecord)> {
         let entry = self.kv.get(&format!("instances/{name}"))?;
         let entry = entry.ok_or_else(|| Refused::not_found(&format!("instance {name}")))?;
-        Ok((entry.revision, self.print(&entry)?))
+        let record: InstanceRecord = read(&entry)?;
+        let Belongs { project, owner } = &record.belongs;
+        if !caller.may_with(project, owner, right) {
+            return Err(forbidden(Demand::Instance(right)));
+        }
+        Ok((entry, record))
     }
 
-    fn print(&self, entry: &Entry) -> Result<PlacedPrint> {
+    fn print(&self, entry: &Entry, record: InstanceRecord) -> Result<PlacedPrint> {
         let name = entry.key["instances/".len()..].to_owned();
-        let record: InstanceRecord = read(entry)?;
         let head = self.seen(&name)?.map(|(_, seen)| seen.head);
         let place: Option<PlaceRecord> =
             self.kv.get(&format!("places/{name}"))?.as_ref().map(read).transpose()?;
@@ -41,6 +73,8 @@ impl Plane {
         };
         Ok(PlacedPrint {
             name,
+            project: record.belongs.project,
+            owner: record.belongs.owner,
             wish: record.wish,
             host,
             host_lives,
@@ -52,68 +86,138 @@ impl Plane {
         })
     }
 
-    /// Wishes for an instance; under this condition, if one is given.
+    /// Wishes for an instance; under this condition, if one is given. A new one belongs to the
+    /// caller and to the project that the wish names; where one belongs does not change.
     pub(in crate::serve) fn wish(
         &self,
+        ask: &Ask<'_>,
         name: &Name,
         condition: Option<Condition>,
         wish: &InstanceWish,
     ) -> Result<Revision> {
         as_planned(name.clone(), wish, None)?;
         wish.on.as_deref().map(host_id).transpose()?;
-        let key = format!("instances/{name}");
-        let at = self.seen(name.as_str())?.map(|(_, seen)| seen.head.generation);
-        let record = InstanceRecord { wish: wish.clone(), at };
-        let txn = Txn::new().put(&key, json(&record)).delete(&format!("trouble/{name}"));
-        let txn = condition.into_iter().fold(txn, |txn, condition| txn.when(&key, condition));
-        match self.kv.commit(&txn)? {
-            Outcome::Done(revision) => Ok(revision),
-            Outcome::Refused => Err(Refused::changed(&format!("instance {name}"))),
+        let changed = || Refused::changed(&format!("instance {name}"));
+        for _ in 0..TRIES {
+            let old = match self.allowed(ask.caller, name, Right::Own) {
+                Ok((entry, record)) => Some((entry.revision, record)),
+                Err(refused) if refused.status == 404 => None,
+                // Who may not change it is not told more than that the name is taken.
+                Err(_) if condition == Some(Condition::Absent) => return Err(changed()),
+                Err(refused) => return Err(refused),
+            };
+            let now = old.as_ref().map_or(Condition::Absent, |(at, _)| Condition::At(*at));
+            if condition.is_some_and(|condition| condition != now) {
+                return Err(changed());
+            }
+            let belongs = match (&old, &wish.project) {
+                (Some((_, old)), Some(project)) if old.belongs.project != *project => {
+                    let detail = format!("{name} belongs to project {}", old.belongs.project);
+                    let hint = "that does not change; fork it, or export it";
+                    return Err(Refused::new(409, "state", detail, hint));
+                }
+                (Some((_, old)), _) => old.belongs.clone(),
+                (None, project) => self.belongs(ask.caller, project.as_deref())?,
+            };
+            match self.put_wish(Some(ask), name, old.as_ref(), belongs, wish)? {
+                Outcome::Done(revision) => return Ok(revision),
+                Outcome::Refused => {}
+            }
         }
+        Err(changed())
+    }
+
+    /// Puts a wish in the place of what was read.
+    fn put_wish(
+        &self,
+        ask: Option<&Ask<'_>>,
+        name: &Name,
+        old: Option<&(Revision, InstanceRecord)>,
+        belongs: Belongs,
+        wish: &InstanceWish,
+    ) -> Result<Outcome> {
+        let at = self.seen(name.as_str())?.map(|(_, seen)| seen.head.generation);
+        let wish = InstanceWish { project: None, ..wish.clone() };
+        let new = InstanceRecord { wish, at, belongs };
+        let old = old.map(|(at, record)| (*at, record));
+        let change = Change { name, old, new: Some(&new) };
+        self.change_instance(ask, &change, |txn| txn.delete(&format!("trouble/{name}")))
+    }
+
+    /// What has come about is what is wished from now on.
+    pub(in crate::serve) fn settle(
+        &self,
+        name: &Name,
+        old: &(Revision, InstanceRecord),
+        wish: &InstanceWish,
+    ) -> Result<()> {
+        // Somebody else has wished something meanwhile: that is looked at next.
+        self.put_wish(None, name, Some(old), old.1.belongs.clone(), wish).map(drop)
     }
 
     /// Changes what is wished; at this revision, if one is given.
     pub(in crate::serve) fn rewish(
         &self,
+        ask: &Ask<'_>,
         name: &Name,
         at: Option<Revision>,
         change: &InstanceChange,
     ) -> Result<Revision> {
-        let key = format!("instances/{name}");
+        change.on.as_deref().map(host_id).transpose()?;
         for _ in 0..TRIES {
-            let entry = self.kv.get(&key)?;
-            let entry = entry.ok_or_else(|| Refused::not_found(&format!("instance {name}")))?;
+            let (entry, record) = self.allowed(ask.caller, name, Right::Own)?;
             if at.is_some_and(|at| at != entry.revision) {
                 return Err(Refused::changed(&format!("instance {name}")));
             }
-            let InstanceRecord { wish, .. } = read(&entry)?;
             let wish = InstanceWish {
-                state: change.state.unwrap_or(wish.state),
-                restart: change.restart.unwrap_or(wish.restart),
-                on: change.on.clone().or(wish.on),
+                state: change.state.unwrap_or(record.wish.state),
+                restart: change.restart.unwrap_or(record.wish.restart),
+                on: change.on.clone().or(record.wish.on.clone()),
                 take_over: change.take_over || change.take_over_anyway,
                 take_over_anyway: change.take_over_anyway,
-                ..wish
+                ..record.wish.clone()
             };
-            match self.wish(name, Some(Condition::At(entry.revision)), &wish) {
-                Err(refused) if refused.status == 412 => {}
-                other => return other,
+            let belongs = record.belongs.clone();
+            let old = (entry.revision, record);
+            match self.put_wish(Some(ask), name, Some(&old), belongs, &wish)? {
+                Outcome::Done(revision) => return Ok(revision),
+                Outcome::Refused => {}
             }
         }
         Err(Refused::changed(&format!("instance {name}")))
     }
 
     /// Wishes for it no longer. The instance itself is in its repository.
-    pub(in crate::serve) fn forget(&self, name: &Name, at: Option<Revision>) -> Result<()> {
-        let (revision, _) = self.instance(name)?;
-        let txn = Txn::remove(&format!("instances/{name}"), at.unwrap_or(revision))
-            .delete(&format!("places/{name}"))
-            .delete(&format!("trouble/{name}"))
-            .delete(&format!("seen/{name}"));
-        match self.kv.commit(&txn)? {
-            Outcome::Done(_) => Ok(()),
-            Outcome::Refused => Err(Refused::changed(&format!("instance {name}"))),
+    pub(in crate::serve) fn forget(
+        &self,
+        ask: &Ask<'_>,
+        name: &Name,
+        at: Option<Revision>,
+    ) -> Result<()> {
+        for _ in 0..TRIES {
+            let (entry, record) = self.allowed(ask.caller, name, Right::Own)?;
+            if at.is_some_and(|at| at != entry.revision) {
+                break;
+            }
+            if self.remove_wish(Some(ask), name, &(entry.revision, record))?.is_done() {
+                return Ok(());
+            }
         }
+        Err(Refused::changed(&format!("instance {name}")))
+    }
+
+    /// Removes what was read, with all that is known of it.
+    pub(in crate::serve) fn remove_wish(
+        &self,
+        ask: Option<&Ask<'_>>,
+        name: &Name,
+        (at, old): &(Revision, InstanceRecord),
+    ) -> Result<Outcome> {
+        let change = Change { name, old: Some((*at, old)), new: None };
+        let known = ["places", "trouble", "seen", "since"];
+        self.change_instance(ask, &change, |txn| {
+            known.iter().fold(txn, |txn, known| txn.delete(&format!("{known}/{name}")))
+        })
     }
 
     pub(super) fn seen(&self, name: &str) -> Result<Option<(Revision, SeenRecord)>> {
@@ -202,6 +306,9 @@ pub fn as_planned(name: Name, wish: &InstanceWish, at: Option<HostId>) -> Result
         value: "yes".to_owned(),
     });
     let needs = wish.needs.iter().map(need).collect::<Result<Vec<_>>>()?;
+    if wish.memory_bytes > MEMORY_BYTES_MAX {
+        return Err(Refused::wrong(format!("{} bytes of memory", wish.memory_bytes)));
+    }
     Ok(Instance {
         name,
         version: version(&wish.version)?,

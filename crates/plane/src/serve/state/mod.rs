@@ -6,13 +6,19 @@
 //! | `alive/ID` | nothing; it is there as long as the host's lease |
 //! | `instances/NAME` | what somebody wants of an instance |
 //! | `seen/NAME` | the newest head of it that a host has said |
+//! | `since/NAME` | the generation of its head that the wish counts from, where that was seen later |
 //! | `places/NAME` | where it is to start, and what is done next, in words |
 //! | `orders/ID/NAME` | what a host is to do with it |
 //! | `trouble/NAME` | why that failed, and when it is tried again |
 //! | `revoked/ID` | certificates of this host from before then are worth nothing, Unix time in ms |
+//! | `users/NAME` | a user, and the roles of that one |
+//! | `tokens/ID` | the hash of a token, whose it is, how far it goes and when it ends |
+//! | `projects/NAME` | a project |
+//! | `usage/PROJECT` | what its instances take |
 //! | `steering` | which plane decides; it is there as long as that one's lease |
 //!
-//! All of it can be lost: hosts say it again, and people wish it again.
+//! Of hosts and instances all can be lost: hosts say it again, and people wish it again. Users, tokens
+//! and projects are nowhere else.
 //!
 //! **Invariant:** of two heads the one with the greater generation is kept, whoever says it and when.
 
@@ -22,6 +28,10 @@ mod instances;
 mod orders;
 mod picture;
 mod plan;
+mod projects;
+mod tokens;
+mod usage;
+mod users;
 
 use kv::Entry;
 use model::{HostId, Name};
@@ -29,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Refused;
 pub use picture::{Picture, Step};
+pub use projects::Belongs;
 
 /// How often something is tried again that somebody else has changed at the same time.
 const TRIES: usize = 16;
@@ -51,6 +62,8 @@ pub struct InstanceRecord {
     pub wish: api::InstanceWish,
     /// The generation of the head that was seen when it was wished; none: none had been seen.
     pub at: Option<u64>,
+    #[serde(default)]
+    pub belongs: Belongs,
 }
 
 /// `seen/NAME`.

@@ -6,7 +6,7 @@ use api::{OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble};
 use kv::{Condition, Txn};
 use model::HostId;
 
-use super::{InstanceRecord, Result, SeenRecord, TroubleRecord, json, name, read};
+use super::{Result, SeenRecord, TroubleRecord, json, name, read};
 use crate::serve::Plane;
 
 /// The longest that a host is let wait for an order.
@@ -54,7 +54,8 @@ impl Plane {
         let holds = self
             .seen(name.as_str())?
             .is_some_and(|(_, seen)| seen.head.holder.as_deref() == Some(&id.to_string()));
-        let Some(wish) = self.kv.get(&format!("instances/{name}"))? else { return Ok(()) };
+        let wish = format!("instances/{name}");
+        let Some(wished) = self.kv.get(&wish)? else { return Ok(()) };
         if standing.is_none() && !holds {
             return Ok(());
         }
@@ -69,14 +70,16 @@ impl Plane {
         {
             txn = txn.when(&key, Condition::At(entry.revision)).delete(&key);
         }
-        let record: InstanceRecord = read(&wish)?;
         let txn = match (report.end, &report.trouble, head) {
             (OrderEnd::Done, _, Some(head)) if report.act == OrderAct::Stop => {
                 // It rests because it was told to: whoever wants it to run now wants that.
-                let at = Some(head.generation);
-                let key = format!("instances/{name}");
-                txn.when(&key, Condition::At(wish.revision))
-                    .put(&key, json(&InstanceRecord { at, ..record }))
+                let key = format!("since/{name}");
+                let entry = self.kv.get(&key)?;
+                let since: u64 = entry.as_ref().map(read).transpose()?.unwrap_or_default();
+                let seen = entry.map_or(Condition::Absent, |entry| Condition::At(entry.revision));
+                txn.when(&key, seen)
+                    .when(&wish, Condition::At(wished.revision))
+                    .put(&key, json(&since.max(head.generation)))
                     .delete(&trouble)
             }
             (OrderEnd::Done, _, _) => txn.delete(&trouble),

@@ -20,6 +20,8 @@ use crate::serve::Plane;
 pub struct Picture {
     pub wishes: BTreeMap<Name, (Revision, InstanceRecord)>,
     pub seen: BTreeMap<Name, SeenRecord>,
+    /// Where a wish counts from, when no head had been seen yet or an order has moved it.
+    pub since: BTreeMap<Name, u64>,
     pub places: BTreeMap<Name, PlaceRecord>,
     pub trouble: BTreeMap<Name, TroubleRecord>,
     pub hosts: BTreeMap<HostId, HostRecord>,
@@ -53,6 +55,7 @@ impl Plane {
         picture.seen = self.named("seen/", unreadable, read)?;
         picture.wishes =
             self.named("instances/", unreadable, |entry| Ok((entry.revision, read(entry)?)))?;
+        picture.since = self.named("since/", unreadable, read)?;
         picture.places = self.named("places/", unreadable, read)?;
         picture.trouble = self.named("trouble/", unreadable, read)?;
         for (of, entry) in self.below("orders/")? {
@@ -191,7 +194,9 @@ impl Picture {
         };
         let head = &seen.head;
         let holder = self.holder(of);
-        let since = record.at.is_some_and(|at| at < head.generation);
+        // Generations only grow: the later one of both.
+        let counts_from = record.at.max(self.since.get(of).copied());
+        let since = counts_from.is_some_and(|at| at < head.generation);
         if holder.is_none() && since {
             match head.state.as_str() {
                 "none" => return (Step::Removed, None),

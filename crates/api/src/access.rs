@@ -1,0 +1,115 @@
+//! Who may do what with a plane: users, projects, roles, tokens.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What somebody may do in a project, or in all of them and with the plane itself.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// All that an operator and an auditor may, and say who may do what.
+    Admin,
+    /// See and change everybody's instances; everywhere: hosts too.
+    Operator,
+    /// See the project's instances, make some, and change those.
+    User,
+    /// See, and read the audit log; change nothing.
+    Auditor,
+}
+
+/// A new user, or what an old one may do everywhere from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserWish {
+    /// What this user may do in all projects and with the plane itself; none: nothing.
+    #[serde(default)]
+    pub everywhere: Option<Role>,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UserPrint {
+    pub name: String,
+    pub added_unix_ms: u64,
+    pub everywhere: Option<Role>,
+    /// Roles by project.
+    pub projects: BTreeMap<String, Role>,
+}
+
+/// A user's role in a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemberWish {
+    pub role: Role,
+}
+
+/// A project: what instances belong to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProjectPrint {
+    pub name: String,
+    /// None: it has always been there.
+    pub added_unix_ms: Option<u64>,
+    /// Roles by user, of those that have one in this project.
+    pub members: BTreeMap<String, Role>,
+    pub instances: u64,
+}
+
+/// A new token.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenWish {
+    /// Whose; none: the caller's own.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// It counts in this project only, and not for the plane itself.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// It allows no more than this role does.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// It changes nothing.
+    #[serde(default)]
+    pub read_only: bool,
+    /// How long it counts, seconds; none: 90 days. At most 10 years.
+    #[serde(default)]
+    pub lasts_s: Option<u64>,
+}
+
+/// A token, without what is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TokenPrint {
+    pub id: String,
+    pub user: String,
+    pub project: Option<String>,
+    pub role: Option<Role>,
+    pub read_only: bool,
+    pub made_unix_ms: u64,
+    pub ends_unix_ms: u64,
+}
+
+/// A token that was made. The plane keeps no copy of what is shown: this is the only time it is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NewToken {
+    /// What the CLI and other callers keep.
+    pub token: String,
+    pub about: TokenPrint,
+}
+
+/// Who asks, as the plane sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CallerPrint {
+    /// `administrator` is who has the plane's own token.
+    pub user: String,
+    /// The token's id; none: the plane's own.
+    pub token: Option<String>,
+    pub token_ends_unix_ms: Option<u64>,
+    /// What may be done in all projects and with the plane itself: `see`, `own`, `operate`,
+    /// `manage`, `audit`.
+    pub everywhere: Vec<String>,
+    /// The same by project.
+    pub projects: BTreeMap<String, Vec<String>>,
+}

@@ -1,0 +1,118 @@
+//! The words of the verbs about who may do what where a plane decides.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::At;
+
+/// What somebody may do.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Role {
+    Admin,
+    Operator,
+    User,
+    Auditor,
+}
+
+const ROLES: &str = "admin (says who may do what), operator (changes everybody's instances), user (makes \
+                     instances and changes those), auditor (sees, and reads the audit log)";
+
+#[derive(Subcommand)]
+pub enum Users {
+    /// Add a user; with --role, one who may do that in all projects and with the plane itself
+    Add {
+        /// The user's name
+        name: String,
+        #[arg(long, value_name = "ROLE", help = ROLES, hide_possible_values = true)]
+        role: Option<Role>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// List users, and what they may do
+    List(At),
+    /// Remove a user, with the tokens; instances stay
+    Remove {
+        /// The user's name
+        name: String,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Projects {
+    /// Add a project; one called `default` is always there
+    Add(OneProject),
+    /// List the projects that you may see
+    List(At),
+    /// Remove a project that has no instances
+    Remove(OneProject),
+    /// Give a user a role in a project
+    Grant {
+        /// The project's name
+        project: String,
+        /// The user's name
+        user: String,
+        #[arg(value_name = "ROLE", help = ROLES, hide_possible_values = true)]
+        role: Role,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Take a user's role in a project away
+    Withdraw {
+        /// The project's name
+        project: String,
+        /// The user's name
+        user: String,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Args)]
+pub struct OneProject {
+    /// The project's name
+    pub name: String,
+    #[command(flatten)]
+    pub at: At,
+}
+
+#[derive(Subcommand)]
+pub enum Tokens {
+    /// Make a token, and say it, once: the plane keeps no copy
+    Create(NewToken),
+    /// List your tokens; those of all, for who may read that
+    List(At),
+    /// Take a token back
+    Revoke {
+        /// Its id, as `collective token list` shows it
+        id: String,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Args)]
+pub struct NewToken {
+    /// Whose it is [default: your own]
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// It counts in this project only
+    #[arg(long, value_name = "PROJECT")]
+    pub project: Option<String>,
+    /// It allows no more than this role does
+    #[arg(long, value_name = "ROLE", hide_possible_values = true)]
+    pub role: Option<Role>,
+    /// It changes nothing
+    #[arg(long)]
+    pub read_only: bool,
+    /// How long it counts: 12h, 30d
+    #[arg(long, default_value = "90d", value_name = "TIME")]
+    pub expires: String,
+    /// Write it to a file (mode 0600) instead
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub at: At,
+}

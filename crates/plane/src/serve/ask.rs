@@ -1,0 +1,100 @@
+//! A request whose caller is known, and what it is about.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+
+use super::{Plane, Refused, token};
+use crate::access::{Caller, Demand};
+use crate::identity::{Peer, UserToken};
+use kv::{Outcome, Revision, Txn};
+
+/// A request, read.
+#[derive(Debug, Default)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    /// By lower-case names.
+    pub headers: BTreeMap<String, String>,
+    /// The host whose certificate was shown.
+    pub peer: Option<Peer>,
+    pub body: Vec<u8>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    pub request: &'a Request,
+    pub caller: &'a Caller,
+    /// The parts of the path that the route names in braces.
+    pub parts: Vec<&'a str>,
+}
+
+type Result<T> = std::result::Result<T, Refused>;
+
+impl Ask<'_> {
+    /// The first part that the route names.
+    pub fn about(&self) -> &str {
+        self.parts.first().copied().unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.request.headers.get(name).map(String::as_str)
+    }
+
+    /// The document that was sent.
+    pub fn body<T: DeserializeOwned>(&self) -> Result<T> {
+        let read = serde_json::from_slice(&self.request.body);
+        read.map_err(|error| Refused::wrong(error.to_string()))
+    }
+
+    /// What the caller has seen, if it says so.
+    pub fn if_match(&self) -> Result<Option<Revision>> {
+        let Some(value) = self.header("if-match").filter(|value| *value != "*") else {
+            return Ok(None);
+        };
+        let number = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        match number.and_then(|number| number.parse().ok()) {
+            Some(number) => Ok(Some(Revision(number))),
+            None => Err(Refused::changed("an entity tag that is none of ours")),
+        }
+    }
+}
+
+impl Plane {
+    /// Who asks.
+    pub(super) fn caller(&self, request: &Request) -> Result<Caller> {
+        let shown = request.headers.get("authorization");
+        if let Some(shown) = shown.and_then(|value| value.strip_prefix("Bearer ")) {
+            if token::is_same(shown, &self.secret.bearer()) {
+                return Ok(Caller::Administrator);
+            }
+            if token::is_same(shown, &self.secret.join_bearer()) {
+                return Ok(Caller::Joining);
+            }
+            if let Some(token) = UserToken::parse(shown)
+                && let Some(user) = self.user_of(&token)?
+            {
+                return Ok(user);
+            }
+        } else if let Some(peer) = request.peer
+            && self.is_trusted(&peer)?
+        {
+            return Ok(Caller::Host(peer.host));
+        }
+        let hint = "send `Authorization: Bearer TOKEN`; the plane's own token is in its token file. A \
+                    token may have ended or been taken back; a host that was removed joins again";
+        Err(Refused::new(401, "permission", "this needs a token of the plane's", hint))
+    }
+
+    /// Commits what a request changes.
+    pub(super) fn commit(&self, _ask: &Ask<'_>, txn: Txn) -> Result<Outcome> {
+        Ok(self.kv.commit(&txn)?)
+    }
+}
+
+/// Not with this identity.
+pub fn forbidden(demand: Demand) -> Refused {
+    let detail = format!("this needs {}", demand.words());
+    Refused::new(403, "permission", detail, "`collective whoami` says what a token allows")
+}

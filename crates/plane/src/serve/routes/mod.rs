@@ -1,0 +1,149 @@
+//! Every path and method, in one table of four parts: what it does, whom it lets, what it takes and
+//! gives. Requests are found in it, and `/v1/openapi.json` is made of it, so that neither can have what
+//! the other lacks.
+//!
+//! **Invariant:** there is no route that does not say whom it lets ([`Demand`]).
+
+mod about;
+mod access;
+mod hosts;
+mod instances;
+#[cfg(test)]
+mod walked;
+
+use std::sync::atomic::Ordering;
+
+use kv::Revision;
+use schemars::{Schema, SchemaGenerator};
+
+use super::ask::{Ask, Request, forbidden};
+use super::{Plane, Refused};
+use crate::access::Demand;
+
+/// An answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub kind: &'static str,
+    pub etag: Option<Revision>,
+    pub body: Vec<u8>,
+}
+
+type Result<T> = std::result::Result<T, Refused>;
+type MakeSchema = fn(&mut SchemaGenerator) -> Schema;
+type Run = fn(&Plane, &Ask<'_>) -> Result<Reply>;
+
+pub struct Route {
+    pub method: &'static str,
+    /// What is in braces stands for one part.
+    pub path: &'static str,
+    pub demand: Demand,
+    pub does: &'static str,
+    pub takes: Option<MakeSchema>,
+    pub gives: Option<MakeSchema>,
+    /// The caller may say by `If-Match` what it has seen.
+    pub conditional: bool,
+    run: Run,
+}
+
+const JSON: &str = "application/json";
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    demand: Demand,
+    does: &'static str,
+    run: Run,
+) -> Route {
+    let (takes, gives) = (None, None);
+    Route { method, path, demand, does, takes, gives, conditional: false, run }
+}
+
+/// See the module's documentation.
+pub fn all() -> impl Iterator<Item = &'static Route> {
+    [hosts::ROUTES, instances::ROUTES, access::ROUTES, about::ROUTES].into_iter().flatten()
+}
+
+impl Plane {
+    /// Answers a request.
+    pub fn answer(&self, request: &Request) -> Reply {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.dispatch(request).unwrap_or_else(|refused| self.refuse(&refused))
+    }
+
+    pub(super) fn refuse(&self, refused: &Refused) -> Reply {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let body = serde_json::to_vec(&refused.problem()).unwrap_or_default();
+        Reply { body, ..nothing_but(refused.status, "application/problem+json") }
+    }
+
+    fn dispatch(&self, request: &Request) -> Result<Reply> {
+        let path = request.path.split('?').next().unwrap_or_default();
+        let here: Vec<_> =
+            all().filter_map(|route| Some((route, fits(route.path, path)?))).collect();
+        let found = here.iter().find(|(route, _)| route.method == request.method);
+        if let Some((route, parts)) = found
+            && route.demand == Demand::Anybody
+        {
+            return self.run(route, request, &crate::access::Caller::Joining, parts);
+        }
+        // Who is nobody learns nothing of what there is.
+        let caller = self.caller(request)?;
+        match (found, here.is_empty()) {
+            (Some((route, parts)), _) => {
+                let about = parts.first().copied().unwrap_or_default();
+                if !caller.meets(route.demand, about) {
+                    return Err(forbidden(route.demand));
+                }
+                self.run(route, request, &caller, parts)
+            }
+            _ if !caller.is_member() => Err(forbidden(Demand::Member)),
+            (None, true) => Err(Refused::not_found(path)),
+            (None, false) => {
+                let detail = format!("{path} does not do {}", request.method);
+                Err(Refused::new(405, "usage", detail, "see /v1/openapi.json"))
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        route: &Route,
+        request: &Request,
+        caller: &crate::access::Caller,
+        parts: &[&str],
+    ) -> Result<Reply> {
+        let ask = Ask { request, caller, parts: parts.to_vec() };
+        (route.run)(self, &ask)
+    }
+}
+
+/// The parts of `path` that stand for those in braces.
+fn fits<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
+    let (mut patterns, mut parts) = (pattern.split('/'), path.split('/'));
+    let mut found = Vec::new();
+    loop {
+        match (patterns.next(), parts.next()) {
+            (None, None) => return Some(found),
+            (Some(pattern), Some(part)) if pattern.starts_with('{') && !part.is_empty() => {
+                found.push(part);
+            }
+            (Some(pattern), Some(part)) if pattern == part => {}
+            _ => return None,
+        }
+    }
+}
+
+fn json(status: u16, value: &impl serde::Serialize) -> Result<Reply> {
+    let body = serde_json::to_vec(value)
+        .map_err(|error| Refused::new(500, "internal", error.to_string(), ""))?;
+    Ok(Reply { body, ..nothing_but(status, JSON) })
+}
+
+fn nothing() -> Reply {
+    nothing_but(204, "")
+}
+
+fn nothing_but(status: u16, kind: &'static str) -> Reply {
+    Reply { status, kind, etag: None, body: Vec::new() }
+}

@@ -1,0 +1,156 @@
+//! Users, projects and tokens, behind the socket.
+
+use std::path::Path;
+use std::time::Duration;
+
+use api::{
+    CallerPrint, InstanceChange, InstanceWish, NewToken, PlacedPrint, ProjectPrint, Role,
+    StateWish, TokenPrint, TokenWish,
+};
+use plane::client::{Client, ClientError};
+use plane::identity::{Credentials, Secret};
+use plane::serve::{Plane, Server};
+use serde::Serialize;
+use serde_json::json;
+
+const NONE: Option<&()> = None;
+
+struct Serving {
+    server: Server,
+    admin: Client,
+}
+
+fn serve(folder: &Path) -> Serving {
+    let state = format!("embedded:{}", folder.join("state").display());
+    let file = folder.join("token");
+    let plane = Plane::open(&state, &file, Duration::from_secs(60)).unwrap();
+    let server = Server::start(plane, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let secret = Secret::parse(std::fs::read_to_string(file).unwrap().trim()).unwrap();
+    let url = format!("https://{}", server.address());
+    let admin = Client::new(&url, Credentials::Admin(secret)).unwrap();
+    Serving { server, admin }
+}
+
+impl Serving {
+    fn by(&self, token: &str) -> Client {
+        let url = format!("https://{}", self.server.address());
+        Client::new(&url, Credentials::parse(token).unwrap()).unwrap()
+    }
+
+    fn send(&self, method: &str, path: &str, document: &impl Serialize) {
+        self.admin.send(method, path, &[], Some(document)).unwrap();
+    }
+
+    fn add(&self, user: &str, roles: &[(&str, Role)]) {
+        self.send("PUT", &format!("/v1/users/{user}"), &json!({}));
+        for (project, role) in roles {
+            let path = format!("/v1/projects/{project}/members/{user}");
+            self.send("PUT", &path, &json!({"role": role}));
+        }
+    }
+
+    fn token(&self, user: &str) -> NewToken {
+        let wish = TokenWish { user: Some(user.to_owned()), ..TokenWish::default() };
+        self.admin.post("/v1/tokens", &wish).unwrap()
+    }
+}
+
+fn wish() -> InstanceWish {
+    InstanceWish::new("ab".repeat(32), 2, 1 << 30)
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(got: Result<T, ClientError>, status: u16) {
+    match got {
+        Err(ClientError::Refused(problem)) => {
+            assert_eq!(problem.status, status, "{problem:?}");
+            assert!(!problem.hint.is_empty(), "{problem:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_token_ends_by_time_by_being_taken_back_and_with_its_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = serve(folder.path());
+    serving.add("anna", &[("default", Role::User)]);
+    let whoami = |client: &Client| client.get::<CallerPrint>("/v1/whoami");
+    let short =
+        TokenWish { user: Some("anna".to_owned()), lasts_s: Some(1), ..TokenWish::default() };
+    let short: NewToken = serving.admin.post("/v1/tokens", &short).unwrap();
+    let (short, first, second) =
+        (serving.by(&short.token), serving.token("anna"), serving.token("anna"));
+    assert_eq!(whoami(&short).unwrap().user, "anna");
+    let (one, two) = (serving.by(&first.token), serving.by(&second.token));
+    // What a user makes lasts no longer than what it was made by.
+    let child: NewToken =
+        one.post("/v1/tokens", &json!({"read_only": true, "lasts_s": 300 * 86_400})).unwrap();
+    assert_eq!(child.about.ends_unix_ms, first.about.ends_unix_ms);
+    let child = serving.by(&child.token);
+    refused(child.post::<NewToken>("/v1/tokens", &json!({})), 403);
+    let path = format!("/v1/tokens/{}", second.about.id);
+    refused(child.send("DELETE", &path, &[], NONE), 403);
+    assert_eq!(child.get::<Vec<TokenPrint>>("/v1/tokens").unwrap().len(), 4);
+
+    one.send("DELETE", &path, &[], NONE).unwrap();
+    refused(whoami(&two), 401);
+    std::thread::sleep(Duration::from_millis(1100));
+    refused(whoami(&short), 401);
+    assert_eq!(whoami(&one).unwrap().user, "anna");
+
+    // Another one of that name is another one.
+    serving.admin.send("DELETE", "/v1/users/anna", &[], NONE).unwrap();
+    refused(whoami(&one), 401);
+    serving.add("anna", &[("default", Role::User)]);
+    refused(whoami(&one), 401);
+    assert_eq!(serving.admin.get::<Vec<TokenPrint>>("/v1/tokens").unwrap(), []);
+    // The right id with a wrong secret is nobody.
+    let own = serving.token("anna").token;
+    let parts: Vec<_> = own.split('.').collect();
+    let forged = format!("user.{}.{}.{}", parts[1], "ab".repeat(32), parts[3]);
+    refused(whoami(&serving.by(&forged)), 401);
+}
+
+#[test]
+fn an_instance_belongs_to_a_project_and_an_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = serve(folder.path());
+    for project in ["blue", "red"] {
+        serving.send("PUT", &format!("/v1/projects/{project}"), &json!({}));
+    }
+    serving.add("anna", &[("blue", Role::User)]);
+    serving.add("bert", &[("blue", Role::User), ("red", Role::User)]);
+    let [anna, bert] = ["anna", "bert"].map(|user| serving.by(&serving.token(user).token));
+    anna.send("PUT", "/v1/instances/web", &[], Some(&wish())).unwrap();
+    let placed: PlacedPrint = bert.get("/v1/instances/web").unwrap();
+    assert_eq!((placed.project.as_str(), placed.owner.as_str()), ("blue", "anna"));
+
+    // Bert sees it and does not change it; where his own belongs he has to say.
+    let stop = InstanceChange { state: Some(StateWish::Stopped), ..Default::default() };
+    refused(bert.send("PATCH", "/v1/instances/web", &[], Some(&stop)), 403);
+    refused(bert.send("PUT", "/v1/instances/web", &[], Some(&wish())), 403);
+    refused(bert.send("DELETE", "/v1/instances/web", &[], NONE), 403);
+    refused(bert.send("PUT", "/v1/instances/db", &[], Some(&wish())), 400);
+    let in_red = InstanceWish { project: Some("red".to_owned()), ..wish() };
+    refused(anna.send("PUT", "/v1/instances/db", &[], Some(&in_red)), 403);
+    bert.send("PUT", "/v1/instances/db", &[], Some(&in_red)).unwrap();
+    refused(anna.get::<PlacedPrint>("/v1/instances/db"), 403);
+    let names = |client: &Client| -> Vec<String> {
+        let seen: Vec<PlacedPrint> = client.get("/v1/instances").unwrap();
+        seen.into_iter().map(|placed| placed.name).collect()
+    };
+    assert_eq!((names(&anna), names(&bert)), (vec!["web".into()], vec!["db".into(), "web".into()]));
+    // It does not go elsewhere, whoever says so.
+    refused(serving.admin.send("PUT", "/v1/instances/web", &[], Some(&in_red)), 409);
+    serving.send("PUT", "/v1/instances/web", &wish());
+    let placed: PlacedPrint = anna.get("/v1/instances/web").unwrap();
+    assert_eq!((placed.project.as_str(), placed.owner.as_str()), ("blue", "anna"));
+
+    // A project with instances stays; roles in one that is removed do not come back with its name.
+    refused(serving.admin.send("DELETE", "/v1/projects/red", &[], NONE), 409);
+    bert.send("DELETE", "/v1/instances/db", &[], NONE).unwrap();
+    serving.admin.send("DELETE", "/v1/projects/red", &[], NONE).unwrap();
+    serving.send("PUT", "/v1/projects/red", &json!({}));
+    refused(bert.get::<ProjectPrint>("/v1/projects/red"), 403);
+}
