@@ -113,3 +113,52 @@ pub struct CallerPrint {
     /// The same by project.
     pub projects: BTreeMap<String, Vec<String>>,
 }
+
+/// An entry of the audit log: a request that changed something, or was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditEntry {
+    /// From 1, without a gap.
+    pub number: u64,
+    pub unix_ms: u64,
+    /// A user, `administrator`, `host ID` or `join token`.
+    pub who: String,
+    /// The id of the user's token.
+    pub token: Option<String>,
+    /// The method of the request.
+    pub what: String,
+    /// Its path.
+    pub on: String,
+    /// The document that was sent; of a long one `blake3:HASH`.
+    pub says: Option<String>,
+    /// The project that it was about.
+    pub project: Option<String>,
+    /// How it ended: an HTTP status.
+    pub status: u16,
+    /// The request's id, as the answer's `x-request-id` said it.
+    pub request: String,
+    /// The hash of the entry before; of the first: zeros.
+    pub before: String,
+    /// The hash of all of the above.
+    pub hash: String,
+}
+
+/// Where the audit log ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditHead {
+    /// The number of the last entry; 0: there is none.
+    pub number: u64,
+    /// The last entry's hash.
+    pub hash: String,
+}
+
+/// Some of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditPrint {
+    /// In their order; none: there is nothing after what was asked for.
+    pub entries: Vec<AuditEntry>,
+    /// Ask for what is after this number next.
+    pub next: u64,
+    pub head: AuditHead,
+}

@@ -8,7 +8,7 @@ mod access;
 mod makers;
 mod planes;
 
-pub use access::{NewToken, Projects, Role, Tokens, Users};
+pub use access::{Audit, NewToken, Projects, Role, Tokens, Users};
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
@@ -156,6 +156,9 @@ pub enum Verb {
     /// Where a plane decides: the tokens that let users in
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Token(Tokens),
+    /// Where a plane decides: who has changed what
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+    Audit(Audit),
     /// Where a plane decides: say who asks, and what that one may do
     Whoami(At),
     /// Print the JSON Schema of appliance.yaml

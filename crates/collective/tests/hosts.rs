@@ -121,6 +121,15 @@ fn who_may_do_what_reads_well() {
     run(&reading, &["whoami"]);
     run(&own, &["project", "remove", "blue"]);
     run(&own, &["project", "remove", "default"]);
+    run(&anna, &["audit", "list"]);
+    run(&own, &["audit", "list", "--last", "3"]);
+    run(&own, &["audit", "list", "--project", "blue"]);
+    run(&own, &["audit", "verify"]);
+    run(&own, &["audit", "verify", "--expect", "5"]);
+    let other = format!("3:{}", "ab".repeat(32));
+    run(&own, &["audit", "verify", "--expect", &other]);
+    let later = format!("1000:{}", "ab".repeat(32));
+    run(&own, &["audit", "verify", "--expect", &later]);
     seen.check("access");
 
     // Nothing that is shown is in the list, or in the state's file.

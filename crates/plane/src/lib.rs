@@ -13,6 +13,7 @@
 //! **Invariant:** never touches a volume, a chunk or a machine: hosts do.
 
 pub mod access;
+pub mod audit;
 pub mod client;
 pub mod fleet;
 pub mod identity;

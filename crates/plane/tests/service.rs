@@ -9,11 +9,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use api::{
-    BeatReply, HostChange, HostIdentity, HostKey, HostPrint, HostReport, HostWish, InstanceSeen,
-    InstanceWish, PeerPrint, PeersPrint, PlacedPrint, PlanPrint,
+    AuditPrint, BeatReply, HostChange, HostIdentity, HostKey, HostPrint, HostReport, HostWish,
+    InstanceSeen, InstanceWish, PeerPrint, PeersPrint, PlacedPrint, PlanPrint,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use plane::audit::Verifier;
 use plane::client::{Client, ClientError};
 use plane::identity::{Authority, Credentials, Secret, new_key};
 use plane::serve::{Plane, Server, document};
@@ -376,6 +377,20 @@ fn etcd_lets_two_planes_be_one_and_either_be_killed() {
     let seen = [("If-Match", etag.as_str())];
     let change = |client: &Client| client.send("PUT", path, &seen, Some(&wish())).is_ok();
     assert_eq!([change(&one.client), change(&two.client)], [true, false]);
+    // What they write down is one chain.
+    std::thread::scope(|scope| {
+        for client in [&one.client, &two.client] {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    client.send("PUT", path, &[], Some(&wish())).unwrap();
+                }
+            });
+        }
+    });
+    let log: AuditPrint = two.client.get("/v1/audit?after=0").unwrap();
+    let mut verifier = Verifier::new(None);
+    log.entries.iter().for_each(|entry| verifier.read(entry).unwrap());
+    assert_eq!((verifier.end(&log.head), log.head.number), (Ok(()), 23));
     drop(one);
     let leader = cluster.leader().unwrap();
     cluster.kill(leader);

@@ -116,3 +116,31 @@ pub struct NewToken {
     #[command(flatten)]
     pub at: At,
 }
+
+#[derive(Subcommand)]
+pub enum Audit {
+    /// List who has changed what, or was refused; oldest first
+    List {
+        /// The last so many
+        #[arg(long, default_value_t = 50, value_name = "NUMBER", conflicts_with = "all")]
+        last: u64,
+        /// From the beginning
+        #[arg(long)]
+        all: bool,
+        /// Only what was about this project
+        #[arg(long, value_name = "PROJECT")]
+        project: Option<String>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Read all of it, and say whether anything was changed, dropped, put elsewhere or cut off; and the
+    /// head, to be written down where the plane's administrators do not reach
+    Verify {
+        /// A head that was written down before: without it, entries that are missing at the end are
+        /// found only when the plane itself still says how many there are
+        #[arg(long, value_name = "NUMBER:HASH")]
+        expect: Option<String>,
+        #[command(flatten)]
+        at: At,
+    },
+}

@@ -47,7 +47,7 @@ fn row(line: &HistoryPrint) -> Vec<String> {
 }
 
 /// Seconds for people, in the largest unit that says something.
-fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),

@@ -3,6 +3,7 @@
 mod access;
 mod appliance;
 mod attach;
+mod audit;
 mod auto;
 mod diff;
 mod files;
@@ -60,6 +61,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::User(verb) => done(access::users(&global, &verb)),
         Verb::Project(verb) => done(access::projects(&global, &verb)),
         Verb::Token(verb) => done(access::tokens(&global, &verb)),
+        Verb::Audit(verb) => done(audit::audit(&global, &verb)),
         Verb::Whoami(at) => done(access::whoami(&global, &at)),
         Verb::Schema => done(appliance::schema(&global)),
         Verb::Run(verb) => done(start::run(&global, &verb)),

@@ -130,6 +130,14 @@ impl Caller {
         }
     }
 
+    /// The id of the token that was shown, of a user's.
+    pub fn token(&self) -> Option<&str> {
+        match self {
+            Self::User(user) => Some(&user.token),
+            _ => None,
+        }
+    }
+
     /// Whether something about the plane itself is allowed.
     pub fn may_everywhere(&self, right: Right) -> bool {
         match self {

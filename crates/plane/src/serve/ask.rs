@@ -1,5 +1,6 @@
 //! A request whose caller is known, and what it is about.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
@@ -7,13 +8,17 @@ use serde::de::DeserializeOwned;
 use super::{Plane, Refused, token};
 use crate::access::{Caller, Demand};
 use crate::identity::{Peer, UserToken};
-use kv::{Outcome, Revision, Txn};
+use kv::Revision;
 
 /// A request, read.
 #[derive(Debug, Default)]
 pub struct Request {
+    /// Names it, in the answer and in the audit log.
+    pub id: String,
     pub method: String,
     pub path: String,
+    /// What stands after `?`.
+    pub query: String,
     /// By lower-case names.
     pub headers: BTreeMap<String, String>,
     /// The host whose certificate was shown.
@@ -28,11 +33,38 @@ pub struct Ask<'a> {
     pub caller: &'a Caller,
     /// The parts of the path that the route names in braces.
     pub parts: Vec<&'a str>,
+    /// The project that it turned out to be about.
+    pub project: RefCell<Option<String>>,
+    /// It is in the audit log.
+    pub noted: Cell<bool>,
 }
 
 type Result<T> = std::result::Result<T, Refused>;
 
-impl Ask<'_> {
+impl<'a> Ask<'a> {
+    pub fn new(request: &'a Request, caller: &'a Caller, parts: Vec<&'a str>) -> Self {
+        let (project, noted) = (RefCell::default(), Cell::new(false));
+        Self { request, caller, parts, project, noted }
+    }
+
+    /// It is about something of this project.
+    pub fn in_project(&self, project: &str) {
+        *self.project.borrow_mut() = Some(project.to_owned());
+    }
+
+    /// A value of the query.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        let pairs = self.request.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// A number in the query.
+    pub fn number(&self, name: &str) -> Result<Option<u64>> {
+        let parse = |text: &str| text.parse();
+        let number = self.query(name).map(parse).transpose();
+        number.map_err(|_| Refused::wrong(format!("{name} is no number")))
+    }
+
     /// The first part that the route names.
     pub fn about(&self) -> &str {
         self.parts.first().copied().unwrap_or_default()
@@ -85,11 +117,6 @@ impl Plane {
         let hint = "send `Authorization: Bearer TOKEN`; the plane's own token is in its token file. A \
                     token may have ended or been taken back; a host that was removed joins again";
         Err(Refused::new(401, "permission", "this needs a token of the plane's", hint))
-    }
-
-    /// Commits what a request changes.
-    pub(super) fn commit(&self, _ask: &Ask<'_>, txn: Txn) -> Result<Outcome> {
-        Ok(self.kv.commit(&txn)?)
     }
 }
 

@@ -138,7 +138,11 @@ async fn respond(
     let headers = head.headers.iter().filter_map(|(name, value)| {
         Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
     });
+    let id: [u8; 8] = ambient::random();
+    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
     let request = Request {
+        id: id.clone(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
         method: head.method.as_str().to_owned(),
         path: head.uri.path().to_owned(),
         headers: headers.collect(),
@@ -151,22 +155,26 @@ async fn respond(
         _ => {
             let detail =
                 format!("a body of more than {BODY_BYTES_MAX} bytes, or one that broke off");
-            return Ok(write(plane.refuse(&Refused::new(413, "usage", detail, "send less"))));
+            let refused = Refused::new(413, "usage", detail, "send less");
+            return Ok(write(plane.refuse(&refused), &id));
         }
     };
     let request = Request { body, ..request };
     let answered = tokio::task::spawn_blocking(move || plane.answer(&request)).await;
-    Ok(answered.map(write).unwrap_or_else(|_| {
+    Ok(answered.map(|reply| write(reply, &id)).unwrap_or_else(|_| {
         let mut response = hyper::Response::new(Full::default());
         *response.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
         response
     }))
 }
 
-fn write(reply: Reply) -> hyper::Response<Full<Bytes>> {
+fn write(reply: Reply, id: &str) -> hyper::Response<Full<Bytes>> {
     let mut response = hyper::Response::new(Full::new(Bytes::from(reply.body)));
     *response.status_mut() = hyper::StatusCode::from_u16(reply.status).unwrap_or_default();
     let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert("x-request-id", id);
+    }
     if !reply.kind.is_empty() {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.kind));
     }

@@ -74,6 +74,8 @@ pub struct Plane {
     authority: Authority,
     /// How long a host is counted on after its last beat.
     lease: Duration,
+    /// Who writes the audit log.
+    log: Mutex<()>,
     requests: AtomicU64,
     refused: AtomicU64,
     /// How often steering met an error.
@@ -94,19 +96,24 @@ impl Plane {
             .map_err(|source| ServeError::Io { what: token_file.display().to_string(), source })?;
         let secret = Secret::parse(&token)?;
         let authority = Authority::of(&secret)?;
-        let (requests, refused, stumbled, unreadable, hosts_seen) = Default::default();
-        let kv = kv::open(state)?;
-        Ok(Arc::new(Self {
+        Ok(Arc::new(Self::on(kv::open(state)?, secret, authority, lease)))
+    }
+
+    fn on(kv: Arc<dyn Kv>, secret: Secret, authority: Authority, lease: Duration) -> Self {
+        let (log, hosts_seen) = Default::default();
+        let (requests, refused, stumbled, unreadable) = Default::default();
+        Self {
             kv,
             secret,
             authority,
             lease,
+            log,
             requests,
             refused,
             stumbled,
             unreadable,
             hosts_seen,
-        }))
+        }
     }
 
     /// What lets a new host join, and nothing else.

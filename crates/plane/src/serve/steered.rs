@@ -53,7 +53,7 @@ struct World {
 /// Whose wishes they are.
 fn asked<T>(by: impl FnOnce(&Ask<'_>) -> T) -> T {
     let caller = Caller::Administrator;
-    by(&Ask { request: &Request::default(), caller: &caller, parts: Vec::new() })
+    by(&Ask::new(&Request::default(), &caller, Vec::new()))
 }
 
 fn id(host: u8) -> HostId {

@@ -1,7 +1,8 @@
 //! Users, projects, roles, tokens.
 
 use api::{
-    CallerPrint, MemberWish, NewToken, ProjectPrint, TokenPrint, TokenWish, UserPrint, UserWish,
+    AuditPrint, CallerPrint, MemberWish, NewToken, ProjectPrint, TokenPrint, TokenWish, UserPrint,
+    UserWish,
 };
 
 use super::{Route, json, nothing, route};
@@ -107,6 +108,29 @@ pub const ROUTES: &[Route] = &[
             Ok(nothing())
         },
     ),
+    Route {
+        gives: Some(|g| g.subschema_for::<AuditPrint>()),
+        ..route(
+            "GET",
+            "/v1/audit",
+            AUDIT,
+            "Reads the audit log, after the entry `after`.",
+            |plane, ask| json(200, &plane.audit(ask.number("after")?.unwrap_or_default(), None)?),
+        )
+    },
+    Route {
+        gives: Some(|g| g.subschema_for::<AuditPrint>()),
+        ..route(
+            "GET",
+            "/v1/projects/{project}/audit",
+            Demand::Project(Right::Audit),
+            "Reads what of the audit log is about a project, after the entry `after`.",
+            |plane, ask| {
+                let after = ask.number("after")?.unwrap_or_default();
+                json(200, &plane.audit(after, Some(ask.about()))?)
+            },
+        )
+    },
     Route {
         gives: Some(|g| g.subschema_for::<Vec<TokenPrint>>()),
         ..route("GET", "/v1/tokens", Demand::Member, "Lists tokens.", |plane, ask| {

@@ -22,7 +22,7 @@ pub const ROUTES: &[Route] = &[
             Demand::Instance(Right::See),
             "Shows an instance.",
             |plane, ask| {
-                let (revision, instance) = plane.instance(ask.caller, &name(ask.about())?)?;
+                let (revision, instance) = plane.instance(ask, &name(ask.about())?)?;
                 Ok(Reply { etag: Some(revision), ..json(200, &instance)? })
             },
         )

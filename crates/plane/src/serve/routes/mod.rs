@@ -18,7 +18,7 @@ use schemars::{Schema, SchemaGenerator};
 
 use super::ask::{Ask, Request, forbidden};
 use super::{Plane, Refused};
-use crate::access::Demand;
+use crate::access::{Caller, Demand};
 
 /// An answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +44,13 @@ pub struct Route {
     /// The caller may say by `If-Match` what it has seen.
     pub conditional: bool,
     run: Run,
+}
+
+impl Route {
+    /// What a request by it does, or does not, is written down. What hosts say all the time is not.
+    fn is_logged(&self) -> bool {
+        self.method != "GET" && self.demand != Demand::Host
+    }
 }
 
 const JSON: &str = "application/json";
@@ -78,24 +85,35 @@ impl Plane {
     }
 
     fn dispatch(&self, request: &Request) -> Result<Reply> {
-        let path = request.path.split('?').next().unwrap_or_default();
+        let path = request.path.as_str();
         let here: Vec<_> =
             all().filter_map(|route| Some((route, fits(route.path, path)?))).collect();
         let found = here.iter().find(|(route, _)| route.method == request.method);
         if let Some((route, parts)) = found
             && route.demand == Demand::Anybody
         {
-            return self.run(route, request, &crate::access::Caller::Joining, parts);
+            return (route.run)(self, &Ask::new(request, &Caller::Joining, parts.clone()));
         }
         // Who is nobody learns nothing of what there is.
         let caller = self.caller(request)?;
         match (found, here.is_empty()) {
             (Some((route, parts)), _) => {
                 let about = parts.first().copied().unwrap_or_default();
-                if !caller.meets(route.demand, about) {
-                    return Err(forbidden(route.demand));
+                let ask = Ask::new(request, &caller, parts.clone());
+                if matches!(route.demand, Demand::Project(_)) {
+                    ask.in_project(about);
                 }
-                self.run(route, request, &caller, parts)
+                let reply = if caller.meets(route.demand, about) {
+                    (route.run)(self, &ask)
+                } else {
+                    Err(forbidden(route.demand))
+                };
+                if route.is_logged() && !ask.noted.get() {
+                    // What has changed is in the log already. When this cannot be written, the
+                    // answer says so: nothing is done unseen.
+                    self.note(&ask, reply.as_ref().map_or_else(|no| no.status, |yes| yes.status))?;
+                }
+                reply
             }
             _ if !caller.is_member() => Err(forbidden(Demand::Member)),
             (None, true) => Err(Refused::not_found(path)),
@@ -104,17 +122,6 @@ impl Plane {
                 Err(Refused::new(405, "usage", detail, "see /v1/openapi.json"))
             }
         }
-    }
-
-    fn run(
-        &self,
-        route: &Route,
-        request: &Request,
-        caller: &crate::access::Caller,
-        parts: &[&str],
-    ) -> Result<Reply> {
-        let ask = Ask { request, caller, parts: parts.to_vec() };
-        (route.run)(self, &ask)
     }
 }
 

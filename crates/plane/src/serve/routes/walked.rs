@@ -47,6 +47,8 @@ const LETS: &[(&str, &str, &str)] = &[
     ("DELETE", "/v1/projects/{project}", "Aa"),
     ("PUT", "/v1/projects/{project}/members/{user}", "Aa1"),
     ("DELETE", "/v1/projects/{project}/members/{user}", "Aa1"),
+    ("GET", "/v1/audit", "Aad"),
+    ("GET", "/v1/projects/{project}/audit", "Aad156"),
     ("GET", "/v1/tokens", "Aaoud123456x"),
     // Of somebody else's.
     ("POST", "/v1/tokens", "Aa"),
@@ -80,6 +82,8 @@ impl Walk {
         let bearer = self.shows.get(&who).map(|token| format!("Bearer {token}"));
         let headers = bearer.into_iter().map(|bearer| ("authorization".to_owned(), bearer));
         Request {
+            id: "1".to_owned(),
+            query: String::new(),
             method: method.to_owned(),
             path: path.to_owned(),
             headers: headers.collect(),

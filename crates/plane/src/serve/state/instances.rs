@@ -35,25 +35,21 @@ impl Plane {
 
     pub(in crate::serve) fn instance(
         &self,
-        caller: &Caller,
+        ask: &Ask<'_>,
         name: &Name,
     ) -> Result<(Revision, PlacedPrint)> {
-        let (entry, record) = self.allowed(caller, name, Right::See)?;
+        let (entry, record) = self.allowed(ask, name, Right::See)?;
         Ok((entry.revision, self.print(&entry, record)?))
     }
 
     /// An instance, when the caller may do this with it.
-    fn allowed(
-        &self,
-        caller: &Caller,
-        name: &Name,
-        right: Right,
-    ) -> Result<(Entry, InstanceRecord)> {
+    fn allowed(&self, ask: &Ask<'_>, name: &Name, right: Right) -> Result<(Entry, InstanceRecord)> {
         let entry = self.kv.get(&format!("instances/{name}"))?;
         let entry = entry.ok_or_else(|| Refused::not_found(&format!("instance {name}")))?;
         let record: InstanceRecord = read(&entry)?;
         let Belongs { project, owner } = &record.belongs;
-        if !caller.may_with(project, owner, right) {
+        ask.in_project(project);
+        if !ask.caller.may_with(project, owner, right) {
             return Err(forbidden(Demand::Instance(right)));
         }
         Ok((entry, record))
@@ -99,7 +95,7 @@ impl Plane {
         wish.on.as_deref().map(host_id).transpose()?;
         let changed = || Refused::changed(&format!("instance {name}"));
         for _ in 0..TRIES {
-            let old = match self.allowed(ask.caller, name, Right::Own) {
+            let old = match self.allowed(ask, name, Right::Own) {
                 Ok((entry, record)) => Some((entry.revision, record)),
                 Err(refused) if refused.status == 404 => None,
                 // Who may not change it is not told more than that the name is taken.
@@ -119,6 +115,7 @@ impl Plane {
                 (Some((_, old)), _) => old.belongs.clone(),
                 (None, project) => self.belongs(ask.caller, project.as_deref())?,
             };
+            ask.in_project(&belongs.project);
             match self.put_wish(Some(ask), name, old.as_ref(), belongs, wish)? {
                 Outcome::Done(revision) => return Ok(revision),
                 Outcome::Refused => {}
@@ -165,7 +162,7 @@ impl Plane {
     ) -> Result<Revision> {
         change.on.as_deref().map(host_id).transpose()?;
         for _ in 0..TRIES {
-            let (entry, record) = self.allowed(ask.caller, name, Right::Own)?;
+            let (entry, record) = self.allowed(ask, name, Right::Own)?;
             if at.is_some_and(|at| at != entry.revision) {
                 return Err(Refused::changed(&format!("instance {name}")));
             }
@@ -195,7 +192,7 @@ impl Plane {
         at: Option<Revision>,
     ) -> Result<()> {
         for _ in 0..TRIES {
-            let (entry, record) = self.allowed(ask.caller, name, Right::Own)?;
+            let (entry, record) = self.allowed(ask, name, Right::Own)?;
             if at.is_some_and(|at| at != entry.revision) {
                 break;
             }

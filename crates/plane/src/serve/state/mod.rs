@@ -15,16 +15,18 @@
 //! | `tokens/ID` | the hash of a token, whose it is, how far it goes and when it ends |
 //! | `projects/NAME` | a project |
 //! | `usage/PROJECT` | what its instances take |
+//! | `audit/NUMBER`, `audit-head` | the audit log, and where it ends |
 //! | `steering` | which plane decides; it is there as long as that one's lease |
 //!
-//! Of hosts and instances all can be lost: hosts say it again, and people wish it again. Users, tokens
-//! and projects are nowhere else.
+//! Of hosts and instances all can be lost: hosts say it again, and people wish it again. Users, tokens,
+//! projects and the audit log are nowhere else.
 //!
 //! **Invariant:** of two heads the one with the greater generation is kept, whoever says it and when.
 
 mod hosts;
 mod identities;
 mod instances;
+mod log;
 mod orders;
 mod picture;
 mod plan;
