@@ -56,6 +56,23 @@ pub struct ProjectPrint {
     /// Roles by user, of those that have one in this project.
     pub members: BTreeMap<String, Role>,
     pub instances: u64,
+    /// Of those that are to run, as the next.
+    pub cpus: u64,
+    pub memory_bytes: u64,
+    pub quota: Quota,
+}
+
+/// What the instances of a project may take; none: there is no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    #[serde(default)]
+    pub instances: Option<u64>,
+    /// Of those that are to run, as the next.
+    #[serde(default)]
+    pub cpus: Option<u64>,
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
 }
 
 /// A new token.

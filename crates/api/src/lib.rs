@@ -11,8 +11,8 @@ mod plane;
 mod shim;
 
 pub use access::{
-    AuditEntry, AuditHead, AuditPrint, CallerPrint, MemberWish, NewToken, ProjectPrint, Role,
-    TokenPrint, TokenWish, UserPrint, UserWish,
+    AuditEntry, AuditHead, AuditPrint, CallerPrint, MemberWish, NewToken, ProjectPrint, Quota,
+    Role, TokenPrint, TokenWish, UserPrint, UserWish,
 };
 pub use makers::{
     CatalogPrint, CatalogVersion, ChannelPrint, DelegatePrint, DiffPrint, FilePrint, MakerPrint,

@@ -98,6 +98,7 @@ fn who_may_do_what_reads_well() {
     run(&own, &["token", "create", "--user", "anna", "--expires", "soon"]);
     assert_eq!(std::fs::metadata(&anna).unwrap().permissions().mode() & 0o777, 0o600);
     let token = std::fs::read_to_string(&anna).unwrap();
+    run(&own, &["project", "quota", "blue", "--instances", "10", "--memory", "8GiB"]);
 
     run(&anna, &["whoami"]);
     run(&anna, &["host", "list"]);

@@ -77,6 +77,7 @@ pub const KINDS: &[&str] = &[
     "not_found",
     "exists",
     "state",
+    "quota",
     "lease",
     "fenced",
     "not_ready",

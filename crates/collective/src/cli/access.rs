@@ -48,6 +48,25 @@ pub enum Projects {
     List(At),
     /// Remove a project that has no instances
     Remove(OneProject),
+    /// Say what a project's instances may take, or show it; what is not said has no bound
+    Quota {
+        /// The project's name
+        name: String,
+        /// So many instances
+        #[arg(long, value_name = "NUMBER")]
+        instances: Option<u64>,
+        /// So many CPUs, of those that are to run
+        #[arg(long, value_name = "NUMBER")]
+        cpus: Option<u64>,
+        /// So much memory, of those that are to run
+        #[arg(long, value_name = "SIZE")]
+        memory: Option<String>,
+        /// No bound at all
+        #[arg(long, conflicts_with_all = ["instances", "cpus", "memory"])]
+        unlimited: bool,
+        #[command(flatten)]
+        at: At,
+    },
     /// Give a user a role in a project
     Grant {
         /// The project's name

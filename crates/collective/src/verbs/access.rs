@@ -6,9 +6,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use api::{
-    CallerPrint, MemberWish, ProjectPrint, Role, TokenPrint, TokenWish, UserPrint, UserWish,
+    CallerPrint, MemberWish, ProjectPrint, Quota, Role, TokenPrint, TokenWish, UserPrint, UserWish,
 };
 use host::Failure;
+use model::format_bytes;
 use plane::client::Client;
 use serde::Serialize;
 
@@ -144,11 +145,48 @@ pub fn projects(global: &Global, verb: &Projects) -> Result<(), Failure> {
             print::result(global, &project, || format!("{name} is removed"));
             Ok(())
         }
+        Projects::Quota { name, instances, cpus, memory, unlimited, at } => {
+            let memory = memory.as_deref().map(model::parse_bytes).transpose();
+            let memory_bytes = memory
+                .map_err(|error| Failure::new("usage", error.to_string(), "for example 8GiB"))?;
+            let new = Quota { instances: *instances, cpus: *cpus, memory_bytes };
+            let said = *unlimited || new != Quota::default();
+            quota(global, &client(global, at)?, &super::name(name)?, said.then_some(new))
+        }
         Projects::Grant { project, user, role: as_role, at } => {
             member(global, at, (project, user), Some(role(*as_role)))
         }
         Projects::Withdraw { project, user, at } => member(global, at, (project, user), None),
     }
+}
+
+fn quota(
+    global: &Global,
+    client: &Client,
+    project: &model::Name,
+    new: Option<Quota>,
+) -> Result<(), Failure> {
+    let path = format!("/v1/projects/{project}");
+    if let Some(new) = &new {
+        send(client, "PUT", &format!("{path}/quota"), &[], Some(new))?;
+    }
+    let shown: ProjectPrint = client.get(&path).map_err(not_answered)?;
+    print::result(global, &shown, || {
+        let count = |number: u64| number.to_string();
+        let of = |used: String, most: Option<String>| match most {
+            Some(most) => format!("{used} of {most}"),
+            None => format!("{used}, no bound"),
+        };
+        let quota = &shown.quota;
+        let memory = quota.memory_bytes.map(format_bytes);
+        format!(
+            "instances  {}\ncpus       {}\nmemory     {}",
+            of(count(shown.instances), quota.instances.map(count)),
+            of(count(shown.cpus), quota.cpus.map(count)),
+            of(format_bytes(shown.memory_bytes), memory),
+        )
+    });
+    Ok(())
 }
 
 fn member(

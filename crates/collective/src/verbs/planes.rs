@@ -297,8 +297,16 @@ pub fn not_answered(error: ClientError) -> Failure {
     match error {
         ClientError::Refused(problem) => {
             // Kinds are words of ours; one that this program does not know is a newer plane's.
-            let kinds =
-                ["usage", "not_found", "exists", "state", "changed", "permission", "unavailable"];
+            let kinds = [
+                "usage",
+                "not_found",
+                "exists",
+                "quota",
+                "state",
+                "changed",
+                "permission",
+                "unavailable",
+            ];
             let kind = kinds.into_iter().find(|kind| *kind == problem.kind).unwrap_or("plane");
             Failure::new(kind, problem.detail, problem.hint)
         }

@@ -273,6 +273,7 @@ fn run(seed: u64) -> (u32, u32) {
         }
         assert_eq!(placed.next, None, "{says}");
     }
+    assert_eq!(world.plane.counted(), world.plane.counted_anew(), "seed {seed}");
     assert!(world.plane.kv.list("orders/").unwrap().entries.is_empty(), "seed {seed}");
     let over = AtomicBool::new(true);
     let mut term = None;

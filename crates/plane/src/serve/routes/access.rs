@@ -1,8 +1,8 @@
 //! Users, projects, roles, tokens.
 
 use api::{
-    AuditPrint, CallerPrint, MemberWish, NewToken, ProjectPrint, TokenPrint, TokenWish, UserPrint,
-    UserWish,
+    AuditPrint, CallerPrint, MemberWish, NewToken, ProjectPrint, Quota, TokenPrint, TokenWish,
+    UserPrint, UserWish,
 };
 
 use super::{Route, json, nothing, route};
@@ -84,6 +84,20 @@ pub const ROUTES: &[Route] = &[
             Ok(nothing())
         },
     ),
+    Route {
+        takes: Some(|g| g.subschema_for::<Quota>()),
+        ..route(
+            "PUT",
+            "/v1/projects/{project}/quota",
+            MANAGE,
+            "Says what a project's instances may take.",
+            |plane, ask| {
+                ask.in_project(ask.about());
+                plane.put_quota(ask, &name(ask.about())?, ask.body()?)?;
+                Ok(nothing())
+            },
+        )
+    },
     Route {
         takes: Some(|g| g.subschema_for::<MemberWish>()),
         ..route(

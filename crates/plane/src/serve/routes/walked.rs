@@ -45,6 +45,7 @@ const LETS: &[(&str, &str, &str)] = &[
     ("GET", "/v1/projects/{project}", "Aaoud123456"),
     ("PUT", "/v1/projects/{project}", "Aa"),
     ("DELETE", "/v1/projects/{project}", "Aa"),
+    ("PUT", "/v1/projects/{project}/quota", "Aa"),
     ("PUT", "/v1/projects/{project}/members/{user}", "Aa1"),
     ("DELETE", "/v1/projects/{project}/members/{user}", "Aa1"),
     ("GET", "/v1/audit", "Aad"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{ProjectPrint, Role};
+use api::{ProjectPrint, Quota, Role};
 use kv::{Condition, Revision, Txn};
 use model::Name;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ use crate::serve::{Plane, Refused};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProjectRecord {
     pub added_unix_ms: Option<u64>,
+    #[serde(default)]
+    pub quota: Quota,
 }
 
 /// To whom a new instance belongs: a project that is there, in which its owner may make some.
@@ -58,11 +60,15 @@ impl Plane {
         members: &BTreeMap<String, BTreeMap<String, Role>>,
     ) -> Result<ProjectPrint> {
         let (_, record) = self.project_record(project)?;
+        let (_, used) = self.usage(project)?;
         Ok(ProjectPrint {
             name: project.to_string(),
             added_unix_ms: record.added_unix_ms,
             members: members.get(project.as_str()).cloned().unwrap_or_default(),
-            instances: self.usage(project)?.1.instances,
+            instances: used.instances,
+            cpus: used.cpus,
+            memory_bytes: used.memory_bytes,
+            quota: record.quota,
         })
     }
 
@@ -85,13 +91,14 @@ impl Plane {
         match self.kv.get(&format!("projects/{project}"))? {
             Some(entry) => Ok((Some(entry.revision), read(&entry)?)),
             None if project.as_str() == DEFAULT_PROJECT => {
-                Ok((None, ProjectRecord { added_unix_ms: None }))
+                Ok((None, ProjectRecord { added_unix_ms: None, quota: Quota::default() }))
             }
             None => Err(Refused::not_found(&format!("project {project}"))),
         }
     }
 
     pub(in crate::serve) fn add_project(&self, ask: &Ask<'_>, project: &Name) -> Result<()> {
+        ask.in_project(project.as_str());
         let exists = || {
             let detail = format!("there is a project {project} already");
             Err(Refused::new(409, "exists", detail, "`collective project list` shows all"))
@@ -101,13 +108,37 @@ impl Plane {
         }
         // Roles in one that had this name before are none in this one.
         self.strip(project)?;
-        let record = ProjectRecord { added_unix_ms: Some(ambient::unix_ms()) };
+        let (added_unix_ms, quota) = (Some(ambient::unix_ms()), Quota::default());
+        let record = ProjectRecord { added_unix_ms, quota };
         let txn = Txn::create(&format!("projects/{project}"), json(&record));
         if self.commit(ask, txn)?.is_done() { Ok(()) } else { exists() }
     }
 
+    /// Says what a project's instances may take. What they take already they keep.
+    pub(in crate::serve) fn put_quota(
+        &self,
+        ask: &Ask<'_>,
+        project: &Name,
+        quota: Quota,
+    ) -> Result<()> {
+        let key = format!("projects/{project}");
+        for _ in 0..TRIES {
+            let (at, record) = self.project_record(project)?;
+            let new = json(&ProjectRecord { quota, ..record });
+            let txn = match at {
+                Some(revision) => Txn::replace(&key, revision, new),
+                None => Txn::create(&key, new),
+            };
+            if self.commit(ask, txn)?.is_done() {
+                return Ok(());
+            }
+        }
+        Err(Refused::changed(&format!("project {project}")))
+    }
+
     /// Removes a project that has no instances.
     pub(in crate::serve) fn remove_project(&self, ask: &Ask<'_>, project: &Name) -> Result<()> {
+        ask.in_project(project.as_str());
         if project.as_str() == DEFAULT_PROJECT {
             let hint = "give nobody a role in it";
             return Err(Refused::new(409, "state", "the project default is always there", hint));

@@ -5,10 +5,10 @@
 //! admit at once admit no more than one would.
 
 use kv::{Condition, Entry, Outcome, Revision, Txn};
-use model::Name;
+use model::{Name, format_bytes};
 use serde::{Deserialize, Serialize};
 
-use api::StateWish;
+use api::{Quota, StateWish};
 
 use super::{InstanceRecord, Result, TRIES, json, name, read};
 use crate::serve::ask::Ask;
@@ -41,6 +41,31 @@ impl Usage {
         }
     }
 
+    /// What is beyond a quota, of what is more than before.
+    fn over(self, before: Self, quota: &Quota) -> Option<String> {
+        let count = |number: u64| number.to_string();
+        let parts = [
+            (
+                "instances",
+                before.instances,
+                self.instances,
+                quota.instances,
+                count as fn(u64) -> String,
+            ),
+            ("CPUs", before.cpus, self.cpus, quota.cpus, count),
+            ("memory", before.memory_bytes, self.memory_bytes, quota.memory_bytes, format_bytes),
+        ];
+        parts.into_iter().find_map(|(what, before, now, most, words)| {
+            let most = most.filter(|most| now > before && now > *most)?;
+            Some(format!(
+                "{what}: {} of {}, and it would be {}",
+                words(before),
+                words(most),
+                words(now)
+            ))
+        })
+    }
+
     fn without(self, other: Self) -> Self {
         Self {
             instances: self.instances.saturating_sub(other.instances),
@@ -48,6 +73,12 @@ impl Usage {
             memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
         }
     }
+}
+
+fn refused(project: &Name, over: &str) -> Refused {
+    let detail = format!("the quota of project {project} does not allow it: {over}");
+    let hint = "stop or remove some of its instances, or ask an admin for more: `collective project quota`";
+    Refused::new(409, "quota", detail, hint)
 }
 
 /// A change of what is wished of an instance.
@@ -83,13 +114,17 @@ impl Plane {
                 let (entry, used) = self.usage(&project)?;
                 let usage = format!("usage/{project}");
                 let seen = entry.map_or(Condition::Absent, |entry| Condition::At(entry.revision));
-                txn = txn.when(&usage, seen).put(&usage, json(&used.without(old).and(new)));
-            }
-            if change.old.is_none() {
-                // In a project that is there when this is done.
-                let (at, _) = self.project_record(&project)?;
-                let there = at.map_or(Condition::Absent, Condition::At);
-                txn = txn.when(&format!("projects/{project}"), there);
+                let sum = used.without(old).and(new);
+                txn = txn.when(&usage, seen).put(&usage, json(&sum));
+                if change.new.is_some() {
+                    let (at, record) = self.project_record(&project)?;
+                    if let Some(over) = sum.over(used, &record.quota) {
+                        return Err(refused(&project, &over));
+                    }
+                    // In a project that is there, and says the same, when this is done.
+                    let there = at.map_or(Condition::Absent, Condition::At);
+                    txn = txn.when(&format!("projects/{project}"), there);
+                }
             }
             let txn = also(txn);
             let outcome = match ask {
@@ -120,5 +155,109 @@ impl Plane {
             }
         }
         Ok((None, sum))
+    }
+}
+
+#[cfg(test)]
+impl Plane {
+    /// What is counted of the project that is always there.
+    pub(in crate::serve) fn counted(&self) -> Usage {
+        self.usage(&Name::new(crate::access::DEFAULT_PROJECT).unwrap()).unwrap().1
+    }
+
+    /// The same, from its instances.
+    pub(in crate::serve) fn counted_anew(&self) -> Usage {
+        let records = self.kv.list("instances/").unwrap().entries;
+        let each = records.iter().map(|entry| Usage::of(&read(entry).unwrap()));
+        each.fold(Usage::default(), Usage::and)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use api::{InstanceChange, InstanceWish};
+
+    use super::*;
+    use crate::access::{Caller, DEFAULT_PROJECT};
+    use crate::serve::ask::Request;
+
+    fn asked<T>(by: impl FnOnce(&Ask<'_>) -> T) -> T {
+        by(&Ask::new(&Request::default(), &Caller::Administrator, Vec::new()))
+    }
+
+    fn named(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn wish(plane: &Plane, of: &str, cpus: u32) -> Result<Revision> {
+        let wish = InstanceWish::new("ab".repeat(32), cpus, 1 << 30);
+        asked(|ask| plane.wish(ask, &named(of), None, &wish))
+    }
+
+    fn state(plane: &Plane, of: &str, state: StateWish) -> Result<Revision> {
+        let change = InstanceChange { state: Some(state), ..Default::default() };
+        asked(|ask| plane.rewish(ask, &named(of), None, &change))
+    }
+
+    #[track_caller]
+    fn over(got: Result<Revision>, what: &str) {
+        let refused = got.unwrap_err();
+        assert_eq!((refused.status, refused.kind), (409, "quota"));
+        assert!(refused.detail.ends_with(what) && !refused.hint.is_empty(), "{refused:?}");
+    }
+
+    #[test]
+    fn planes_that_admit_at_once_never_go_beyond_a_quota() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = format!("embedded:{}", folder.path().join("state").display());
+        let one = Plane::open(&location, &folder.path().join("token"), Duration::from_secs(60));
+        let one = one.unwrap();
+        // A second plane on the same state, that knows nothing of the first one's turns.
+        let authority = crate::identity::Authority::of(&one.secret).unwrap();
+        let two = Plane::on(one.kv.clone(), one.secret.clone(), authority, one.lease);
+        let default = named(DEFAULT_PROJECT);
+        let quota = |quota: Quota| asked(|ask| one.put_quota(ask, &default, quota)).unwrap();
+        quota(Quota { instances: Some(7), cpus: Some(12), memory_bytes: None });
+        let admitted = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for (at, plane) in [&*one, &two, &one, &two].into_iter().enumerate() {
+                let admitted = &admitted;
+                scope.spawn(move || {
+                    for n in 0..5 {
+                        match wish(plane, &format!("i{at}-{n}"), 1) {
+                            Ok(_) => drop(admitted.fetch_add(1, Ordering::Relaxed)),
+                            got => over(got, "instances: 7 of 7, and it would be 8"),
+                        }
+                    }
+                });
+            }
+        });
+        let used = || one.usage(&default).unwrap().1;
+        assert_eq!(admitted.into_inner(), 7);
+        assert_eq!(used(), Usage { instances: 7, cpus: 7, memory_bytes: 7 << 30 });
+        let there = one.kv.list("instances/").unwrap().entries;
+        assert_eq!(there.len(), 7);
+
+        // What rests takes no CPUs; it is let run again only while there are some.
+        let names: Vec<_> = there.iter().map(|entry| &entry.key["instances/".len()..]).collect();
+        over(wish(&one, names[0], 7), "CPUs: 7 of 12, and it would be 13");
+        state(&one, names[0], StateWish::Suspended).unwrap();
+        wish(&one, names[1], 7).unwrap();
+        assert_eq!(used().cpus, 12);
+        over(state(&one, names[0], StateWish::Running), "CPUs: 12 of 12, and it would be 13");
+        // A bound that is lowered takes nothing away, and lets nothing more in.
+        quota(Quota { memory_bytes: Some(1 << 30), ..Quota::default() });
+        state(&one, names[2], StateWish::Stopped).unwrap();
+        over(
+            state(&one, names[2], StateWish::Running),
+            "memory: 5.0 GiB of 1.0 GiB, and it would be 6.0 GiB",
+        );
+        for name in &names {
+            asked(|ask| one.forget(ask, &named(name), None)).unwrap();
+        }
+        assert_eq!(used(), Usage::default());
     }
 }
