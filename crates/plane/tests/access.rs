@@ -9,7 +9,7 @@ use api::{
 };
 use plane::client::{Client, ClientError};
 use plane::identity::{Credentials, Secret};
-use plane::serve::{Plane, Server};
+use plane::serve::{Bounds, Plane, Server};
 use serde::Serialize;
 use serde_json::json;
 
@@ -21,10 +21,14 @@ struct Serving {
 }
 
 fn serve(folder: &Path) -> Serving {
+    serve_within(folder, Bounds::default())
+}
+
+fn serve_within(folder: &Path, bounds: Bounds) -> Serving {
     let state = format!("embedded:{}", folder.join("state").display());
     let file = folder.join("token");
     let plane = Plane::open(&state, &file, Duration::from_secs(60)).unwrap();
-    let server = Server::start(plane, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let server = Server::start_within(plane, "127.0.0.1:0".parse().unwrap(), bounds).unwrap();
     let secret = Secret::parse(std::fs::read_to_string(file).unwrap().trim()).unwrap();
     let url = format!("https://{}", server.address());
     let admin = Client::new(&url, Credentials::Admin(secret)).unwrap();
@@ -153,4 +157,49 @@ fn an_instance_belongs_to_a_project_and_an_owner() {
     serving.admin.send("DELETE", "/v1/projects/red", &[], NONE).unwrap();
     serving.send("PUT", "/v1/projects/red", &json!({}));
     refused(bert.get::<ProjectPrint>("/v1/projects/red"), 403);
+}
+
+#[test]
+fn strangers_that_come_in_numbers_keep_nobody_else_out() {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpSocket;
+    let folder = tempfile::tempdir().unwrap();
+    let time = Duration::from_secs(2);
+    let bounds = Bounds { known: 4, strangers: 16, of_one_peer: 5, time };
+    let serving = serve_within(folder.path(), bounds);
+    let hosts = |client: &Client| client.get::<Vec<api::HostPrint>>("/v1/hosts");
+    let there = serving.by(&serving_token(&serving));
+    hosts(&there).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let begun = std::time::Instant::now();
+    let mut flood: Vec<_> = (0..40)
+        .map(|_| {
+            runtime.block_on(async {
+                let socket = TcpSocket::new_v4().unwrap();
+                socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+                socket.connect(serving.server.address()).await.unwrap()
+            })
+        })
+        .collect();
+    // Whether each is closed within a time.
+    let mut closed = |within: Duration| -> usize {
+        let ended = flood.iter_mut().map(|socket| {
+            runtime.block_on(async { tokio::time::timeout(within, socket.read(&mut [0])).await })
+        });
+        ended.filter(|ended| matches!(ended, Ok(Ok(0) | Err(_)))).count()
+    };
+    assert_eq!(closed(Duration::from_millis(20)), 35, "all but five of one peer");
+    // Who was there is served, and who comes now.
+    hosts(&there).unwrap();
+    hosts(&serving.by(&serving_token(&serving))).unwrap();
+    assert!(begun.elapsed() < time, "as many strangers as may be there were there");
+    // A stranger that says nothing is let go when its time is over.
+    assert_eq!(closed(2 * time), 40);
+    assert!(begun.elapsed() < 3 * time);
+    hosts(&there).unwrap();
+}
+
+fn serving_token(serving: &Serving) -> String {
+    serving.add("anna", &[("default", Role::User)]);
+    serving.token("anna").token
 }

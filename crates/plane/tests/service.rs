@@ -199,6 +199,7 @@ fn a_host_is_who_its_certificate_says_and_nobody_else() {
     // Nobody becomes a host that has joined by a join token; the host itself renews.
     refused(&joining, ("POST", &certificate(1)), &[], Some(&public_key), (409, "state"));
     let renewed: HostIdentity = first.post(&certificate(1), &public_key).unwrap();
+    let kept = renewed.clone();
     let renewed = as_host(renewed, &key);
     assert!(!beat(&renewed, 1, &report("a")).begun_again);
 
@@ -217,8 +218,28 @@ fn a_host_is_who_its_certificate_says_and_nobody_else() {
     client.send("DELETE", &here, &[], NONE).unwrap();
     refused(&renewed, ("PUT", &beats(1)), &[], Some(&report("a")), (401, "permission"));
     refused(&renewed, ("POST", &certificate(1)), &[], Some(&public_key), (401, "permission"));
+    // Also by a plane that has lost its state.
+    drop((server, client));
+    let state = folder.path().join("state");
+    eventually_removed(&state);
+    let Serving { server, client: _client } = serve(&embedded(folder.path()), folder.path());
+    let url = self::url(&server);
+    let joining = Client::new(&url, Credentials::parse(&token).unwrap()).unwrap();
+    let as_host = |given: HostIdentity, key: &str| {
+        let (certificate, authority) = (given.certificate, given.authority);
+        Client::new(&url, Credentials::Host { certificate, key: key.to_owned(), authority })
+            .unwrap()
+    };
+    let removed = as_host(kept, &key);
+    refused(&removed, ("PUT", &beats(1)), &[], Some(&report("a")), (401, "permission"));
     let given: HostIdentity = joining.post(&certificate(1), &public_key).unwrap();
     beat(&as_host(given, &key), 1, &report("a"));
+}
+
+fn eventually_removed(state: &Path) {
+    // Its server lets the file go a moment after it has ended.
+    sleep(Duration::from_millis(300));
+    std::fs::remove_dir_all(state).unwrap();
 }
 
 fn unix_ms() -> u64 {

@@ -1,7 +1,7 @@
 //! The socket. Requests are read and bounded here; what they mean is on a thread of its own, where
 //! the state may be waited for.
 //!
-//! *Bounds:* [`CONNECTIONS_MAX`], [`BODY_BYTES_MAX`], [`HANDSHAKE_TIME`], [`HEADER_TIME`],
+//! *Bounds:* those of [`door`](super::door), [`BODY_BYTES_MAX`], [`HANDSHAKE_TIME`], [`HEADER_TIME`],
 //! [`BODY_TIME`].
 
 use std::convert::Infallible;
@@ -11,25 +11,23 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, ETAG, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::ask::Request;
+use super::door::{Bounds, Door, Guest};
 use super::routes::Reply;
 use super::steer::Steering;
 use super::{Plane, Refused, ServeError};
 use crate::identity::{IdentityError, Peer};
 
-/// Each may be a host that waits for an order, on a thread that sleeps.
-const CONNECTIONS_MAX: usize = 2048;
 const BODY_BYTES_MAX: usize = 512 * 1024;
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const HEADER_TIME: Duration = Duration::from_secs(10);
@@ -46,11 +44,21 @@ pub struct Server {
 impl Server {
     /// Serves a plane on an address (port 0: any free one).
     pub fn start(plane: Arc<Plane>, address: SocketAddr) -> Result<Self, ServeError> {
+        Self::start_within(plane, address, Bounds::default())
+    }
+
+    /// The same with bounds of a test's own.
+    #[doc(hidden)]
+    pub fn start_within(
+        plane: Arc<Plane>,
+        address: SocketAddr,
+        bounds: Bounds,
+    ) -> Result<Self, ServeError> {
         let tls = TlsAcceptor::from(Arc::new(tls(&plane, address)?));
         let io = |source| ServeError::Io { what: format!("cannot listen on {address}"), source };
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
-            .max_blocking_threads(CONNECTIONS_MAX)
+            .max_blocking_threads(bounds.known + bounds.strangers)
             .thread_name("plane")
             .enable_all()
             .build()
@@ -58,7 +66,7 @@ impl Server {
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(io)?;
         let address = listener.local_addr().map_err(io)?;
         let steering = Steering::begin(plane.clone()).map_err(io)?;
-        runtime.spawn(accept(listener, tls, plane));
+        runtime.spawn(accept(listener, tls, plane, Door::new(bounds)));
         Ok(Self { address, _steering: steering, runtime: Some(runtime) })
     }
 
@@ -98,40 +106,54 @@ fn tls(plane: &Plane, address: SocketAddr) -> Result<ServerConfig, ServeError> {
     Ok(config)
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, plane: Arc<Plane>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn accept(listener: TcpListener, tls: TlsAcceptor, plane: Arc<Plane>, door: Arc<Door>) {
     loop {
-        // More callers than that wait in the kernel's queue.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((socket, _)) = listener.accept().await else {
+        let Ok((socket, from)) = listener.accept().await else {
             // Out of descriptors: some will be let go.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        // One too many is closed: its caller is told at once, and others are served.
+        let Some(guest) = door.enter(from.ip()) else { continue };
         let _ = socket.set_nodelay(true);
-        let (plane, tls) = (plane.clone(), tls.clone());
-        tokio::spawn(async move {
-            let Ok(Ok(socket)) = tokio::time::timeout(HANDSHAKE_TIME, tls.accept(socket)).await
-            else {
-                return;
-            };
-            let shown = socket.get_ref().1.peer_certificates().and_then(|shown| shown.first());
-            let peer = shown.and_then(Peer::of);
-            let serve = service_fn(move |request| respond(plane.clone(), peer, request));
-            // A caller that hangs up is no concern of ours.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIME)
-                .serve_connection(TokioIo::new(socket), serve)
-                .await;
-            drop(place);
-        });
+        tokio::spawn(attend(socket, tls.clone(), plane.clone(), Arc::new(guest), door.bounds.time));
+    }
+}
+
+async fn attend(
+    socket: TcpStream,
+    tls: TlsAcceptor,
+    plane: Arc<Plane>,
+    guest: Arc<Guest>,
+    time: Duration,
+) {
+    let ends = tokio::time::sleep(time);
+    let Ok(Ok(socket)) = tokio::time::timeout(HANDSHAKE_TIME.min(time), tls.accept(socket)).await
+    else {
+        return;
+    };
+    let shown = socket.get_ref().1.peer_certificates().and_then(|shown| shown.first());
+    let peer = shown.and_then(Peer::of);
+    let here = guest.clone();
+    let serve = service_fn(move |request| respond(plane.clone(), peer, here.clone(), request));
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .serve_connection(TokioIo::new(socket), serve);
+    tokio::pin!(served);
+    // A caller that hangs up is no concern of ours.
+    tokio::select! {
+        _ = &mut served => {}
+        () = ends => if guest.is_known() {
+            let _ = served.await;
+        },
     }
 }
 
 async fn respond(
     plane: Arc<Plane>,
     peer: Option<Peer>,
+    guest: Arc<Guest>,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
@@ -161,7 +183,17 @@ async fn respond(
     };
     let request = Request { body, ..request };
     let answered = tokio::task::spawn_blocking(move || plane.answer(&request)).await;
-    Ok(answered.map(|reply| write(reply, &id)).unwrap_or_else(|_| {
+    // Who is answered anything but "who are you" is known, if there is a place; if there is none, it
+    // goes when it has its answer.
+    let is_known = answered.as_ref().is_ok_and(|reply| reply.known) && guest.shown();
+    let close = !is_known && !guest.is_known();
+    let answered = answered.map(|reply| write(reply, &id)).map(|mut response| {
+        if close {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    });
+    Ok(answered.unwrap_or_else(|_| {
         let mut response = hyper::Response::new(Full::default());
         *response.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
         response

@@ -12,6 +12,7 @@
 //! *On a crash* an operation has happened or has not; the caller asks again.
 
 mod ask;
+mod door;
 mod http;
 mod metrics;
 mod openapi;
@@ -23,7 +24,7 @@ mod steer;
 mod steered;
 mod token;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,7 +32,10 @@ use std::time::Duration;
 use kv::Kv;
 
 use crate::identity::{Authority, IdentityError, Secret};
+use state::Revocations;
 
+#[doc(hidden)]
+pub use door::Bounds;
 pub use http::Server;
 pub use openapi::document;
 pub use problem::Refused;
@@ -74,6 +78,9 @@ pub struct Plane {
     authority: Authority,
     /// How long a host is counted on after its last beat.
     lease: Duration,
+    /// What the file beside the token's says.
+    revoked: Mutex<Revocations>,
+    revoked_file: PathBuf,
     /// Who writes the audit log.
     log: Mutex<()>,
     requests: AtomicU64,
@@ -96,17 +103,32 @@ impl Plane {
             .map_err(|source| ServeError::Io { what: token_file.display().to_string(), source })?;
         let secret = Secret::parse(&token)?;
         let authority = Authority::of(&secret)?;
-        Ok(Arc::new(Self::on(kv::open(state)?, secret, authority, lease)))
+        let mut revoked_file = token_file.as_os_str().to_owned();
+        revoked_file.push(".revoked");
+        let revoked_file = PathBuf::from(revoked_file);
+        let revoked = state::read_revocations(&revoked_file).map_err(|source| ServeError::Io {
+            what: revoked_file.display().to_string(),
+            source,
+        })?;
+        let plane = Self::on(kv::open(state)?, secret, authority, lease);
+        let plane = Self { revoked: Mutex::new(revoked), revoked_file, ..plane };
+        plane.keep_revocations().map_err(|refused| ServeError::Io {
+            what: refused.detail,
+            source: std::io::Error::other(refused.hint),
+        })?;
+        Ok(Arc::new(plane))
     }
 
     fn on(kv: Arc<dyn Kv>, secret: Secret, authority: Authority, lease: Duration) -> Self {
-        let (log, hosts_seen) = Default::default();
+        let (revoked, revoked_file, log, hosts_seen) = Default::default();
         let (requests, refused, stumbled, unreadable) = Default::default();
         Self {
             kv,
             secret,
             authority,
             lease,
+            revoked,
+            revoked_file,
             log,
             requests,
             refused,

@@ -99,6 +99,7 @@ impl Plane {
         term: &mut Option<LeaseId>,
         over: &AtomicBool,
     ) -> Result<(), Refused> {
+        self.keep_revocations()?;
         let revision = self.kv.list("steering")?.revision;
         if self.has_the_helm(term)? {
             self.steer()?;

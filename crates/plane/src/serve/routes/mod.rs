@@ -26,6 +26,8 @@ pub struct Reply {
     pub status: u16,
     pub kind: &'static str,
     pub etag: Option<Revision>,
+    /// The caller has shown who it is.
+    pub known: bool,
     pub body: Vec<u8>,
 }
 
@@ -75,7 +77,10 @@ impl Plane {
     /// Answers a request.
     pub fn answer(&self, request: &Request) -> Reply {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.dispatch(request).unwrap_or_else(|refused| self.refuse(&refused))
+        let mut known = false;
+        let answer = self.dispatch(request, &mut known);
+        let reply = answer.unwrap_or_else(|refused| self.refuse(&refused));
+        Reply { known, ..reply }
     }
 
     pub(super) fn refuse(&self, refused: &Refused) -> Reply {
@@ -84,7 +89,7 @@ impl Plane {
         Reply { body, ..nothing_but(refused.status, "application/problem+json") }
     }
 
-    fn dispatch(&self, request: &Request) -> Result<Reply> {
+    fn dispatch(&self, request: &Request, known: &mut bool) -> Result<Reply> {
         let path = request.path.as_str();
         let here: Vec<_> =
             all().filter_map(|route| Some((route, fits(route.path, path)?))).collect();
@@ -96,6 +101,7 @@ impl Plane {
         }
         // Who is nobody learns nothing of what there is.
         let caller = self.caller(request)?;
+        *known = true;
         match (found, here.is_empty()) {
             (Some((route, parts)), _) => {
                 let about = parts.first().copied().unwrap_or_default();
@@ -152,5 +158,5 @@ fn nothing() -> Reply {
 }
 
 fn nothing_but(status: u16, kind: &'static str) -> Reply {
-    Reply { status, kind, etag: None, body: Vec::new() }
+    Reply { status, kind, etag: None, known: false, body: Vec::new() }
 }

@@ -227,7 +227,7 @@ impl Plane {
             return still("is there");
         };
         match self.commit(ask, txn)? {
-            Outcome::Done(_) => Ok(()),
+            Outcome::Done(_) => self.keep_revocations(),
             Outcome::Refused => still("has come back"),
         }
     }

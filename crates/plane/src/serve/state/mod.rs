@@ -10,7 +10,7 @@
 //! | `places/NAME` | where it is to start, and what is done next, in words |
 //! | `orders/ID/NAME` | what a host is to do with it |
 //! | `trouble/NAME` | why that failed, and when it is tried again |
-//! | `revoked/ID` | certificates of this host from before then are worth nothing, Unix time in ms |
+//! | `revoked/ID` | certificates of this host from before then are worth nothing, Unix time in ms; also in a file |
 //! | `users/NAME` | a user, and the roles of that one |
 //! | `tokens/ID` | the hash of a token, whose it is, how far it goes and when it ends |
 //! | `projects/NAME` | a project |
@@ -31,6 +31,7 @@ mod orders;
 mod picture;
 mod plan;
 mod projects;
+mod revocations;
 mod tokens;
 mod usage;
 mod users;
@@ -42,6 +43,7 @@ use serde::{Deserialize, Serialize};
 use super::Refused;
 pub use picture::{Picture, Step};
 pub use projects::Belongs;
+pub use revocations::{Revocations, read_file as read_revocations};
 
 /// How often something is tried again that somebody else has changed at the same time.
 const TRIES: usize = 16;
