@@ -203,3 +203,55 @@ fn serving_token(serving: &Serving) -> String {
     serving.add("anna", &[("default", Role::User)]);
     serving.token("anna").token
 }
+
+#[test]
+fn a_request_that_is_sent_twice_is_done_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = serve(folder.path());
+    let admin = &serving.admin;
+    let key = |key: &'static str| [("Idempotency-Key", key), ("If-None-Match", "*")];
+    let put = |path: &str, key: &[(&str, &str)], wish: &InstanceWish| {
+        admin.send("PUT", path, key, Some(wish)).map(|answer| (answer.status, answer.etag))
+    };
+    let first = put("/v1/instances/web", &key("1"), &wish()).unwrap();
+    // Without the key it is there already; with it that was this request's own doing.
+    refused(put("/v1/instances/web", &key("1")[1..], &wish()), 412);
+    assert_eq!(put("/v1/instances/web", &key("1"), &wish()).unwrap(), first);
+    let other = InstanceWish { cpus: 3, ..wish() };
+    refused(put("/v1/instances/web", &key("1"), &other), 422);
+    refused(put("/v1/instances/db", &key("1"), &wish()), 422);
+    refused(put("/v1/instances/db", &key(""), &wish()), 400);
+    // What was refused may be tried again, and somebody else's key is another one.
+    let wrong = InstanceWish { needs: vec!["magic".to_owned()], ..wish() };
+    refused(put("/v1/instances/db", &key("2"), &wrong), 400);
+    put("/v1/instances/db", &key("2"), &wish()).unwrap();
+    let anna = serving.by(&serving_token(&serving));
+    anna.send("PUT", "/v1/instances/mine", &key("1"), Some(&wish())).unwrap();
+
+    // All at once, to be done once: a token is made once and said once.
+    let made: Vec<NewToken> = std::thread::scope(|scope| {
+        let ask = || {
+            let wish = TokenWish { user: Some("anna".to_owned()), ..TokenWish::default() };
+            let key = [("Idempotency-Key", "token")];
+            let answer = serving.by(&serving_admin(folder.path())).send(
+                "POST",
+                "/v1/tokens",
+                &key,
+                Some(&wish),
+            );
+            serde_json::from_slice(&answer.unwrap().body).unwrap()
+        };
+        let asks: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        asks.into_iter().map(|ask| ask.join().unwrap()).collect()
+    });
+    assert!(made.iter().all(|token| token.about == made[0].about));
+    assert_eq!(made.iter().filter(|token| !token.token.is_empty()).count(), 1);
+    assert_eq!(admin.get::<Vec<TokenPrint>>("/v1/tokens").unwrap().len(), 2);
+    let log: api::AuditPrint = admin.get("/v1/audit").unwrap();
+    let made = log.entries.iter().filter(|entry| entry.on == "/v1/tokens").count();
+    assert_eq!(made, 2, "and written down once");
+}
+
+fn serving_admin(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("token")).unwrap()
+}

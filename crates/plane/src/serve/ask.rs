@@ -35,6 +35,8 @@ pub struct Ask<'a> {
     pub parts: Vec<&'a str>,
     /// The project that it turned out to be about.
     pub project: RefCell<Option<String>>,
+    /// What it will be answered, when that is a document.
+    pub answer: RefCell<Option<String>>,
     /// It is in the audit log.
     pub noted: Cell<bool>,
 }
@@ -43,8 +45,8 @@ type Result<T> = std::result::Result<T, Refused>;
 
 impl<'a> Ask<'a> {
     pub fn new(request: &'a Request, caller: &'a Caller, parts: Vec<&'a str>) -> Self {
-        let (project, noted) = (RefCell::default(), Cell::new(false));
-        Self { request, caller, parts, project, noted }
+        let (project, answer, noted) = Default::default();
+        Self { request, caller, parts, project, answer, noted }
     }
 
     /// It is about something of this project.

@@ -81,6 +81,8 @@ pub struct Plane {
     /// What the file beside the token's says.
     revoked: Mutex<Revocations>,
     revoked_file: PathBuf,
+    /// When answers were swept last.
+    swept: Mutex<Option<ambient::Instant>>,
     /// Who writes the audit log.
     log: Mutex<()>,
     requests: AtomicU64,
@@ -120,7 +122,7 @@ impl Plane {
     }
 
     fn on(kv: Arc<dyn Kv>, secret: Secret, authority: Authority, lease: Duration) -> Self {
-        let (revoked, revoked_file, log, hosts_seen) = Default::default();
+        let (revoked, revoked_file, swept, log, hosts_seen) = Default::default();
         let (requests, refused, stumbled, unreadable) = Default::default();
         Self {
             kv,
@@ -129,6 +131,7 @@ impl Plane {
             lease,
             revoked,
             revoked_file,
+            swept,
             log,
             requests,
             refused,

@@ -45,6 +45,10 @@ fn operation(route: &Route, generator: &mut schemars::SchemaGenerator, problem: 
     if route.conditional {
         parameters.push(json!({"name": "If-Match", "in": "header", "schema": {"type": "string"}}));
     }
+    if route.is_logged() {
+        parameters
+            .push(json!({"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}}));
+    }
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }

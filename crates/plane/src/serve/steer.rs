@@ -10,8 +10,8 @@
 //! What a host does with one that it has already is decided by the head ([`crate::reconcile`]).
 //! **Invariant:** one plane steers, by a lease; while two believe they do, orders are only given twice.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const TOGETHER: Duration = Duration::from_millis(20);
 /// How long it is not steered after the plane that did has died.
 const TERM: Duration = Duration::from_secs(5);
+/// How often it is looked for what nobody needs any more.
+const SWEEP: Duration = Duration::from_secs(600);
 /// Writes of one commit.
 const TOGETHER_MAX: usize = 40;
 
@@ -103,8 +105,19 @@ impl Plane {
         let revision = self.kv.list("steering")?.revision;
         if self.has_the_helm(term)? {
             self.steer()?;
+            self.sweep()?;
         }
         self.until_changed(revision, over)
+    }
+
+    /// Now and then, what nobody needs any more goes.
+    fn sweep(&self) -> Result<(), Refused> {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.is_none_or(|swept| swept.elapsed() > SWEEP) {
+            self.sweep_answers()?;
+            *swept = Some(ambient::now());
+        }
+        Ok(())
     }
 
     /// Whether this plane is the one that steers.

@@ -50,7 +50,7 @@ pub struct Route {
 
 impl Route {
     /// What a request by it does, or does not, is written down. What hosts say all the time is not.
-    fn is_logged(&self) -> bool {
+    pub fn is_logged(&self) -> bool {
         self.method != "GET" && self.demand != Demand::Host
     }
 }
@@ -109,11 +109,23 @@ impl Plane {
                 if matches!(route.demand, Demand::Project(_)) {
                     ask.in_project(about);
                 }
-                let reply = if caller.meets(route.demand, about) {
-                    (route.run)(self, &ask)
-                } else {
+                let reply = if !caller.meets(route.demand, about) {
                     Err(forbidden(route.demand))
+                } else if route.is_logged() {
+                    match self.answered(&ask)? {
+                        Some(reply) => return Ok(reply),
+                        None => (route.run)(self, &ask),
+                    }
+                } else {
+                    (route.run)(self, &ask)
                 };
+                if route.is_logged()
+                    && reply.is_err()
+                    && let Some(reply) = self.answered(&ask)?
+                {
+                    // The same request was done meanwhile.
+                    return Ok(reply);
+                }
                 if route.is_logged() && !ask.noted.get() {
                     // What has changed is in the log already. When this cannot be written, the
                     // answer says so: nothing is done unseen.

@@ -27,7 +27,7 @@ const HEAD: &str = "audit-head";
 impl Plane {
     /// Commits what a request changes, with its entry.
     pub(in crate::serve) fn commit(&self, ask: &Ask<'_>, txn: Txn) -> Result<Outcome> {
-        self.append(ask, 204, &txn)
+        self.append(ask, 204, &self.with_answer(ask, txn)?)
     }
 
     /// Writes down that a request was refused, or has changed nothing in the state.

@@ -16,6 +16,7 @@
 //! | `projects/NAME` | a project |
 //! | `usage/PROJECT` | what its instances take |
 //! | `audit/NUMBER`, `audit-head` | the audit log, and where it ends |
+//! | `answers/HASH` | what a request with a key was answered |
 //! | `steering` | which plane decides; it is there as long as that one's lease |
 //!
 //! Of hosts and instances all can be lost: hosts say it again, and people wish it again. Users, tokens,
@@ -23,6 +24,7 @@
 //!
 //! **Invariant:** of two heads the one with the greater generation is kept, whoever says it and when.
 
+mod answers;
 mod hosts;
 mod identities;
 mod instances;

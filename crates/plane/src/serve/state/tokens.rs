@@ -135,12 +135,15 @@ impl Plane {
             made_unix_ms: now,
             ends_unix_ms,
         };
+        // Who asks twice is not told twice: nobody keeps the token but its user.
+        let about = about(shown.id(), record.clone());
+        let again = NewToken { token: String::new(), about };
+        *ask.answer.borrow_mut() = String::from_utf8(json(&again)).ok();
         let txn = Txn::create(&format!("tokens/{}", shown.id()), json(&record));
         if !self.commit(ask, txn)?.is_done() {
             return Err(Refused::changed("the list of tokens"));
         }
-        let about = about(shown.id(), record);
-        Ok(NewToken { token: shown.text(&self.authority), about })
+        Ok(NewToken { token: shown.text(&self.authority), about: again.about })
     }
 
     fn own_name(&self, caller: &Caller) -> Result<Name> {
