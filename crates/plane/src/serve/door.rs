@@ -65,7 +65,7 @@ impl Door {
         }
         *of_it += 1;
         let stranger = Stranger { door: self.clone(), peer };
-        let place = Mutex::new(Place::Stranger(stranger));
+        let place = Mutex::new(Place::Stranger { _place: stranger });
         Some(Guest { door: self.clone(), place, is_known: AtomicBool::new(false) })
     }
 }
@@ -82,8 +82,8 @@ fn network(peer: IpAddr) -> IpAddr {
 
 #[derive(Debug)]
 enum Place {
-    Stranger(Stranger),
-    Known(OwnedSemaphorePermit),
+    Stranger { _place: Stranger },
+    Known { _place: OwnedSemaphorePermit },
 }
 
 #[derive(Debug)]
@@ -123,7 +123,7 @@ impl Guest {
             return true;
         }
         let Ok(place) = self.door.known.clone().try_acquire_owned() else { return false };
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Place::Known(place);
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Place::Known { _place: place };
         self.is_known.store(true, Ordering::Relaxed);
         true
     }
