@@ -387,6 +387,20 @@ pub struct PlacedPrint {
     pub trouble: Option<Trouble>,
 }
 
+/// Something has changed; what is shown is as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct EventPrint {
+    /// `instance`, `host`, or `reset`: what happened before is not known any more; list again.
+    pub event: String,
+    /// An instance's name; a host's, or its id when it was removed.
+    pub name: String,
+    pub removed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<PlacedPrint>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostPrint>,
+}
+
 /// What the plane would do now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanPrint {

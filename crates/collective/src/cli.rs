@@ -8,7 +8,7 @@ mod access;
 mod makers;
 mod planes;
 
-pub use access::{Audit, NewToken, Projects, Role, Tokens, Users};
+pub use access::{Audit, Events, NewToken, Projects, Role, Tokens, Users};
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
@@ -156,6 +156,8 @@ pub enum Verb {
     /// Where a plane decides: the tokens that let users in
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Token(Tokens),
+    /// Where a plane decides: say what changes, as it happens
+    Events(Events),
     /// Where a plane decides: who has changed what
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Audit(Audit),

@@ -15,6 +15,8 @@ use crate::identity::{self, Authority, Credentials, PLANE_NAME};
 
 /// What one request may take.
 const REQUEST: Duration = Duration::from_secs(20);
+/// How long what happens is listened to at once.
+const STREAM: Duration = Duration::from_secs(365 * 86_400);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -169,14 +171,7 @@ impl Client {
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|error| self.silent(error.to_string()))?;
         let mut request = self.http.request(method, format!("{}{path}", self.base));
-        let bearer = match &self.credentials {
-            Credentials::Admin(secret) => Some(secret.bearer()),
-            Credentials::Join { bearer, .. } | Credentials::User { bearer, .. } => {
-                Some(bearer.clone())
-            }
-            Credentials::Host { .. } => None,
-        };
-        if let Some(bearer) = bearer {
+        if let Some(bearer) = self.bearer() {
             request = request.bearer_auth(bearer);
         }
         for (name, value) in headers {
@@ -208,6 +203,70 @@ impl Client {
                 Err(_) => Err(self.silent(format!("HTTP status {status}"))),
             }
         })
+    }
+
+    /// Reads what happens, after an id or from now on, until `heard` has heard enough or the plane ends
+    /// it: the id of each, and the document. Nothing: the plane says where it begins.
+    pub fn events(
+        &self,
+        after: Option<u64>,
+        mut heard: impl FnMut(u64, Option<&str>) -> bool,
+    ) -> Result<(), ClientError> {
+        let query = after.map_or_else(String::new, |after| format!("?after={after}"));
+        let request = self.http.get(format!("{}/v1/events{query}", self.base)).timeout(STREAM);
+        let request = match self.bearer() {
+            Some(bearer) => request.bearer_auth(bearer),
+            None => request,
+        };
+        self.runtime.block_on(async {
+            let mut response = request.send().await.map_err(|error| self.silent(full(&error)))?;
+            let status = response.status().as_u16();
+            if status >= 400 {
+                let body = response.bytes().await.map_err(|error| self.silent(full(&error)))?;
+                return Err(match serde_json::from_slice(&body) {
+                    Ok(problem) => ClientError::Refused(Box::new(problem)),
+                    Err(_) => self.silent(format!("HTTP status {status}")),
+                });
+            }
+            let (mut text, mut id) = (Vec::new(), after.unwrap_or_default());
+            loop {
+                let part = tokio::time::timeout(REQUEST, response.chunk()).await;
+                let part = part.map_err(|_| self.silent("it says nothing".to_owned()))?;
+                let part = part.map_err(|error| self.silent(full(&error)))?;
+                let Some(part) = part else { return Ok(()) };
+                text.extend_from_slice(&part);
+                while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = text.drain(..=end).collect();
+                    let line = String::from_utf8_lossy(&line);
+                    let line = line.trim_end();
+                    let goes_on = match line.split_once(": ") {
+                        Some(("id", number)) => {
+                            id = number.parse().unwrap_or(id);
+                            true
+                        }
+                        Some(("data", document)) => heard(id, Some(document)),
+                        Some(("", _)) => heard(id, None),
+                        _ => true,
+                    };
+                    if !goes_on {
+                        return Ok(());
+                    }
+                }
+                if text.len() > ANSWER_BYTES_MAX {
+                    return Err(self.silent("a line without an end".to_owned()));
+                }
+            }
+        })
+    }
+
+    fn bearer(&self) -> Option<String> {
+        match &self.credentials {
+            Credentials::Admin(secret) => Some(secret.bearer()),
+            Credentials::Join { bearer, .. } | Credentials::User { bearer, .. } => {
+                Some(bearer.clone())
+            }
+            Credentials::Host { .. } => None,
+        }
     }
 
     fn silent(&self, detail: String) -> ClientError {

@@ -255,3 +255,77 @@ fn a_request_that_is_sent_twice_is_done_once() {
 fn serving_admin(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("token")).unwrap()
 }
+
+#[test]
+fn what_happens_is_said_to_whom_it_concerns_and_nothing_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = serve(folder.path());
+    serving.send("PUT", "/v1/projects/blue", &json!({}));
+    serving.add("anna", &[("blue", Role::User)]);
+    let token = serving.token("anna");
+    let anna = serving.by(&token.token);
+    // What a caller hears up to an event of this name, and its id.
+    let hear = |client: &Client, after: Option<u64>, last: &str| {
+        let mut seen = Vec::new();
+        let mut at = 0;
+        let heard = client.events(after, |id, document| {
+            let Some(document) = document else { return true };
+            let event: api::EventPrint = serde_json::from_str(document).unwrap();
+            at = id;
+            let ends = event.name == last;
+            seen.push((event.name, event.removed));
+            !ends
+        });
+        heard.unwrap();
+        (seen, at)
+    };
+    let mut begins = 0;
+    let here = anna.events(None, |id, document| {
+        begins = id;
+        document.is_some()
+    });
+    here.unwrap();
+    let put = |name: &str, project: &str| {
+        let wish = InstanceWish { project: Some(project.to_owned()), ..wish() };
+        serving.send("PUT", &format!("/v1/instances/{name}"), &wish);
+    };
+    for (name, project) in [("one", "blue"), ("hidden", "default"), ("two", "blue")] {
+        put(name, project);
+    }
+    serving.admin.send("DELETE", "/v1/instances/hidden", &[], NONE).unwrap();
+    let names = |seen: &[(String, bool)]| -> Vec<String> {
+        let mut names: Vec<_> = seen.iter().map(|(name, _)| name.clone()).collect();
+        names.dedup();
+        names
+    };
+    let (seen, at) = hear(&anna, Some(begins), "two");
+    assert_eq!(names(&seen), ["one", "two"], "of her own project");
+    let (seen, _) = hear(&serving.admin, Some(begins), "two");
+    assert!(names(&seen).contains(&"hidden".to_owned()), "{seen:?}");
+    // From there on nothing comes twice, and what comes later comes.
+    put("three", "blue");
+    let (seen, at) = hear(&anna, Some(at), "three");
+    assert!(!names(&seen).contains(&"one".to_owned()), "{seen:?}");
+    // It is heard while it happens; and who may hear it no longer does not.
+    let listens = serving.by(&token.token);
+    let (ended, removed) = std::thread::scope(|scope| {
+        let listener = scope.spawn(move || {
+            let mut removed = false;
+            let ended = listens.events(Some(at), |_, document| {
+                removed |= document.is_some_and(|document| {
+                    let event: api::EventPrint = serde_json::from_str(document).unwrap();
+                    (event.name.as_str(), event.removed) == ("three", true)
+                });
+                true
+            });
+            (ended, removed)
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        serving.admin.send("DELETE", "/v1/instances/three", &[], NONE).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        serving.admin.send("DELETE", "/v1/users/anna", &[], NONE).unwrap();
+        listener.join().unwrap()
+    });
+    assert!(ended.is_ok() && removed, "{ended:?}");
+    refused(anna.events(None, |_, _| false), 401);
+}

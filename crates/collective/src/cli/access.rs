@@ -163,3 +163,12 @@ pub enum Audit {
         at: At,
     },
 }
+
+#[derive(Args)]
+pub struct Events {
+    /// What came after this event too: its id, as a line begins with
+    #[arg(long, value_name = "ID")]
+    pub after: Option<u64>,
+    #[command(flatten)]
+    pub at: At,
+}

@@ -6,6 +6,7 @@ mod attach;
 mod audit;
 mod auto;
 mod diff;
+mod events;
 mod files;
 mod fleet;
 mod foreign;
@@ -61,6 +62,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::User(verb) => done(access::users(&global, &verb)),
         Verb::Project(verb) => done(access::projects(&global, &verb)),
         Verb::Token(verb) => done(access::tokens(&global, &verb)),
+        Verb::Events(verb) => done(events::events(&global, &verb)),
         Verb::Audit(verb) => done(audit::audit(&global, &verb)),
         Verb::Whoami(at) => done(access::whoami(&global, &at)),
         Verb::Schema => done(appliance::schema(&global)),

@@ -11,7 +11,7 @@ use crate::identity::{Peer, UserToken};
 use kv::Revision;
 
 /// A request, read.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Request {
     /// Names it, in the answer and in the audit log.
     pub id: String,

@@ -6,11 +6,13 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, ETAG, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,7 +27,7 @@ use super::ask::Request;
 use super::door::{Bounds, Door, Guest};
 use super::routes::Reply;
 use super::steer::Steering;
-use super::{Plane, Refused, ServeError};
+use super::{Plane, Refused, ServeError, events};
 use crate::identity::{IdentityError, Peer};
 
 const BODY_BYTES_MAX: usize = 512 * 1024;
@@ -58,7 +60,7 @@ impl Server {
         let io = |source| ServeError::Io { what: format!("cannot listen on {address}"), source };
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
-            .max_blocking_threads(bounds.known + bounds.strangers)
+            .max_blocking_threads(bounds.known + bounds.strangers + events::STREAMS_MAX)
             .thread_name("plane")
             .enable_all()
             .build()
@@ -150,12 +152,29 @@ async fn attend(
     }
 }
 
+/// A document, or what comes as it happens.
+type Body = Either<Full<Bytes>, Streamed>;
+
+struct Streamed(events::Reader);
+
+impl hyper::body::Body for Streamed {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|part| part.map(|part| Ok(Frame::data(part))))
+    }
+}
+
 async fn respond(
     plane: Arc<Plane>,
     peer: Option<Peer>,
     guest: Arc<Guest>,
     request: hyper::Request<Incoming>,
-) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+) -> Result<hyper::Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
     let headers = head.headers.iter().filter_map(|(name, value)| {
         Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
@@ -182,7 +201,15 @@ async fn respond(
         }
     };
     let request = Request { body, ..request };
-    let answered = tokio::task::spawn_blocking(move || plane.answer(&request)).await;
+    let asked = plane.clone();
+    let answered = tokio::task::spawn_blocking(move || asked.answer(&request)).await;
+    let (answered, stream) = match answered {
+        Ok(mut reply) => {
+            let stream = reply.stream.take();
+            (Ok(reply), stream)
+        }
+        failed => (failed, None),
+    };
     // Who is answered anything but "who are you" is known, if there is a place; if there is none, it
     // goes when it has its answer.
     let is_known = answered.as_ref().is_ok_and(|reply| reply.known) && guest.shown();
@@ -193,15 +220,24 @@ async fn respond(
         }
         response
     });
+    let answered = match (answered, stream) {
+        (Ok(response), Some(stream)) => {
+            let (to, reader) = events::channel();
+            // What goes wrong ends the stream; its reader asks again.
+            tokio::task::spawn_blocking(move || drop(plane.send_events(&stream, &to)));
+            Ok(response.map(|_| Body::Right(Streamed(reader))))
+        }
+        (answered, _) => answered,
+    };
     Ok(answered.unwrap_or_else(|_| {
-        let mut response = hyper::Response::new(Full::default());
+        let mut response = hyper::Response::new(Body::Left(Full::default()));
         *response.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
         response
     }))
 }
 
-fn write(reply: Reply, id: &str) -> hyper::Response<Full<Bytes>> {
-    let mut response = hyper::Response::new(Full::new(Bytes::from(reply.body)));
+fn write(reply: Reply, id: &str) -> hyper::Response<Body> {
+    let mut response = hyper::Response::new(Body::Left(Full::new(Bytes::from(reply.body))));
     *response.status_mut() = hyper::StatusCode::from_u16(reply.status).unwrap_or_default();
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(id) {

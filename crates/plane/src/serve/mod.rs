@@ -13,6 +13,7 @@
 
 mod ask;
 mod door;
+mod events;
 mod http;
 mod metrics;
 mod openapi;
@@ -30,6 +31,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kv::Kv;
+use tokio::sync::Semaphore;
 
 use crate::identity::{Authority, IdentityError, Secret};
 use state::Revocations;
@@ -81,6 +83,8 @@ pub struct Plane {
     /// What the file beside the token's says.
     revoked: Mutex<Revocations>,
     revoked_file: PathBuf,
+    /// Places for those who read what happens.
+    streams: Arc<Semaphore>,
     /// When answers were swept last.
     swept: Mutex<Option<ambient::Instant>>,
     /// Who writes the audit log.
@@ -131,6 +135,7 @@ impl Plane {
             lease,
             revoked,
             revoked_file,
+            streams: Arc::new(Semaphore::new(events::STREAMS_MAX)),
             swept,
             log,
             requests,

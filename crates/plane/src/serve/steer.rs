@@ -115,6 +115,7 @@ impl Plane {
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
         if swept.is_none_or(|swept| swept.elapsed() > SWEEP) {
             self.sweep_answers()?;
+            self.sweep_gone()?;
             *swept = Some(ambient::now());
         }
         Ok(())

@@ -1,8 +1,12 @@
 //! The plane itself.
 
+use api::EventPrint;
+
 use super::{JSON, Reply, Route, nothing_but, route};
 use crate::access::{Demand, Right};
 use crate::serve::{metrics, openapi};
+
+const EVENTS: &str = "text/event-stream";
 
 pub const ROUTES: &[Route] = &[
     route("GET", "/v1/openapi.json", Demand::Anybody, "This document.", |_, _| {
@@ -18,6 +22,19 @@ pub const ROUTES: &[Route] = &[
             Ok(Reply { body, ..nothing_but(200, "application/x-pem-file") })
         },
     ),
+    Route {
+        gives: Some(|g| g.subschema_for::<EventPrint>()),
+        ..route(
+            "GET",
+            "/v1/events",
+            Demand::Member,
+            "Says what changes, as server-sent events, after the id `after` or from now on.",
+            |plane, ask| {
+                let stream = plane.stream(ask, ask.request.clone())?;
+                Ok(Reply { stream: Some(stream), ..nothing_but(200, EVENTS) })
+            },
+        )
+    },
     route(
         "GET",
         "/metrics",

@@ -17,11 +17,12 @@ use kv::Revision;
 use schemars::{Schema, SchemaGenerator};
 
 use super::ask::{Ask, Request, forbidden};
+use super::events::Stream;
 use super::{Plane, Refused};
 use crate::access::{Caller, Demand};
 
 /// An answer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Reply {
     pub status: u16,
     pub kind: &'static str,
@@ -29,6 +30,8 @@ pub struct Reply {
     /// The caller has shown who it is.
     pub known: bool,
     pub body: Vec<u8>,
+    /// What follows, for as long as somebody reads it.
+    pub stream: Option<Stream>,
 }
 
 type Result<T> = std::result::Result<T, Refused>;
@@ -170,5 +173,5 @@ fn nothing() -> Reply {
 }
 
 fn nothing_but(status: u16, kind: &'static str) -> Reply {
-    Reply { status, kind, etag: None, known: false, body: Vec::new() }
+    Reply { status, kind, etag: None, known: false, body: Vec::new(), stream: None }
 }

@@ -70,7 +70,7 @@ impl Plane {
         let body = record.body.unwrap_or_default().into_bytes();
         // It was written by the commit that is answered for.
         let etag = (record.status == 204).then_some(entry.revision);
-        Ok(Some(Reply { status: record.status, kind, etag, known: true, body }))
+        Ok(Some(Reply { status: record.status, kind, etag, known: true, body, stream: None }))
     }
 
     /// Also keeps the answer.

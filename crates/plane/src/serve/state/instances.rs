@@ -9,14 +9,16 @@ use model::{HostId, Name};
 use super::projects::Belongs;
 use super::usage::Change;
 use super::{
-    InstanceRecord, PlaceRecord, Result, SeenRecord, TRIES, TroubleRecord, host_id, json, read,
-    version,
+    GoneRecord, InstanceRecord, PlaceRecord, Result, SeenRecord, TRIES, TroubleRecord, host_id,
+    json, read, version,
 };
 use crate::access::{Caller, Demand, Right};
 use crate::fleet::{Instance, Need};
 use crate::serve::ask::{Ask, forbidden};
 use crate::serve::{Plane, Refused};
 
+/// How long it is known where an instance belonged that was removed.
+const GONE_MS: u64 = 24 * 3600 * 1000;
 /// More memory than any computer has: sums of it stay numbers.
 const MEMORY_BYTES_MAX: u64 = 1 << 46;
 
@@ -40,6 +42,14 @@ impl Plane {
     ) -> Result<(Revision, PlacedPrint)> {
         let (entry, record) = self.allowed(ask, name, Right::See)?;
         Ok((entry.revision, self.print(&entry, record)?))
+    }
+
+    /// An instance, for whoever may see it.
+    pub(in crate::serve) fn placed(&self, name: &Name) -> Result<PlacedPrint> {
+        let entry = self.kv.get(&format!("instances/{name}"))?;
+        let entry = entry.ok_or_else(|| Refused::not_found(&format!("instance {name}")))?;
+        let record = read(&entry)?;
+        self.print(&entry, record)
     }
 
     /// An instance, when the caller may do this with it.
@@ -138,7 +148,9 @@ impl Plane {
         let new = InstanceRecord { wish, at, belongs };
         let old = old.map(|(at, record)| (*at, record));
         let change = Change { name, old, new: Some(&new) };
-        self.change_instance(ask, &change, |txn| txn.delete(&format!("trouble/{name}")))
+        self.change_instance(ask, &change, |txn| {
+            txn.delete(&format!("trouble/{name}")).delete(&format!("gone/{name}"))
+        })
     }
 
     /// What has come about is what is wished from now on.
@@ -212,9 +224,29 @@ impl Plane {
     ) -> Result<Outcome> {
         let change = Change { name, old: Some((*at, old)), new: None };
         let known = ["places", "trouble", "seen", "since"];
+        // Who hears of it later has to be told whose it was.
+        let gone = GoneRecord { project: old.belongs.project.clone(), unix_ms: ambient::unix_ms() };
         self.change_instance(ask, &change, |txn| {
+            let txn = txn.put(&format!("gone/{name}"), json(&gone));
             known.iter().fold(txn, |txn, known| txn.delete(&format!("{known}/{name}")))
         })
+    }
+
+    /// The project of an instance that was removed lately.
+    pub(in crate::serve) fn was_in(&self, name: &Name) -> Result<Option<String>> {
+        let entry = self.kv.get(&format!("gone/{name}"))?;
+        entry.map(|entry| Ok(read::<GoneRecord>(&entry)?.project)).transpose()
+    }
+
+    /// Forgets what was removed long ago.
+    pub(in crate::serve) fn sweep_gone(&self) -> Result<()> {
+        for entry in self.kv.list("gone/")?.entries {
+            let record: GoneRecord = read(&entry)?;
+            if record.unix_ms.saturating_add(GONE_MS) < ambient::unix_ms() {
+                self.kv.commit(&Txn::remove(&entry.key, entry.revision))?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn seen(&self, name: &str) -> Result<Option<(Revision, SeenRecord)>> {

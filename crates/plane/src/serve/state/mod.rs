@@ -6,6 +6,7 @@
 //! | `alive/ID` | nothing; it is there as long as the host's lease |
 //! | `instances/NAME` | what somebody wants of an instance |
 //! | `seen/NAME` | the newest head of it that a host has said |
+//! | `gone/NAME` | for a day, to which project one belonged that was removed |
 //! | `since/NAME` | the generation of its head that the wish counts from, where that was seen later |
 //! | `places/NAME` | where it is to start, and what is done next, in words |
 //! | `orders/ID/NAME` | what a host is to do with it |
@@ -70,6 +71,13 @@ pub struct InstanceRecord {
     pub at: Option<u64>,
     #[serde(default)]
     pub belongs: Belongs,
+}
+
+/// `gone/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoneRecord {
+    pub project: String,
+    pub unix_ms: u64,
 }
 
 /// `seen/NAME`.
