@@ -12,7 +12,9 @@ pub use access::{Audit, Events, NewToken, Projects, Role, Tokens, Users};
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
-pub use planes::{At, Hosts, Known, Move, OneHost, Placement, Plan, Plane, Token, Up};
+pub use planes::{
+    At, Hosts, Known, Move, OneHost, Placement, Plan, Plane, PlaneVerb, Planes, Token, Up,
+};
 
 /// Virtual appliances: whole computers as data. Run them anywhere, suspend here and go on there,
 /// undo mistakes, and never administer anything.
@@ -139,7 +141,8 @@ pub enum Verb {
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Repo(Repo),
     /// For many hosts: serve what is known of them, and say where instances would run
-    Plane(Plane),
+    #[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+    Plane(Planes),
     /// The same and this host under it, in one process
     Up(Up),
     /// For many hosts: the hosts that take part

@@ -140,3 +140,37 @@ fn who_may_do_what_reads_well() {
     let holds = |text: &str| state.windows(text.len()).any(|part| part == text.as_bytes());
     assert!(holds(&id) && !holds(secret));
 }
+
+#[test]
+fn a_plane_goes_on_from_a_copy_of_its_state() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::empty("backup");
+    let (mut first, fleet) = Fleet::start(&world, "127.0.0.1:0", 15);
+    let at = |words: &[&str]| fleet.at("A", words);
+    at(&["user", "add", "anna", "--role", "operator"]).ok();
+    let token = world.root().join("anna.token").display().to_string();
+    at(&["token", "create", "--user", "anna", "-o", &token]).ok();
+    let head = at(&["audit", "verify"]).ok()["head"].as_str().unwrap().to_owned();
+    let copy = world.root().join("copy").display().to_string();
+    at(&["plane", "backup", &copy]).ok();
+    assert_eq!(at(&["plane", "backup", &copy]).error().0, "exists");
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    let secret = std::fs::read_to_string(world.host("P").join("plane.token")).unwrap();
+    assert!(!std::fs::read_to_string(&copy).unwrap().contains(secret.trim()));
+
+    // Not over a state that is there, nor under a plane that runs; and not from half a file.
+    let restore = |file: &str| world.run("P", &["plane", "restore", file]);
+    assert_eq!(restore(&copy).error().0, "state");
+    first.kill();
+    assert_eq!(restore(&copy).error().0, "state");
+    std::fs::remove_dir_all(world.host("P").join("plane-state")).unwrap();
+    let whole = std::fs::read(&copy).unwrap();
+    let half = world.root().join("half").display().to_string();
+    std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(restore(&half).error().0, "damaged");
+    restore(&copy).ok();
+    let (_again, again) = Fleet::start(&world, "127.0.0.1:0", 15);
+    let whoami = world.run("B", &["whoami", "--plane", &again.url, "--token-file", &token]).ok();
+    assert_eq!(whoami["user"], "anna");
+    again.at("A", &["audit", "verify", "--expect", &head]).ok();
+}

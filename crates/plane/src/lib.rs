@@ -14,6 +14,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod backup;
 pub mod client;
 pub mod fleet;
 pub mod identity;

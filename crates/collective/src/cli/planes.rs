@@ -22,6 +22,38 @@ pub struct Plane {
     pub token_file: Option<PathBuf>,
 }
 
+/// A plane, or what is done with the state of one.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Planes {
+    #[command(flatten)]
+    pub serve: Plane,
+    #[command(subcommand)]
+    pub verb: Option<PlaneVerb>,
+}
+
+#[derive(Subcommand)]
+pub enum PlaneVerb {
+    /// Write a copy of a running plane's state to a file: users, projects, tokens' hashes, wishes, the
+    /// audit log. The plane's own token is not in it
+    Backup {
+        /// The file (mode 0600); it must not be there
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Make a state of such a copy; then start the plane on it
+    Restore {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// An empty state: embedded:FOLDER, or etcd://HOST:PORT,...
+        #[arg(long, value_name = "STATE")]
+        state: Option<String>,
+    },
+}
+
 #[derive(Args)]
 pub struct Up {
     #[command(flatten)]

@@ -1,7 +1,10 @@
 //! `plane`, `host ...`, `plan`: the verbs about many hosts.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -9,21 +12,84 @@ use agent::Heard;
 use api::{HostChange, HostPrint, HostWish, PlanPrint};
 use host::{Failure, Host, HostDir};
 use model::format_bytes;
+use plane::backup::BackupError;
 use plane::client::{Client, ClientError};
 use plane::identity::{Authority, Credentials, IdentityError};
-use plane::serve::{ServeError, Server};
+use plane::serve::{RestoreError, ServeError, Server};
 
 use super::open;
-use crate::cli::{At, Global, Hosts, Known, OneHost, Plan, Plane, Token, Up};
+use crate::cli::{At, Global, Hosts, Known, OneHost, Plan, Plane, PlaneVerb, Planes, Token, Up};
 use crate::print;
 
 const TOKEN_FILE: &str = "plane.token";
 
-pub fn plane(global: &Global, verb: &Plane) -> Result<(), Failure> {
-    let _serving = Serving::start(global, verb)?;
+pub fn plane(global: &Global, verb: &Planes) -> Result<(), Failure> {
+    match &verb.verb {
+        Some(PlaneVerb::Backup { file, at }) => return backup(global, file, at),
+        Some(PlaneVerb::Restore { file, state }) => return restore(global, file, state.as_deref()),
+        None => {}
+    }
+    let _serving = Serving::start(global, &verb.serve)?;
     loop {
         std::thread::park();
     }
+}
+
+fn backup(global: &Global, file: &Path, at: &At) -> Result<(), Failure> {
+    let answer = client(global, at)?.send("GET", "/v1/backup", &[], None::<&()>);
+    let answer = answer.map_err(not_answered)?;
+    // What came is whole, or it is not kept.
+    let entries = plane::backup::read(&answer.body)
+        .map_err(|error| Failure::new("damaged", error.to_string(), "try it again"))?;
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    let written = opened.and_then(|mut opened| {
+        opened.write_all(&answer.body)?;
+        opened.sync_all()
+    });
+    written.map_err(|error| super::not_written(file, error))?;
+    let document = serde_json::json!({"entries": entries.len(), "bytes": answer.body.len()});
+    print::result(global, &document, || {
+        let bytes = format_bytes(answer.body.len() as u64);
+        format!(
+            "{} entries ({bytes}) are in {}; keep the plane's token file with it",
+            entries.len(),
+            file.display()
+        )
+    });
+    Ok(())
+}
+
+fn restore(global: &Global, file: &Path, state: Option<&str>) -> Result<(), Failure> {
+    let state = match state {
+        Some(state) => state.to_owned(),
+        None => default_state(global),
+    };
+    let bytes = std::fs::read(file)
+        .map_err(|error| Failure::from(error).during(format!("cannot read {}", file.display())))?;
+    let entries = plane::serve::restore(&state, &bytes).map_err(|error| {
+        let (kind, hint) = match &error {
+            RestoreError::Backup(BackupError::Newer(_)) => ("format", "use the newer program"),
+            RestoreError::Backup(_) => ("damaged", "use another copy: nothing was written"),
+            RestoreError::NotEmpty => {
+                ("state", "name an empty one with --state; nothing was written")
+            }
+            RestoreError::State(kv::KvError::InUse { .. }) => ("state", "end the plane first"),
+            RestoreError::State(error) => ("unavailable", error.hint()),
+        };
+        Failure::new(kind, error.to_string(), hint)
+    })?;
+    let document = serde_json::json!({"entries": entries, "state": state});
+    print::result(global, &document, || {
+        format!(
+            "{entries} entries are in {state}; start `collective plane` with the token file of then"
+        )
+    });
+    Ok(())
+}
+
+fn default_state(global: &Global) -> String {
+    let folder = global.dir.clone().unwrap_or_else(HostDir::default_path);
+    format!("embedded:{}", folder.join("plane-state").display())
 }
 
 pub fn up(global: &Global, verb: &Up) -> Result<(), Failure> {
@@ -46,10 +112,7 @@ struct Serving {
 impl Serving {
     fn start(global: &Global, verb: &Plane) -> Result<Self, Failure> {
         let folder = global.dir.clone().unwrap_or_else(HostDir::default_path);
-        let state = verb
-            .state
-            .clone()
-            .unwrap_or_else(|| format!("embedded:{}", folder.join("plane-state").display()));
+        let state = verb.state.clone().unwrap_or_else(|| default_state(global));
         let token_file = verb.token_file.clone().unwrap_or_else(|| folder.join(TOKEN_FILE));
         let lease = Duration::from_secs(verb.lease);
         let plane = plane::serve::Plane::open(&state, &token_file, lease).map_err(not_served)?;

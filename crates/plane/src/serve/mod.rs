@@ -18,6 +18,7 @@ mod http;
 mod metrics;
 mod openapi;
 mod problem;
+mod restore;
 mod routes;
 mod state;
 mod steer;
@@ -41,6 +42,7 @@ pub use door::Bounds;
 pub use http::Server;
 pub use openapi::document;
 pub use problem::Refused;
+pub use restore::{RestoreError, restore};
 
 /// Why there is no service.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +118,9 @@ impl Plane {
             what: revoked_file.display().to_string(),
             source,
         })?;
-        let plane = Self::on(kv::open(state)?, secret, authority, lease);
+        let kv = kv::open(state)?;
+        restore::is_whole(&*kv)?;
+        let plane = Self::on(kv, secret, authority, lease);
         let plane = Self { revoked: Mutex::new(revoked), revoked_file, ..plane };
         plane.keep_revocations().map_err(|refused| ServeError::Io {
             what: refused.detail,

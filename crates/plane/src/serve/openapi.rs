@@ -58,6 +58,7 @@ fn operation(route: &Route, generator: &mut schemars::SchemaGenerator, problem: 
             json!({"required": true, "content": {"application/json": {"schema": schema}}});
     }
     let kind = match route.path {
+        "/v1/backup" => "application/jsonl",
         "/v1/events" => "text/event-stream",
         "/metrics" => "text/plain",
         "/v1/authority.pem" => "application/x-pem-file",

@@ -6,6 +6,7 @@ use super::{JSON, Reply, Route, nothing_but, route};
 use crate::access::{Demand, Right};
 use crate::serve::{metrics, openapi};
 
+const BACKUP: &str = "application/jsonl";
 const EVENTS: &str = "text/event-stream";
 
 pub const ROUTES: &[Route] = &[
@@ -35,6 +36,17 @@ pub const ROUTES: &[Route] = &[
             },
         )
     },
+    route(
+        "GET",
+        "/v1/backup",
+        Demand::Everywhere(Right::Manage),
+        "A copy of the state, to be restored.",
+        |plane, _| {
+            let entries = plane.kv.list("")?.entries;
+            let all = entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_slice()));
+            Ok(Reply { body: crate::backup::write(all), ..nothing_but(200, BACKUP) })
+        },
+    ),
     route(
         "GET",
         "/metrics",

@@ -54,6 +54,7 @@ const LETS: &[(&str, &str, &str)] = &[
     // Of somebody else's.
     ("POST", "/v1/tokens", "Aa"),
     ("DELETE", "/v1/tokens/{id}", "Aa"),
+    ("GET", "/v1/backup", "Aa"),
     ("GET", "/v1/events", "Aaoud123456x"),
     ("GET", "/v1/openapi.json", "Aaoud123456xrhgj-"),
     ("GET", "/v1/authority.pem", "Aaoud123456xrhgj-"),
