@@ -12,18 +12,22 @@
 
 mod layout;
 mod number;
+mod open;
 mod pack;
 mod part;
 mod search;
 
 pub use layout::{DiskLayout, Layout, Stretch, What};
+pub use open::{Codec, Opening, find, open};
 pub use pack::{pack, unpack};
 pub use part::{Group, Part, Run};
 
 /// Bytes of new chunks in a group, at most.
-pub const NEW_BYTES_MAX: usize = 4 << 20;
+pub const NEW_BYTES_MAX: usize = 16 << 20;
 /// Bytes of old chunks that a group is compressed with, at most.
 pub const OLD_BYTES_MAX: usize = 24 << 20;
+/// Of either, when what is compressed in them has been opened, at most.
+pub const PLAIN_BYTES_MAX: usize = 32 << 20;
 /// Bytes of a part, at most.
 pub const PART_BYTES_MAX: usize = 4 << 20;
 /// Chunks in a run, and runs in a group, at most.

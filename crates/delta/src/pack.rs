@@ -8,7 +8,7 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, compress_bound};
 
 use crate::number::{number, read, signed, signed_of};
 use crate::search::{Step, steps};
-use crate::{DeltaError, NEW_BYTES_MAX, OLD_BYTES_MAX, Result};
+use crate::{DeltaError, OLD_BYTES_MAX, PLAIN_BYTES_MAX, Result};
 
 /// As slow as is worth it: a version is packed once and fetched often.
 const LEVEL: i32 = 19;
@@ -19,8 +19,8 @@ const STEPS_BYTES_MAX: usize = 4 << 20;
 
 /// Packs `new` with `old`.
 pub fn pack(old: &[u8], new: &[u8]) -> Result<Vec<u8>> {
-    bounded("what is new", new.len(), NEW_BYTES_MAX)?;
-    bounded("what it is compressed with", old.len(), OLD_BYTES_MAX)?;
+    bounded("what is new", new.len(), PLAIN_BYTES_MAX)?;
+    bounded("what it is compressed with", old.len(), PLAIN_BYTES_MAX)?;
     let (mut told, mut alike, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
     let (mut from, mut at) = (0_usize, 0);
     for Step { alike: length, fresh: more, seek } in steps(old, new) {
@@ -45,8 +45,8 @@ pub fn pack(old: &[u8], new: &[u8]) -> Result<Vec<u8>> {
 
 /// Unpacks what was packed with `old`, which gives exactly `bytes` bytes.
 pub fn unpack(old: &[u8], packed: &[u8], bytes: usize) -> Result<Vec<u8>> {
-    bounded("what is new", bytes, NEW_BYTES_MAX)?;
-    bounded("what it was compressed with", old.len(), OLD_BYTES_MAX)?;
+    bounded("what is new", bytes, PLAIN_BYTES_MAX)?;
+    bounded("what it was compressed with", old.len(), PLAIN_BYTES_MAX)?;
     let mut rest = packed;
     let [told, alike] = [read(&mut rest)?, read(&mut rest)?]
         .map(|count| usize::try_from(count).unwrap_or(usize::MAX));
@@ -106,7 +106,7 @@ pub(crate) fn compress(new: &[u8]) -> Result<Vec<u8>> {
 
 /// Unpacks one frame with the old bytes as its dictionary: what groups without steps are.
 pub fn unpack_frame(old: &[u8], packed: &[u8], bytes: usize) -> Result<Vec<u8>> {
-    bounded("what is new", bytes, NEW_BYTES_MAX)?;
+    bounded("what is new", bytes, PLAIN_BYTES_MAX)?;
     bounded("what it was compressed with", old.len(), OLD_BYTES_MAX)?;
     decompress(old, packed, bytes)
 }

@@ -3,18 +3,21 @@
 use chunk::header::{Format, Intent};
 
 use crate::number::{number, read, signed, signed_of};
+use crate::open::{Codec, OPENINGS_MAX, Opening, close, open};
 use crate::pack;
-use crate::{DeltaError, NEW_BYTES_MAX, PART_BYTES_MAX, RUN_MAX, Result};
+use crate::{DeltaError, NEW_BYTES_MAX, OLD_BYTES_MAX, PART_BYTES_MAX, RUN_MAX, Result};
 
 /// Groups are packed in steps; else each is one frame with the old bytes as its dictionary.
 const STEPS: u64 = 1;
+/// Groups say what is compressed in their old and new bytes.
+const OPENED: u64 = 2;
 
 const FORMAT: Format = Format {
     name: "delta",
     magic: *b"cltdelta",
     version: 1,
     read_only_compatible: 0,
-    incompatible: STEPS,
+    incompatible: STEPS | OPENED,
 };
 
 /// Chunks that lie one after the other in a part of a version: a disk, or a file like its kernel.
@@ -35,6 +38,10 @@ pub struct Group {
     pub old: Vec<Run>,
     /// Of the new version: what comes out, in this order.
     pub new: Vec<Run>,
+    /// What is compressed in the old bytes, and is opened before they are used.
+    pub old_opened: Vec<Opening>,
+    /// What was compressed in the new bytes, and is closed again.
+    pub new_opened: Vec<Opening>,
     /// What gives the new bytes, with the old ones.
     pub packed: Vec<u8>,
 }
@@ -54,7 +61,10 @@ impl Part {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut header = FORMAT.header();
-        header.incompatible = if self.steps { STEPS } else { 0 };
+        let is_opened =
+            |group: &Group| !group.old_opened.is_empty() || !group.new_opened.is_empty();
+        let opened = self.groups.iter().any(is_opened);
+        header.incompatible = if self.steps { STEPS } else { 0 } | if opened { OPENED } else { 0 };
         let mut bytes = header.encode().to_vec();
         bytes.extend_from_slice(&self.from);
         bytes.extend_from_slice(&self.to);
@@ -71,6 +81,10 @@ impl Part {
                     number(&mut bytes, u64::from(run.count));
                     at = (run.first as i64).wrapping_add(i64::from(run.count));
                 }
+            }
+            for openings in [&group.old_opened, &group.new_opened].into_iter().filter(|_| opened) {
+                number(&mut bytes, openings.len() as u64);
+                openings.iter().for_each(|opening| put_opening(&mut bytes, opening));
             }
             number(&mut bytes, group.packed.len() as u64);
             bytes.extend_from_slice(&group.packed);
@@ -89,13 +103,17 @@ impl Part {
         let mut groups = Vec::new();
         for _ in 0..count {
             let (old, new) = (runs(&mut rest)?, runs(&mut rest)?);
+            let (mut old_opened, mut new_opened) = (Vec::new(), Vec::new());
+            if header.incompatible & OPENED != 0 {
+                (old_opened, new_opened) = (openings(&mut rest)?, openings(&mut rest)?);
+            }
             let length = usize::try_from(read(&mut rest)?).unwrap_or(usize::MAX);
             if length > rest.len() {
                 return Err(DeltaError::Malformed("a group is longer than what is left"));
             }
             let (packed, after) = rest.split_at(length);
             rest = after;
-            groups.push(Group { old, new, packed: packed.to_vec() });
+            groups.push(Group { old, new, old_opened, new_opened, packed: packed.to_vec() });
         }
         if !rest.is_empty() {
             return Err(DeltaError::Malformed("something follows its groups"));
@@ -105,11 +123,52 @@ impl Part {
 
     /// The new bytes of a group of it, exactly `bytes`, of the old ones.
     pub fn unpack(&self, group: &Group, old: &[u8], bytes: usize) -> Result<Vec<u8>> {
-        match self.steps {
-            true => pack::unpack(old, &group.packed, bytes),
-            false => pack::unpack_frame(old, &group.packed, bytes),
+        if !self.steps {
+            return pack::unpack_frame(old, &group.packed, bytes);
         }
+        if bytes > NEW_BYTES_MAX || old.len() > OLD_BYTES_MAX {
+            return Err(DeltaError::Malformed("a group has more pages than it may"));
+        }
+        if group.old_opened.is_empty() && group.new_opened.is_empty() {
+            return pack::unpack(old, &group.packed, bytes);
+        }
+        let sum = |of: fn(&Opening) -> u32| -> usize {
+            group.new_opened.iter().map(|opening| of(opening) as usize).sum()
+        };
+        let plain = (bytes + sum(|opening| opening.plain)).checked_sub(sum(|o| o.packed));
+        let plain = plain.ok_or(DeltaError::Malformed("more is compressed than there is"))?;
+        let opened = pack::unpack(&open(old, &group.old_opened)?, &group.packed, plain)?;
+        close(&opened, &group.new_opened, bytes)
     }
+}
+
+fn put_opening(bytes: &mut Vec<u8>, opening: &Opening) {
+    for value in [opening.skip, opening.packed, opening.plain] {
+        number(bytes, u64::from(value));
+    }
+    let codec = match opening.codec {
+        Codec::Lz4 => 0,
+    };
+    number(bytes, codec);
+}
+
+fn openings(rest: &mut &[u8]) -> Result<Vec<Opening>> {
+    let wrong = || DeltaError::Malformed("what is compressed is said wrongly");
+    let count = read(rest)?;
+    if count > OPENINGS_MAX as u64 {
+        return Err(wrong());
+    }
+    let mut openings = Vec::new();
+    for _ in 0..count {
+        let small = |rest: &mut &[u8]| u32::try_from(read(rest)?).map_err(|_| wrong());
+        let (skip, packed, plain) = (small(rest)?, small(rest)?, small(rest)?);
+        let codec = match read(rest)? {
+            0 => Codec::Lz4,
+            _ => return Err(wrong()),
+        };
+        openings.push(Opening { skip, packed, plain, codec });
+    }
+    Ok(openings)
 }
 
 fn id(rest: &mut &[u8]) -> Result<[u8; 32]> {

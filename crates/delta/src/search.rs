@@ -7,8 +7,10 @@
 const SEED: usize = 8;
 /// Earlier places of the same seed that are looked at, at most.
 const TRIES: usize = 96;
-/// A match this long is not searched for a longer one.
+/// A match this long is not searched for a longer one; nor one this long where the old bytes go on anyway, as
+/// what repeats itself would be compared with itself for ever.
 const ENOUGH: usize = 4096;
+const ENOUGH_HERE: usize = 64;
 /// By so many bytes another place has to match better to be gone to.
 const BETTER: usize = 8;
 const HASH_BITS: u32 = 22;
@@ -48,7 +50,7 @@ impl<'a> Places<'a> {
             Some((at, old)) => (at, common(old, new)),
             None => (0, 0),
         };
-        let Some(seed) = new.get(..SEED) else { return best };
+        let Some(seed) = new.get(..SEED).filter(|_| best.1 < ENOUGH_HERE) else { return best };
         let mut at = self.last[hash(seed)];
         for _ in 0..TRIES {
             if at == NONE || best.1 >= ENOUGH {

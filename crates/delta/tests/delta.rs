@@ -18,7 +18,13 @@ fn bytes(seed: u64, len: usize) -> Vec<u8> {
 
 fn part() -> Part {
     let run = |source, first, count| Run { source, first, count };
-    let group = |old: Vec<Run>, new: Vec<Run>| Group { old, new, packed: vec![1, 2, 3] };
+    let group = |old: Vec<Run>, new: Vec<Run>| Group {
+        old,
+        new,
+        old_opened: Vec::new(),
+        new_opened: Vec::new(),
+        packed: vec![1, 2, 3],
+    };
     Part {
         from: [1; 32],
         to: [2; 32],
@@ -60,10 +66,25 @@ fn a_part_is_read_as_it_was_written() {
     }
     assert!(Part::decode(&[&encoded[..], &[0]].concat()).is_err());
     let mut newer = encoded.clone();
-    newer[32] = 2;
+    newer[32] = 4;
     let refused = Part::decode(&newer).unwrap_err();
     assert!(refused.to_string().contains("newer Collective"), "{refused}");
     assert!(matches!(Part::decode(&vec![0; PART_BYTES_MAX + 1]), Err(DeltaError::Malformed(_))));
+}
+
+/// Nothing takes much longer than noise does: not zeros, nor what repeats itself a little differently.
+#[test]
+fn what_repeats_itself_is_packed_in_time() {
+    let repeated = |every: usize| -> Vec<u8> {
+        (0..4 << 20).map(|at: usize| if at.is_multiple_of(every) { at as u8 } else { 0 }).collect()
+    };
+    for (old, new) in [(4000, 4005), (1 << 20, 4096), (24, 24), (4096, 1 << 20)] {
+        let (old, new) = (repeated(old), repeated(new));
+        let began = std::time::Instant::now();
+        let packed = pack(&old, &new).unwrap();
+        assert_eq!(unpack(&old, &packed, new.len()).unwrap(), new);
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
+    }
 }
 
 /// A program whose addresses have moved.
@@ -101,12 +122,76 @@ fn the_bytes_stay_what_they_are() {
     let group = Group {
         old: vec![Run { source: 0, first: 1, count: 20 }],
         new: vec![Run { source: 0, first: 9, count: 16 }],
+        old_opened: Vec::new(),
+        new_opened: Vec::new(),
         packed: pack(&old, &new).unwrap(),
     };
     let made = Part { steps: true, groups: vec![group], ..part() };
     let read = check("steps.bin", made);
     // A compressor may come to pack it in other bytes; these have to give the same for ever.
     assert_eq!(read.unpack(&read.groups[0], &old, new.len()).unwrap(), new);
+}
+
+/// What a compressor can do something with.
+fn words(seed: u64) -> Vec<u8> {
+    let of = |byte: u8| format!("word-{} of many\n", u32::from(byte) * 77);
+    bytes(seed, 20_000).into_iter().flat_map(|byte| of(byte).into_bytes()).collect()
+}
+
+/// As a kernel has it, behind a program: blocks of 8 MiB, of which there is one and a short one here.
+fn lz4_kernel(plain: &[u8]) -> Vec<u8> {
+    let mut all = bytes(7, 5000);
+    all.extend([0x02, 0x21, 0x4c, 0x18]);
+    for part in plain.chunks(100_000) {
+        let level = lz4::block::CompressionMode::HIGHCOMPRESSION(9);
+        let block = lz4::block::compress(part, Some(level), false).unwrap();
+        all.extend((block.len() as u32).to_le_bytes());
+        all.extend(block);
+    }
+    all.extend(bytes(8, 300));
+    all
+}
+
+#[test]
+fn what_is_compressed_is_compared_as_what_it_was() {
+    let check = |form: fn(&[u8]) -> Vec<u8>, streams: usize| {
+        let before = words(1);
+        let mut after = before.clone();
+        after.splice(500..500, *b"a few more words");
+        let (mut old, mut new) = (form(&before), form(&after));
+        let (old_opened, new_opened) = (delta::find(&old), delta::find(&new));
+        assert_eq!((old_opened.len(), new_opened.len()), (streams, streams), "{}", before.len());
+        for bytes in [&mut old, &mut new] {
+            bytes.resize(bytes.len().next_multiple_of(4096), 0);
+        }
+        let without = pack(&old, &new).unwrap().len();
+        let plain = |bytes, opened: &[_]| delta::open(bytes, opened).unwrap();
+        let packed = pack(&plain(&old, &old_opened), &plain(&new, &new_opened)).unwrap();
+        assert!(packed.len() * 2 < without, "{} of {without}", packed.len());
+        let group = Group { old: Vec::new(), new: Vec::new(), old_opened, new_opened, packed };
+        let made = Part { steps: true, groups: vec![group], ..part() };
+        let read = Part::decode(&made.encode()).unwrap();
+        assert_eq!(read, made);
+        let group = &read.groups[0];
+        assert_eq!(read.unpack(group, &old, new.len()).unwrap(), new);
+        assert!(read.unpack(group, &old[4096..], new.len()).is_err());
+        assert!(read.unpack(group, &old, new.len() - 4096).is_err());
+        let mut large = group.clone();
+        large.old_opened[0].plain = u32::MAX;
+        assert!(read.unpack(&large, &old, new.len()).is_err());
+        let mut large = group.clone();
+        large.new_opened[0].plain = u32::MAX;
+        assert!(read.unpack(&large, &old, new.len()).is_err());
+        made
+    };
+    let made = check(lz4_kernel, 4).encode();
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/opened.bin");
+    if std::env::var_os("COLLECTIVE_BLESS").is_some() && !std::path::Path::new(golden).exists() {
+        std::fs::write(golden, made).unwrap();
+    }
+    let golden = std::fs::read(golden).unwrap();
+    assert_eq!(Part::decode(&golden).unwrap().encode(), golden);
+    assert!(delta::find(&bytes(9, 1 << 20)).is_empty());
 }
 
 fn layout() -> Layout {

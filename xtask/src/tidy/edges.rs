@@ -187,6 +187,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["fuser"], &["export"], "FUSE is `export`'s door"),
     (&["clap", "indicatif", "comfy-table"], &["collective"], "only the CLI talks to people"),
     (&["landlock", "seccompiler"], &["vmm"], "QEMU is confined where it is started"),
+    (&["lz4"], &["delta"], "only its own library compresses a kernel again to the same bytes"),
     (
         &["tar", "flate2", "roxmltree", "sha1", "sha2"],
         &["import"],

@@ -25,6 +25,7 @@ pub fn deltas() -> Vec<Vec<u8>> {
     vec![
         golden("delta/tests/golden/part.bin"),
         golden("delta/tests/golden/steps.bin"),
+        golden("delta/tests/golden/opened.bin"),
         golden("delta/tests/golden/layout.bin"),
     ]
 }

@@ -8,19 +8,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chunk::Urgency;
-use delta::{Group, NEW_BYTES_MAX, OLD_BYTES_MAX, PART_BYTES_MAX, Part, Run};
+use delta::{Group, OLD_BYTES_MAX, Opening, PART_BYTES_MAX, Part, Run};
 use files::{FileKind, FileSystem};
 use manifest::{Manifest, Visit};
 use model::{ChunkId, VersionId};
 use volume::{Cancel, Fetcher, View};
 
+use super::open::{self, Side};
 use super::{PAGE, PAGES_MAX, Sources, Spot, lay};
 use crate::failure::{Failure, Result};
 use crate::inside::{self, Bytes};
 use crate::record::Version;
 
 /// New pages in a group: enough to learn from each other, few enough to be thrown away.
-const GROUP_NEW: usize = NEW_BYTES_MAX / PAGE;
+const GROUP_NEW: usize = (8 << 20) / PAGE;
 /// Old pages in a group.
 const GROUP_OLD: usize = OLD_BYTES_MAX / PAGE;
 /// A part is begun anew when it is so full, bytes.
@@ -28,14 +29,22 @@ const PART_FULL: usize = PART_BYTES_MAX / 2;
 /// Files that are looked at, at most, and how deep.
 const FILES_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 64;
+/// Files are looked into for what is compressed when they have so many bytes.
+const OPEN_LEAST: u64 = 64 << 10;
+const OPEN_MOST: u64 = 64 << 20;
 /// Bytes that are read of a file at once.
 const READ: usize = 1 << 20;
 
 /// What is said together.
 #[derive(Default)]
-struct Item {
-    new: Vec<Spot>,
-    old: Vec<Spot>,
+pub(super) struct Item {
+    pub new: Vec<Spot>,
+    pub old: Vec<Spot>,
+    /// What is compressed in their bytes.
+    pub new_opened: Vec<Opening>,
+    pub old_opened: Vec<Opening>,
+    /// What says the same without opening anything, for when that does not pay.
+    pub instead: Vec<Item>,
 }
 
 /// A delta.
@@ -63,7 +72,8 @@ pub fn make(
     }
     let pages = wanted.len();
     let layout = lay::layout((from.0, &old), (to.0, &new), &old_at, &wanted, records)?;
-    let mut items = Vec::new();
+    let new_at = spots(&new)?;
+    let (mut items, mut opened) = (Vec::new(), Vec::new());
     for (number, _) in new.numbered() {
         progress("looking for what changed in files");
         let before = files_of(&old, number, fetcher)?;
@@ -71,7 +81,7 @@ pub fn make(
         let before = before.unwrap_or_default();
         for (path, file) in &now.by_path {
             let ids = file.pages(&now)?;
-            let new: Vec<(usize, Spot)> = ids
+            let mut new: Vec<(usize, Spot)> = ids
                 .iter()
                 .enumerate()
                 .filter_map(|(at, id)| Some((at, wanted.remove(&(*id)?)?)))
@@ -80,13 +90,29 @@ pub fn make(
                 continue;
             }
             let twin = before.twin(path);
-            let old: Vec<Spot> = match twin {
-                Some(twin) => {
-                    let ids = twin.pages(&before)?;
-                    ids.iter().flatten().filter_map(|id| old_at.get(id).copied()).collect()
-                }
+            let old_ids = match twin {
+                Some(twin) => twin.pages(&before)?,
                 None => Vec::new(),
             };
+            let old: Vec<Spot> =
+                old_ids.iter().flatten().filter_map(|id| old_at.get(id).copied()).collect();
+            let place =
+                |ids: &[Option<ChunkId>], at: &HashMap<ChunkId, Spot>| -> Vec<Option<Spot>> {
+                    ids.iter().map(|id| at.get(&(*id)?).copied()).collect()
+                };
+            if let Some(this) = Side::new(file.bytes(&now), place(&ids, &new_at)) {
+                let that = twin.and_then(|twin| twin.bytes(&before));
+                let that = Side::new(that, place(&old_ids, &old_at));
+                for (pages, mut item) in open::items(&this, that.as_ref()) {
+                    let (inside, rest): (Vec<_>, Vec<_>) =
+                        new.into_iter().partition(|(at, _)| pages.contains(at));
+                    new = rest;
+                    item.instead = cut(&inside, ids.len(), &old);
+                    if !inside.is_empty() {
+                        opened.push(item);
+                    }
+                }
+            }
             items.extend(cut(&new, ids.len(), &old));
         }
     }
@@ -98,9 +124,11 @@ pub fn make(
             let run = Run { source: *number, first: *page, count: 1 };
             old.ids(&[run], 1).is_ok_and(|ids| ids.is_some())
         });
-        items.push(Item { old: old.copied().collect(), new: spots.to_vec() });
+        let old = old.copied().collect();
+        items.push(Item { old, new: spots.to_vec(), ..Item::default() });
     }
-    let groups = together(items);
+    let mut groups = together(items);
+    groups.extend(opened);
     let packed = pack_all(&groups, &old, &new, fetcher, progress)?;
     Ok(Some(Made { parts: parts(from.0, to.0, packed), layout, pages }))
 }
@@ -125,7 +153,8 @@ fn cut(new: &[(usize, Spot)], pages: usize, old: &[Spot]) -> Vec<Item> {
         let around = (middle * old.len()).checked_div(pages.max(1)).unwrap_or(0);
         let first = around.saturating_sub(GROUP_OLD / 2).min(old.len().saturating_sub(GROUP_OLD));
         let old = &old[first..old.len().min(first + GROUP_OLD)];
-        Item { new: some.iter().map(|(_, spot)| *spot).collect(), old: old.to_vec() }
+        let new = some.iter().map(|(_, spot)| *spot).collect();
+        Item { new, old: old.to_vec(), ..Item::default() }
     };
     new.chunks(GROUP_NEW).map(cut).collect()
 }
@@ -185,13 +214,8 @@ fn pack_all(
                 *next - 1
             };
             let Some(item) = items.get(at) else { return Ok(()) };
-            let (old_runs, new_runs) = (runs(&item.old), runs(&item.new));
-            let dictionary = bytes_of(old, &old_runs, fetcher)?;
-            let bytes = bytes_of(new, &new_runs, fetcher)?;
-            let frame = delta::pack(&dictionary, &bytes)
-                .map_err(|error| Failure::new("internal", error.to_string(), ""))?;
-            let group = Group { old: old_runs, new: new_runs, packed: frame };
-            packed.lock().unwrap_or_else(PoisonError::into_inner).insert(at, group);
+            let groups = pack_one(item, old, new, fetcher)?;
+            packed.lock().unwrap_or_else(PoisonError::into_inner).insert(at, groups);
             let _ = told.send(());
         }
     };
@@ -216,7 +240,47 @@ fn pack_all(
         }
         Ok(())
     })?;
-    Ok(packed.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
+    Ok(packed
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .into_values()
+        .flatten()
+        .collect())
+}
+
+/// Packs one item; when what it opens does not pay, or is too large, what it would be instead.
+fn pack_one(
+    item: &Item,
+    old: &Sources,
+    new: &Sources,
+    fetcher: &Arc<Fetcher>,
+) -> Result<Vec<Group>> {
+    let (old_runs, new_runs) = (runs(&item.old), runs(&item.new));
+    let (before, bytes) = (bytes_of(old, &old_runs, fetcher)?, bytes_of(new, &new_runs, fetcher)?);
+    let internal = |error: delta::DeltaError| Failure::new("internal", error.to_string(), "");
+    if item.new_opened.is_empty() {
+        let packed = delta::pack(&before, &bytes).map_err(internal)?;
+        let (old_opened, new_opened) = (Vec::new(), Vec::new());
+        return Ok(vec![Group { old: old_runs, new: new_runs, old_opened, new_opened, packed }]);
+    }
+    let plain = delta::open(&before, &item.old_opened)
+        .and_then(|before| Ok((before, delta::open(&bytes, &item.new_opened)?)));
+    let packed = plain.and_then(|(before, bytes)| delta::pack(&before, &bytes)).ok();
+    if let Some(packed) = packed.filter(|packed| packed.len() < bytes.len().min(PART_FULL)) {
+        let group = Group {
+            old: old_runs,
+            new: new_runs,
+            old_opened: item.old_opened.clone(),
+            new_opened: item.new_opened.clone(),
+            packed,
+        };
+        return Ok(vec![group]);
+    }
+    let mut groups = Vec::new();
+    for item in &item.instead {
+        groups.extend(pack_one(item, old, new, fetcher)?);
+    }
+    Ok(groups)
 }
 
 fn bytes_of(sources: &Sources, runs: &[Run], fetcher: &Arc<Fetcher>) -> Result<Vec<u8>> {
@@ -268,6 +332,22 @@ impl Files {
 }
 
 impl FileOf {
+    /// All of it, if it is of a size of which compressed ones are.
+    fn bytes(&self, files: &Files) -> Option<Vec<u8>> {
+        if !(OPEN_LEAST..=OPEN_MOST).contains(&self.bytes) {
+            return None;
+        }
+        let mut all = Vec::with_capacity(self.bytes as usize);
+        while (all.len() as u64) < self.bytes {
+            let read = files.systems[self.system].read(&self.path, all.len() as u64, READ).ok()?;
+            if read.is_empty() {
+                return None;
+            }
+            all.extend(read);
+        }
+        Some(all)
+    }
+
     /// Its pages, as chunks; none: a hole, or zeros.
     fn pages(&self, files: &Files) -> Result<Vec<Option<ChunkId>>> {
         let mut pages = Vec::new();

@@ -15,6 +15,7 @@
 mod apply;
 mod lay;
 mod make;
+mod open;
 
 use std::sync::Arc;
 
