@@ -1,7 +1,7 @@
 # The commands that a newcomer needs. Each says what it installs before it installs it.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-desktop demo-update demo-cloud-init demo-hosts test lint bench
+.PHONY: help build demo demo-desktop demo-update demo-cloud-init demo-hosts test lint bench bench-guard
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -33,7 +33,10 @@ lint: ## what needs no guest: formatting, the rules of the house, lints, quick t
 	scripts/install-deps --test
 	cargo xtask ci --quick
 
-bench: ## the figures of docs/BENCHMARKS.md
+bench: ## the figures of docs/BENCHMARKS.md; NAME=wire: one part of them
 	scripts/install-deps --bench
 	cargo build --release --locked
-	scripts/bench
+	scripts/bench $(if $(NAME),--only $(NAME))
+
+bench-guard: ## bytes and counts against bench/results/guard.json
+	scripts/bench-guard

@@ -104,6 +104,15 @@ pub fn run(root: &Path, extent: Extent) -> Result<bool> {
             })
         })?;
     }
+    if everything {
+        step("bytes and counts", &mut || {
+            unless_built(&|| {
+                let mut command = Command::new("scripts/bench-guard");
+                watch.mark(&mut command);
+                status(root, &mut command)
+            })
+        })?;
+    }
     let mut watch = Some(watch);
     step("leaks", &mut || {
         let left = watch.take().map(Watch::finish).unwrap_or_default();
