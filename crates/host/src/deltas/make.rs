@@ -21,7 +21,9 @@ use crate::inside::{self, Bytes};
 use crate::record::Version;
 
 /// New pages in a group: enough to learn from each other, few enough to be thrown away.
-const GROUP_NEW: usize = (8 << 20) / PAGE;
+const GROUP_NEW: usize = (3 << 20) / PAGE;
+// What does not compress at all has to fit into a part, with its runs.
+const _: () = assert!(GROUP_NEW * PAGE + (PART_BYTES_MAX >> 3) <= PART_BYTES_MAX);
 /// Old pages in a group.
 const GROUP_OLD: usize = OLD_BYTES_MAX / PAGE;
 /// A part is begun anew when it is so full, bytes.
