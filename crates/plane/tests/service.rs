@@ -118,6 +118,9 @@ fn nobody_is_served_without_the_token() {
     let text = String::from_utf8(text).unwrap();
     assert!(text.contains("\ncollective_plane_refused_total 9\n"), "{text}");
     assert!(text.contains("\ncollective_hosts{state=\"ready\"} 0\n"), "{text}");
+    // OpenMetrics: families by their names, and an end, so that nothing is cut off unseen.
+    assert!(text.contains("\n# TYPE collective_plane_requests counter\n"), "{text}");
+    assert!(text.ends_with("\n# EOF\n") && !text.contains("\n\n"), "{text}");
 
     // Who takes the plane's place hears nothing: neither by another secret nor by no encryption.
     let other = Credentials::Admin(Secret::parse(&"ab".repeat(32)).unwrap());

@@ -1,4 +1,4 @@
-//! Figures of a plane, as Prometheus reads them.
+//! Figures of a plane, as OpenMetrics 1.0 has them.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,9 @@ pub fn metrics(plane: &Plane) -> Result<String, Refused> {
     let hosts = plane.hosts()?;
     let mut text = String::new();
     let mut figure = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
-        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        // A counter's family is called without what its samples end with.
+        let family = name.strip_suffix("_total").unwrap_or(name);
+        text.push_str(&format!("# HELP {family} {help}\n# TYPE {family} {kind}\n"));
         for (labels, value) in values {
             text.push_str(&format!("{name}{labels} {value}\n"));
         }
@@ -37,5 +39,6 @@ pub fn metrics(plane: &Plane) -> Result<String, Refused> {
     let unreadable = plane.unreadable.load(Ordering::Relaxed);
     let help = "Keys of the state that this plane cannot read, and leaves alone.";
     figure("collective_plane_unreadable_keys", "gauge", help, &[(String::new(), unreadable)]);
+    text.push_str("# EOF\n");
     Ok(text)
 }

@@ -60,7 +60,7 @@ fn operation(route: &Route, generator: &mut schemars::SchemaGenerator, problem: 
     let kind = match route.path {
         "/v1/backup" => "application/jsonl",
         "/v1/events" => "text/event-stream",
-        "/metrics" => "text/plain",
+        "/metrics" => "application/openmetrics-text",
         "/v1/authority.pem" => "application/x-pem-file",
         _ => "application/json",
     };

@@ -51,10 +51,10 @@ pub const ROUTES: &[Route] = &[
         "GET",
         "/metrics",
         Demand::Everywhere(Right::See),
-        "Figures, for Prometheus.",
+        "Figures, as OpenMetrics.",
         |plane, _| {
             let text = metrics::metrics(plane)?;
-            let kind = "text/plain; version=0.0.4";
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             Ok(Reply { body: text.into_bytes(), ..nothing_but(200, kind) })
         },
     ),
