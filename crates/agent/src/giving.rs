@@ -1,7 +1,7 @@
 //! This host as a peer: gives what it has to other hosts of the plane, and learns who they are.
 
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use api::{PeerPrint, PeersPrint};
@@ -12,8 +12,8 @@ use plane::identity::Peer;
 
 use crate::Identity;
 
-/// Who the peers are is asked this often, or with every lease if that is shorter.
-const ASK: Duration = Duration::from_secs(10);
+/// Who the peers are is asked this often.
+pub(crate) const ASK: Duration = Duration::from_secs(5);
 
 /// Where a host gives chunks to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,30 +25,31 @@ pub enum Give {
     Nowhere,
 }
 
-/// The giving end, if there is one, and when its peers were asked for last.
+/// The giving end, if there is one, and who the peers are.
 pub(crate) struct Giving {
     server: Option<Server>,
-    said: Arc<RwLock<PeersPrint>>,
-    asked: Mutex<Option<ambient::Instant>>,
+    /// None: it is not known yet whose certificates were taken back, and nobody is answered.
+    said: Arc<RwLock<Option<PeersPrint>>>,
 }
 
 impl Giving {
     /// Begins to give. Where that cannot be, what fails is the others' loss: they have the repository.
     pub fn start(host: &Host, identity: &Identity, give: Give) -> Result<Self, Failure> {
-        let said = Arc::new(RwLock::new(PeersPrint::default()));
+        let said = Arc::new(RwLock::new(host.noted_peers()?));
         let address = match give {
             Give::ByThePlane => by_the_plane(&identity.url),
             Give::At(address) => Some(address),
             Give::Nowhere => None,
         };
         let Some(address) = address else {
-            return Ok(Self { server: None, said, asked: Mutex::default() });
+            return Ok(Self { server: None, said });
         };
         let held = host.held()?;
         let known = said.clone();
         let has = move |id: &_| held.get(id);
         let server = Server::start(address, &identity.to_peers(), has, move |certificate| {
             let known = known.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(known) = &*known else { return false };
             Peer::of(certificate).is_some_and(|peer| {
                 let revoked = known.revoked.get(&peer.host.to_string());
                 revoked.is_none_or(|revoked| peer.issued_unix_ms > *revoked)
@@ -59,7 +60,7 @@ impl Giving {
                 "`--peers ADDRESS:PORT` says where else, `--peers off` that it gives nothing";
             Failure::new("plane", error.to_string(), hint)
         })?;
-        Ok(Self { server: Some(server), said, asked: Mutex::default() })
+        Ok(Self { server: Some(server), said })
     }
 
     /// What is said of it to the plane.
@@ -76,18 +77,15 @@ impl Giving {
         }
     }
 
-    /// Asks who the peers are when that was long ago. What fails is asked again.
-    pub fn learn(&self, host: &Host, client: &Client, lease: Duration) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.is_some_and(|asked| asked.elapsed() < ASK.min(lease)) {
-            return;
-        }
+    /// Asks who the peers are. What fails is asked again.
+    pub fn learn(&self, host: &Host, client: &Client) {
         let path = format!("/v1/hosts/{}/peers", host.id());
         let Ok(said) = client.get::<PeersPrint>(&path) else { return };
-        *asked = Some(ambient::now());
         let mut known = self.said.write().unwrap_or_else(PoisonError::into_inner);
-        if *known != said && host.note_peers(&said).is_ok() {
-            *known = said;
+        if known.as_ref() != Some(&said) {
+            // What cannot be written now is written when they change again; who counts is known.
+            let _ = host.note_peers(&said);
+            *known = Some(said);
         }
     }
 }

@@ -98,6 +98,7 @@ pub fn run(
     std::thread::scope(|scope| {
         let agent = &agent;
         scope.spawn(move || agent.take_orders(scope));
+        scope.spawn(move || agent.learn_peers());
         let ended = agent.beats();
         agent.over.store(true, Ordering::Relaxed);
         ended
@@ -117,7 +118,6 @@ impl Agent<'_> {
                 Err(failure) => (Heard::Stumbled(failure), RETRY),
                 Ok(Ok(reply)) => {
                     self.renew(&client);
-                    self.giving.learn(self.host, &client, Duration::from_millis(reply.lease_ms));
                     let third = Duration::from_millis(reply.lease_ms / 3);
                     (Heard::Taken(reply), third.max(PAUSE_MIN))
                 }
@@ -130,6 +130,20 @@ impl Agent<'_> {
                 return Ok(());
             }
             ambient::sleep(pause);
+        }
+    }
+
+    /// On a thread of its own: whoever waits for it must not keep a beat waiting.
+    fn learn_peers(&self) {
+        let mut asked: Option<ambient::Instant> = None;
+        while !self.over.load(Ordering::Relaxed) {
+            if asked.is_none_or(|asked| asked.elapsed() >= giving::ASK)
+                && let Ok(twin) = self.client().twin()
+            {
+                self.giving.learn(self.host, &twin);
+                asked = Some(ambient::now());
+            }
+            ambient::sleep(PAUSE_MIN);
         }
     }
 

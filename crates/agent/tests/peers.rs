@@ -162,3 +162,26 @@ fn a_peer_that_is_away_costs_a_moment_once_and_one_that_lies_gives_nothing() {
     }
     assert!(began.elapsed() < ambient::Duration::from_secs(5), "{:?}", began.elapsed());
 }
+
+#[test]
+fn a_peer_that_says_a_byte_now_and_then_is_as_one_that_says_nothing() {
+    let plane = Plane::new(1);
+    let ((a, _), (_, b_name)) = (plane.host(1), plane.host(2));
+    let slow = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = slow.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut caller, _) = slow.accept().unwrap();
+        // The beginning of a TLS record that never ends.
+        let begins = [0x16, 3, 3, 0x3f, 0xff].into_iter().chain(std::iter::repeat(0));
+        for byte in begins {
+            if std::io::Write::write_all(&mut caller, &[byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    });
+    let began = ambient::now();
+    let id = chunks(1)[0].id();
+    assert!(peers(&a, &b_name, address).ask(&[id], 1).is_empty());
+    assert!(began.elapsed() < ambient::Duration::from_secs(5), "{:?}", began.elapsed());
+}

@@ -75,4 +75,12 @@ fn guest_keeps_its_connections_where_hosts_share_its_network() {
     world.run("A", &["resume", "t1", "--network", "lan"]).ok();
     assert_eq!(world.exec("A", "t1", "cat /tmp/session"), "here");
     assert_eq!(taps("A"), 1);
+    // A fork is let in once it is somebody of its own.
+    world.run("A", &["fork", "t1", "--name", "t2"]).ok();
+    assert_eq!(taps("A"), 2);
+    let own = world.run("A", &["inspect", "t2"]).ok()["mac"][0].as_str().unwrap().to_owned();
+    assert_eq!(world.exec("A", "t2", "cat /sys/class/net/eth0/address"), own);
+    assert_ne!(world.exec("A", "t1", "cat /sys/class/net/eth0/address"), own);
+    world.run("A", &["rm", "t2", "--force"]).ok();
+    assert_eq!(taps("A"), 1);
 }

@@ -61,6 +61,12 @@ impl Host {
         Ok(Held(Arc::new(cache)))
     }
 
+    /// Who the peers were when a plane last said so.
+    pub fn noted_peers(&self) -> Result<Option<PeersPrint>> {
+        let noted: Option<PeersFile> = self.read_for_plane(PEERS)?;
+        Ok(noted.map(|noted| noted.said))
+    }
+
     /// Notes who the peers are, for what runs here.
     pub fn note_peers(&self, said: &PeersPrint) -> Result<()> {
         let said = PeersFile { format: FORMAT, said: said.clone() };

@@ -66,11 +66,11 @@ impl Network for Bridge {
 }
 
 impl TapNetdev {
-    /// Makes the device, for the user that QEMU runs as (none: the caller), and joins it to its
-    /// bridge. One of this name that a crash left is replaced.
+    /// Makes the device, for the user that QEMU runs as (none: the caller); it leads nowhere yet. One
+    /// of this name that a crash left is replaced.
     pub fn make(&self, uid: Option<u32>) -> Result<(), NetworkError> {
         let _ = self.remove();
-        let (device, bridge) = (self.device.as_str(), self.bridge.as_str());
+        let device = self.device.as_str();
         let uid = uid.map(|uid| uid.to_string());
         let mut add = vec!["tuntap", "add", "dev", device, "mode", "tap"];
         if let Some(uid) = &uid {
@@ -78,12 +78,17 @@ impl TapNetdev {
         }
         let made = ip(&add)
             // The host itself says nothing on a guest's cable.
-            .and_then(|()| ip(&["link", "set", "dev", device, "addrgenmode", "none"]))
-            .and_then(|()| ip(&["link", "set", "dev", device, "master", bridge, "up"]));
+            .and_then(|()| ip(&["link", "set", "dev", device, "addrgenmode", "none"]));
         made.map_err(|detail| {
             let _ = self.remove();
             NetworkError::NotJoined { bridge: self.bridge.clone(), detail }
         })
+    }
+
+    /// Joins the device to its bridge: what its guest says is heard from now on.
+    pub fn join(&self) -> Result<(), NetworkError> {
+        ip(&["link", "set", "dev", &self.device, "master", &self.bridge, "up"])
+            .map_err(|detail| NetworkError::NotJoined { bridge: self.bridge.clone(), detail })
     }
 
     /// Removes the device, whoever uses it.

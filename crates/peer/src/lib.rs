@@ -18,6 +18,7 @@
 mod client;
 mod pool;
 mod server;
+mod timed;
 pub mod wire;
 
 pub use client::Source;

@@ -14,12 +14,15 @@ use model::ChunkId;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
+use crate::timed::{self, Timed};
 use crate::wire::{self, IDS_MAX, REPLY_BYTES_MAX};
 use crate::{Identity, PROTOCOL, PeerError, provider};
 
 const CONNECT: Duration = Duration::from_millis(500);
-/// A guest may wait for it.
+/// A guest may wait for it: all of an answer, however it comes.
 const ANSWER: Duration = Duration::from_secs(3);
+/// The same where many chunks are asked for, for which nobody waits.
+const LONG_ANSWER: Duration = Duration::from_secs(20);
 const BAD: Duration = Duration::from_secs(10);
 /// Records and large pieces are in no cache, and are asked for first: soon it may have what comes next.
 const POOR: Duration = Duration::from_millis(100);
@@ -52,7 +55,7 @@ struct Now {
 struct Known {
     peer: Peer,
     name: ServerName<'static>,
-    idle: Mutex<Vec<StreamOwned<ClientConnection, TcpStream>>>,
+    idle: Mutex<Vec<StreamOwned<ClientConnection, Timed>>>,
     /// Left alone until then, milliseconds since `began`.
     until_ms: AtomicU64,
     misses: AtomicU32,
@@ -155,16 +158,20 @@ impl Peers {
     fn exchange(&self, known: &Known, ids: &[ChunkId]) -> std::io::Result<Vec<Verified>> {
         let kept = known.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // One that was kept may have been closed there meanwhile: that is no fault of the peer's.
-        if let Some(mut kept) = kept
-            && let Ok(chunks) = self.over(&mut kept, ids)
-        {
-            known.keep(kept);
-            return Ok(chunks);
+        let within = if ids.len() == 1 { ANSWER } else { LONG_ANSWER };
+        if let Some(mut kept) = kept {
+            kept.sock.within(within);
+            match self.over(&mut kept, ids) {
+                Ok(chunks) => {
+                    known.keep(kept);
+                    return Ok(chunks);
+                }
+                Err(error) if timed::is_over(&error) => return Err(error),
+                Err(_) => {}
+            }
         }
         let socket = TcpStream::connect_timeout(&known.peer.address, CONNECT)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(ANSWER))?;
-        socket.set_write_timeout(Some(ANSWER))?;
+        let socket = Timed::new(socket, within)?;
         let config = self.now.read().unwrap_or_else(PoisonError::into_inner).config.clone();
         let config = config.ok_or(std::io::ErrorKind::NotConnected)?;
         let connection =
@@ -177,7 +184,7 @@ impl Peers {
 
     fn over(
         &self,
-        stream: &mut StreamOwned<ClientConnection, TcpStream>,
+        stream: &mut StreamOwned<ClientConnection, Timed>,
         ids: &[ChunkId],
     ) -> std::io::Result<Vec<Verified>> {
         stream.write_all(&wire::encode_request(ids))?;
@@ -199,7 +206,7 @@ impl Peers {
 }
 
 impl Known {
-    fn keep(&self, stream: StreamOwned<ClientConnection, TcpStream>) {
+    fn keep(&self, stream: StreamOwned<ClientConnection, Timed>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_MAX {
             idle.push(stream);

@@ -1,6 +1,7 @@
 //! The end that gives: a host's agent.
 //!
-//! *Bounds:* [`CONNECTIONS_MAX`] callers at once, each a thread; [`IDLE`] without a word ends one.
+//! *Bounds:* [`CONNECTIONS_MAX`] callers at once, each a thread; [`SHAKE`], [`IDLE`] and [`PROMPT`] are how
+//! long one may take.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,11 +15,16 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::CertificateDer;
 
+use crate::timed::Timed;
 use crate::wire::{self, HEADER_BYTES};
 use crate::{Identity, PROTOCOL, PeerError, provider};
 
 const CONNECTIONS_MAX: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
+/// Until a caller has shown who it is.
+const SHAKE: Duration = Duration::from_secs(5);
+/// Until it has said what it wants, and taken it.
+const PROMPT: Duration = Duration::from_secs(30);
 
 /// What a host gives: a chunk that it has.
 type Has = dyn Fn(&ChunkId) -> Option<Verified> + Send + Sync;
@@ -139,14 +145,14 @@ fn serve(
     counts: &Counts,
     over: &AtomicBool,
 ) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(IDLE))?;
-    socket.set_write_timeout(Some(IDLE))?;
     let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
-    let mut stream = StreamOwned::new(connection, socket);
+    let mut stream = StreamOwned::new(connection, Timed::new(socket, SHAKE)?);
+    stream.conn.complete_io(&mut stream.sock)?;
     let mut header = [0; HEADER_BYTES];
     loop {
+        stream.sock.within(IDLE);
         stream.read_exact(&mut header)?;
+        stream.sock.within(PROMPT);
         let shown = stream.conn.peer_certificates().and_then(|shown| shown.first());
         let speaks = stream.conn.alpn_protocol() == Some(PROTOCOL);
         // Asked each time: one that is taken back ends the connections too.

@@ -23,7 +23,7 @@ pub fn first_network<'a>(head: &'a Head, hardware: &'a Hardware) -> &'a str {
     }
 }
 
-/// Plugs all cards in; `closed` ones publish nothing yet. Devices of the host are made for `uid`.
+/// Plugs all cards in; `closed` ones publish nothing yet, and lead to no bridge until [`open`]. Devices of the host are made for `uid`.
 pub fn plug(
     host: &HostDir,
     local: &LocalDir,
@@ -54,10 +54,11 @@ pub fn plug(
     }
     let taps: Vec<_> = taps(&nics).collect();
     if !taps.is_empty() {
-        let devices: Vec<_> = taps.iter().map(|tap| &tap.device).collect();
-        replace_passing(&list(local), &devices)?;
+        let written: Vec<_> = taps.iter().map(|tap| (&tap.device, &tap.bridge)).collect();
+        replace_passing(&list(local), &written)?;
         for tap in taps {
-            if let Err(error) = tap.make(uid) {
+            let made = tap.make(uid).and_then(|()| if closed { Ok(()) } else { tap.join() });
+            if let Err(error) = made {
                 let _ = unplug(local);
                 return Err(error.into());
             }
@@ -66,21 +67,38 @@ pub fn plug(
     Ok(nics)
 }
 
+/// Joins devices that were closed to their bridges.
+pub fn open(local: &LocalDir) -> Result<()> {
+    written(local)?.iter().try_for_each(|tap| Ok(tap.join()?))
+}
+
+/// Whether an instance has devices here, of which it may know nothing any more.
+pub fn are_left(local: &LocalDir) -> bool {
+    list(local).exists()
+}
+
 /// Removes the devices that were made for an instance, also by a shim that was killed.
 pub fn unplug(local: &LocalDir) -> Result<()> {
     let list = list(local);
     if !list.exists() {
         return Ok(());
     }
-    let devices: Vec<String> = crate::dir::decode(&list)?;
-    for device in devices {
-        let tap = TapNetdev { device, bridge: String::new() };
+    for tap in written(local)? {
         tap.remove().map_err(|detail| {
             Failure::new("network", format!("a device is left: {detail}"), "`ip link` shows it")
         })?;
     }
     std::fs::remove_file(&list)?;
     Ok(())
+}
+
+fn written(local: &LocalDir) -> Result<Vec<TapNetdev>> {
+    let list = list(local);
+    if !list.exists() {
+        return Ok(Vec::new());
+    }
+    let written: Vec<(String, String)> = crate::dir::decode(&list)?;
+    Ok(written.into_iter().map(|(device, bridge)| TapNetdev { device, bridge }).collect())
 }
 
 fn list(local: &LocalDir) -> PathBuf {

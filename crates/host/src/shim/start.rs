@@ -159,11 +159,20 @@ fn with_claim(
         let loaded = load(guest, local, &fetcher, memory.map(|memory| &memory.device_state));
         let may = loaded.and_then(|()| fence::may_run(host, &claim.head.name));
         let runs = may.and_then(|()| guest.unpause()).and_then(|()| {
-            if cables::first_network(&claim.head, hardware) != network::USER {
+            let on_bridge = cables::first_network(&claim.head, hardware) != network::USER;
+            if powering.fresh() {
+                let somebody = become_somebody(guest, claim, &powered.ports)?;
+                if on_bridge && !somebody {
+                    eprintln!("its card leads nowhere: there it would speak as who it was before");
+                    return Ok(());
+                }
+                cables::open(local)?;
+            }
+            if on_bridge {
                 // The switches between it and its peers have to learn where it is now.
                 let _ = guest.announce();
             }
-            if powering.fresh() { become_somebody(guest, claim, &powered.ports) } else { Ok(()) }
+            Ok(())
         });
         match runs {
             Ok(()) => Ok(powered),
@@ -178,6 +187,7 @@ fn with_claim(
         Ok(started) => started,
         Err(failure) => {
             let failure = with_stall(failure, &door.shared);
+            let _ = cables::unplug(local);
             let _ = volumes.close();
             if !crashed {
                 let _ = local.remove_volumes();
@@ -388,8 +398,9 @@ fn load(
 
 /// Lets a guest that continues from somebody else's memory become itself, before anybody can reach
 /// it. A fork does so as well as it can; of a version's memory, which many start from, an instance
-/// that does not is not let in.
-fn become_somebody(guest: &Guest, claim: &Claim, ports: &[PortMap]) -> Result<()> {
+/// that does not is not let in. Whether it is somebody of its own now.
+fn become_somebody(guest: &Guest, claim: &Claim, ports: &[PortMap]) -> Result<bool> {
+    let mut somebody = false;
     // Without an agent nothing in the guest can be changed: its maker was told so.
     if claim.warm().is_none_or(|warm| warm.agent) {
         let (name, macs) = (&claim.head.name, &claim.head.macs);
@@ -397,7 +408,7 @@ fn become_somebody(guest: &Guest, claim: &Claim, ports: &[PortMap]) -> Result<()
         match done {
             Err(failure) if claim.warm().is_some() => return Err(failure),
             Err(failure) => eprintln!("{failure}"),
-            Ok(()) => {}
+            Ok(()) => somebody = true,
         }
         if let Err(failure) = guest.announce() {
             eprintln!("the guest's new addresses were not announced: {failure}");
@@ -405,7 +416,8 @@ fn become_somebody(guest: &Guest, claim: &Claim, ports: &[PortMap]) -> Result<()
     }
     // As at a launch: without a card there is nothing to reach.
     let ports = if claim.version.hardware.nics.is_empty() { &[] } else { ports };
-    ports.iter().try_for_each(|port| guest.publish(port))
+    ports.iter().try_for_each(|port| guest.publish(port))?;
+    Ok(somebody)
 }
 
 /// A page that cannot be had is the likelier reason than what QEMU said about it.

@@ -109,8 +109,14 @@ impl Host {
         }
         let mounts = [local.ram_mount(), local.disk_mount()];
         let dead = mounts.iter().filter(|mount| is_mounted(mount)).count();
+        let cables = shim::cables::are_left(&local);
+        if cables {
+            found.nobodys.push(format!("network devices of {name}"));
+        }
         if dead > 0 {
             found.nobodys.push(format!("{dead} dead mounts of {name}"));
+        }
+        if dead > 0 || cables {
             if fix {
                 shim::unmount_leftovers(&local)?;
             }
