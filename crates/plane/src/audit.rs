@@ -61,7 +61,9 @@ impl std::str::FromStr for Expected {
         let (number, hash) = text.split_once(':').ok_or_else(wrong)?;
         let number = number.parse().map_err(|_| wrong())?;
         let digits = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-        digits.then(|| Self(AuditHead { number, hash: hash.to_owned() })).ok_or_else(wrong)
+        digits
+            .then(|| Self(AuditHead { number, hash: hash.to_ascii_lowercase() }))
+            .ok_or_else(wrong)
     }
 }
 

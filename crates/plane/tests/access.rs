@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::{
-    CallerPrint, InstanceChange, InstanceWish, NewToken, PlacedPrint, ProjectPrint, Role,
-    StateWish, TokenPrint, TokenWish,
+    BeatReply, CallerPrint, HeadSeen, HostReport, InstanceChange, InstanceWish, NewToken, OrderAct,
+    OrderEnd, OrderPrint, OrderReport, OrdersKnown, PlacedPrint, ProjectPrint, Role, StateWish,
+    TokenPrint, TokenWish,
 };
 use plane::client::{Client, ClientError};
 use plane::identity::{Credentials, Secret};
@@ -279,12 +280,16 @@ fn what_happens_is_said_to_whom_it_concerns_and_nothing_is_missed() {
         heard.unwrap();
         (seen, at)
     };
-    let mut begins = 0;
-    let here = anna.events(None, |id, document| {
-        begins = id;
-        document.is_some()
-    });
-    here.unwrap();
+    let now = || {
+        let mut begins = 0;
+        let here = anna.events(None, |id, document| {
+            begins = id;
+            document.is_some()
+        });
+        here.unwrap();
+        begins
+    };
+    let begins = now();
     let put = |name: &str, project: &str| {
         let wish = InstanceWish { project: Some(project.to_owned()), ..wish() };
         serving.send("PUT", &format!("/v1/instances/{name}"), &wish);
@@ -293,12 +298,20 @@ fn what_happens_is_said_to_whom_it_concerns_and_nothing_is_missed() {
         put(name, project);
     }
     serving.admin.send("DELETE", "/v1/instances/hidden", &[], NONE).unwrap();
+    // What steering says of them comes too: until it has, more is to be heard of them.
+    for name in ["one", "two"] {
+        let path = format!("/v1/instances/{name}");
+        while serving.admin.get::<PlacedPrint>(&path).unwrap().next.is_none() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
     let names = |seen: &[(String, bool)]| -> Vec<String> {
         let mut names: Vec<_> = seen.iter().map(|(name, _)| name.clone()).collect();
         names.dedup();
         names
     };
-    let (seen, at) = hear(&anna, Some(begins), "two");
+    let at = now();
+    let (seen, _) = hear(&anna, Some(begins), "two");
     assert_eq!(names(&seen), ["one", "two"], "of her own project");
     let (seen, _) = hear(&serving.admin, Some(begins), "two");
     assert!(names(&seen).contains(&"hidden".to_owned()), "{seen:?}");
@@ -328,4 +341,83 @@ fn what_happens_is_said_to_whom_it_concerns_and_nothing_is_missed() {
     });
     assert!(ended.is_ok() && removed, "{ended:?}");
     refused(anna.events(None, |_, _| false), 401);
+}
+
+/// A host that looks at what it is told to, and finds heads in these states; says what it was ordered
+/// beyond that.
+fn look(serving: &Serving, heads: &[(&str, &str)]) -> Vec<(String, OrderAct)> {
+    let path = format!("/v1/hosts/{}", "01".repeat(16));
+    let report = HostReport {
+        name: "h".to_owned(),
+        labels: Default::default(),
+        cpus: 8,
+        memory_bytes: 64 << 30,
+        kvm: false,
+        cache_bytes: 0,
+        cached: Default::default(),
+        instances: Vec::new(),
+        peer: None,
+    };
+    let mut ordered = Vec::new();
+    let ends = std::time::Instant::now() + Duration::from_secs(4);
+    while std::time::Instant::now() < ends {
+        let _: BeatReply = serving.admin.put(&format!("{path}/beat"), &report).unwrap();
+        let asked = OrdersKnown { known: Vec::new(), wait_ms: 100 };
+        let orders: Vec<OrderPrint> =
+            serving.admin.post(&format!("{path}/orders"), &asked).unwrap();
+        for order in orders {
+            let state = heads.iter().find(|(name, _)| *name == order.name).unwrap().1;
+            if order.act != OrderAct::Look {
+                ordered.push((order.name.clone(), order.act));
+            }
+            let head = HeadSeen {
+                name: order.name.clone(),
+                generation: 5,
+                holder: None,
+                state: state.to_owned(),
+                checkpoint_unix_ms: None,
+            };
+            let end = if order.act == OrderAct::Look { OrderEnd::Done } else { OrderEnd::Refused };
+            let done = OrderReport {
+                order: order.id,
+                name: order.name,
+                act: order.act,
+                end,
+                trouble: None,
+                head: Some(head),
+            };
+            serving.send("POST", &format!("{path}/done"), &done);
+        }
+    }
+    ordered.dedup();
+    ordered
+}
+
+#[test]
+fn a_user_gets_new_computers_and_none_that_others_have_in_the_repository() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = serve(folder.path());
+    serving.add("anna", &[("default", Role::User)]);
+    let anna = serving.by(&serving.token("anna").token);
+    let wish = InstanceWish { appliance: Some("tiny".to_owned()), ..wish() };
+    for name in ["theirs", "new"] {
+        anna.send("PUT", &format!("/v1/instances/{name}"), &[], Some(&wish)).unwrap();
+    }
+    let heads = [("theirs", "suspended"), ("new", "none"), ("operated", "suspended")];
+    let ordered = look(&serving, &heads);
+    assert!(
+        ordered.iter().all(|(name, act)| name == "new" && *act == OrderAct::Start),
+        "{ordered:?}"
+    );
+    assert!(!ordered.is_empty());
+    let theirs: PlacedPrint = anna.get("/v1/instances/theirs").unwrap();
+    assert!(theirs.next.is_some_and(|next| next.contains("choose another name")));
+    // To stop or suspend it is not hers either.
+    let rest = InstanceChange { state: Some(StateWish::Stopped), ..Default::default() };
+    anna.send("PATCH", "/v1/instances/theirs", &[], Some(&rest)).unwrap();
+    // Who operates everywhere brings one under the plane.
+    serving.send("PUT", "/v1/instances/operated", &wish);
+    let ordered = look(&serving, &heads);
+    assert!(ordered.iter().any(|(name, _)| name == "operated"), "{ordered:?}");
+    assert!(ordered.iter().all(|(name, _)| name != "theirs"), "{ordered:?}");
 }

@@ -99,7 +99,7 @@ fn describe(shown: &InspectPrint) -> String {
             format_bytes(shown.memory_bytes)
         ),
         format!("mac         {}", shown.mac.join(" ")),
-        format!("network     {}", shown.network),
+        format!("network     {}", if shown.mac.is_empty() { "-" } else { &shown.network }),
         format!("host        {}", shown.instance.host.clone().unwrap_or_else(none)),
         format!("vnc         {}", shown.vnc.clone().unwrap_or_else(none)),
         format!("directory   {}", shown.directory.clone().unwrap_or_else(none)),

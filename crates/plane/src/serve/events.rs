@@ -63,6 +63,12 @@ impl Plane {
         let last = ask.header("last-event-id").map(str::parse).transpose();
         let last = last.map_err(|_| Refused::wrong("Last-Event-ID is no number"))?;
         let after = last.or(ask.number("after")?).map(Revision);
+        if after.is_some_and(|after| after > self.kv.list("steering").map_or(after, |l| l.revision))
+        {
+            return Err(Refused::wrong(
+                "that has not happened yet: leave `after` out, or begin anew",
+            ));
+        }
         let place = self.streams.clone().try_acquire_owned().map_err(|_| {
             let hint = "end one, or ask another plane";
             Refused::new(503, "unavailable", format!("{STREAMS_MAX} streams are open"), hint)
@@ -112,8 +118,13 @@ impl Plane {
                 Ok(Some(batch)) => {
                     after = batch.revision;
                     let keys = batch.changes.iter().map(kv::Change::key);
-                    for event in self.events(&caller, keys)? {
-                        if to.blocking_send(text(after, &event)).is_err() {
+                    let events = self.events(&caller, keys)?;
+                    // Whoever has the last of them has all: before it, all are sent again.
+                    let last = events.len().saturating_sub(1);
+                    for (at, event) in events.iter().enumerate() {
+                        let id =
+                            if at == last { after } else { Revision(after.0.saturating_sub(1)) };
+                        if to.blocking_send(text(id, event)).is_err() {
                             return Ok(());
                         }
                     }

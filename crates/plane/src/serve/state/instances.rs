@@ -126,7 +126,16 @@ impl Plane {
                 (None, project) => self.belongs(ask.caller, project.as_deref())?,
             };
             ask.in_project(&belongs.project);
-            match self.put_wish(Some(ask), name, old.as_ref(), belongs, wish)? {
+            let only_new = match &old {
+                Some((_, old)) => old.only_new,
+                // Names are the repository's: somebody else may have a computer of this one there.
+                None => {
+                    !ask.caller.may_everywhere(Right::Operate)
+                        && self.was_in(name)?.as_ref() != Some(&belongs.project)
+                }
+            };
+            let whose = (belongs, only_new);
+            match self.put_wish(Some(ask), name, old.as_ref(), whose, wish)? {
                 Outcome::Done(revision) => return Ok(revision),
                 Outcome::Refused => {}
             }
@@ -140,12 +149,12 @@ impl Plane {
         ask: Option<&Ask<'_>>,
         name: &Name,
         old: Option<&(Revision, InstanceRecord)>,
-        belongs: Belongs,
+        (belongs, only_new): (Belongs, bool),
         wish: &InstanceWish,
     ) -> Result<Outcome> {
         let at = self.seen(name.as_str())?.map(|(_, seen)| seen.head.generation);
         let wish = InstanceWish { project: None, ..wish.clone() };
-        let new = InstanceRecord { wish, at, belongs };
+        let new = InstanceRecord { wish, at, belongs, only_new };
         let old = old.map(|(at, record)| (*at, record));
         let change = Change { name, old, new: Some(&new) };
         self.change_instance(ask, &change, |txn| {
@@ -161,7 +170,8 @@ impl Plane {
         wish: &InstanceWish,
     ) -> Result<()> {
         // Somebody else has wished something meanwhile: that is looked at next.
-        self.put_wish(None, name, Some(old), old.1.belongs.clone(), wish).map(drop)
+        let whose = (old.1.belongs.clone(), old.1.only_new);
+        self.put_wish(None, name, Some(old), whose, wish).map(drop)
     }
 
     /// Changes what is wished; at this revision, if one is given.
@@ -186,9 +196,9 @@ impl Plane {
                 take_over_anyway: change.take_over_anyway,
                 ..record.wish.clone()
             };
-            let belongs = record.belongs.clone();
+            let whose = (record.belongs.clone(), record.only_new);
             let old = (entry.revision, record);
-            match self.put_wish(Some(ask), name, Some(&old), belongs, &wish)? {
+            match self.put_wish(Some(ask), name, Some(&old), whose, &wish)? {
                 Outcome::Done(revision) => return Ok(revision),
                 Outcome::Refused => {}
             }
@@ -207,6 +217,13 @@ impl Plane {
             let (entry, record) = self.allowed(ask, name, Right::Own)?;
             if at.is_some_and(|at| at != entry.revision) {
                 break;
+            }
+            // What runs on by itself is counted nowhere: only an operator of all projects lets it.
+            let held = self.seen(name.as_str())?.and_then(|(_, seen)| seen.head.holder);
+            if held.is_some() && !ask.caller.may_everywhere(Right::Operate) {
+                let detail = format!("a host has {name}");
+                let hint = "`collective suspend` or `collective stop` it first";
+                return Err(Refused::new(409, "state", detail, hint));
             }
             if self.remove_wish(Some(ask), name, &(entry.revision, record))?.is_done() {
                 return Ok(());
@@ -263,7 +280,7 @@ impl Plane {
             state: seen.state.clone(),
             checkpoint_unix_ms: None,
         };
-        self.sight(SeenRecord { head, looked: false })
+        self.sight(SeenRecord { head, looked: false, was_none: false })
     }
 
     /// The host that holds it says nothing of it any more.
@@ -287,6 +304,8 @@ impl Plane {
 
     /// Keeps what was seen, unless something newer was.
     pub(super) fn sight(&self, new: SeenRecord) -> Result<()> {
+        let was_none = new.head.state == "none";
+        let new = SeenRecord { was_none, ..new };
         let key = format!("seen/{}", new.head.name);
         for _ in 0..TRIES {
             let txn = match self.seen(&new.head.name)? {
@@ -307,15 +326,17 @@ impl Plane {
 /// What is known when both were said; none: nothing that was not known.
 fn newer(old: &SeenRecord, new: &SeenRecord) -> Option<SeenRecord> {
     let checkpoint_unix_ms = new.head.checkpoint_unix_ms.or(old.head.checkpoint_unix_ms);
+    let was_none = old.was_none || new.was_none;
     let said = SeenRecord {
         head: HeadSeen { checkpoint_unix_ms, ..new.head.clone() },
         looked: new.looked,
+        was_none,
     };
     let record = match new.head.generation.cmp(&old.head.generation) {
         Ordering::Less => return None,
         Ordering::Greater => said,
         // Of one head its holder knows more: what the guest does.
-        Ordering::Equal if new.looked => SeenRecord { looked: true, ..old.clone() },
+        Ordering::Equal if new.looked => SeenRecord { looked: true, was_none, ..old.clone() },
         Ordering::Equal => said,
     };
     (record != *old).then_some(record)

@@ -103,6 +103,9 @@ fn says(body: &[u8]) -> Option<String> {
     }
 }
 
+/// Of a path, which anybody may make long.
+const PATH_CHARS_MAX: usize = 256;
+
 fn entry(ask: &Ask<'_>, status: u16, head: &AuditHead) -> AuditEntry {
     let mut entry = AuditEntry {
         number: head.number + 1,
@@ -110,7 +113,7 @@ fn entry(ask: &Ask<'_>, status: u16, head: &AuditHead) -> AuditEntry {
         who: ask.caller.name(),
         token: ask.caller.token().map(str::to_owned),
         what: ask.request.method.clone(),
-        on: ask.request.path.clone(),
+        on: ask.request.path.chars().take(PATH_CHARS_MAX).collect(),
         says: says(&ask.request.body),
         project: ask.project.borrow().clone(),
         status,

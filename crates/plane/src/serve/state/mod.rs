@@ -71,6 +71,9 @@ pub struct InstanceRecord {
     pub at: Option<u64>,
     #[serde(default)]
     pub belongs: Belongs,
+    /// Whoever wished it may have new ones, and not what others have in the repository.
+    #[serde(default)]
+    pub only_new: bool,
 }
 
 /// `gone/NAME`.
@@ -86,6 +89,9 @@ pub struct SeenRecord {
     pub head: api::HeadSeen,
     /// The repository was looked at, after its holder said nothing of it.
     pub looked: bool,
+    /// The repository had none of this name when it was looked at since it was wished for.
+    #[serde(default)]
+    pub was_none: bool,
 }
 
 /// `places/NAME`.

@@ -61,7 +61,7 @@ impl Plane {
         }
         let head = report.head.as_ref().filter(|head| head.name == report.name);
         if let Some(head) = head {
-            self.sight(SeenRecord { head: head.clone(), looked: true })?;
+            self.sight(SeenRecord { head: head.clone(), looked: true, was_none: false })?;
         }
         let trouble = format!("trouble/{name}");
         let mut txn = Txn::new();

@@ -193,6 +193,11 @@ impl Picture {
             };
         };
         let head = &seen.head;
+        if record.only_new && !seen.was_none && head.state != "none" {
+            let why = "the repository has a computer of this name already, which is not this project's: \
+                       choose another name, or an operator of all projects brings it under the plane";
+            return (Step::Rest(Some(why.to_owned())), None);
+        }
         let holder = self.holder(of);
         // Generations only grow: the later one of both.
         let counts_from = record.at.max(self.since.get(of).copied());

@@ -166,7 +166,12 @@ impl Plane {
     fn strip(&self, project: &Name) -> Result<()> {
         for entry in self.kv.list("users/")?.entries {
             let mut record: UserRecord = read(&entry)?;
-            if self.project_record(project).is_err()
+            let is_gone = match self.project_record(project) {
+                Ok(_) => false,
+                Err(refused) if refused.status == 404 => true,
+                Err(refused) => return Err(refused),
+            };
+            if is_gone
                 && record.projects.remove(project.as_str()).is_some()
                 && !self
                     .kv
