@@ -116,10 +116,8 @@ impl Host {
         if dead > 0 {
             found.nobodys.push(format!("{dead} dead mounts of {name}"));
         }
-        if dead > 0 || cables {
-            if fix {
-                shim::unmount_leftovers(&local)?;
-            }
+        if fix && (dead > 0 || cables) {
+            shim::unmount_leftovers(&local)?;
         }
         let run = local.run();
         let sockets = [
