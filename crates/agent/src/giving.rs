@@ -35,7 +35,8 @@ pub(crate) struct Giving {
 impl Giving {
     /// Begins to give. Where that cannot be, what fails is the others' loss: they have the repository.
     pub fn start(host: &Host, identity: &Identity, give: Give) -> Result<Self, Failure> {
-        let said = Arc::new(RwLock::new(host.noted_peers()?));
+        // Cut by a power cut: then nobody is answered until the plane has been asked.
+        let said = Arc::new(RwLock::new(host.noted_peers().unwrap_or_default()));
         let address = match give {
             Give::ByThePlane => by_the_plane(&identity.url),
             Give::At(address) => Some(address),

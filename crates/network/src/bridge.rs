@@ -43,8 +43,7 @@ pub fn is_bridge(device: &str) -> bool {
 }
 
 impl Network for Bridge {
-    fn plug(&self, nic: &NicSpec, mac: Mac, ports: &[PortMap]) -> Result<Netdev, NetworkError> {
-        let _ = nic;
+    fn plug(&self, _: &NicSpec, mac: Mac, ports: &[PortMap]) -> Result<Netdev, NetworkError> {
         if let Some(port) = ports.first() {
             return Err(NetworkError::NotPublished {
                 network: self.network.clone(),

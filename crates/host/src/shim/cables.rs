@@ -69,7 +69,7 @@ pub fn plug(
 
 /// Joins devices that were closed to their bridges.
 pub fn open(local: &LocalDir) -> Result<()> {
-    written(local)?.iter().try_for_each(|tap| Ok(tap.join()?))
+    written(local).iter().try_for_each(|tap| Ok(tap.join()?))
 }
 
 /// Whether an instance has devices here, of which it may know nothing any more.
@@ -83,7 +83,7 @@ pub fn unplug(local: &LocalDir) -> Result<()> {
     if !list.exists() {
         return Ok(());
     }
-    for tap in written(local)? {
+    for tap in written(local) {
         tap.remove().map_err(|detail| {
             Failure::new("network", format!("a device is left: {detail}"), "`ip link` shows it")
         })?;
@@ -92,13 +92,11 @@ pub fn unplug(local: &LocalDir) -> Result<()> {
     Ok(())
 }
 
-fn written(local: &LocalDir) -> Result<Vec<TapNetdev>> {
+fn written(local: &LocalDir) -> Vec<TapNetdev> {
     let list = list(local);
-    if !list.exists() {
-        return Ok(Vec::new());
-    }
-    let written: Vec<(String, String)> = crate::dir::decode(&list)?;
-    Ok(written.into_iter().map(|(device, bridge)| TapNetdev { device, bridge }).collect())
+    // Cut by a power cut: with the machine its devices have gone too.
+    let written: Vec<(String, String)> = crate::dir::decode(&list).unwrap_or_default();
+    written.into_iter().map(|(device, bridge)| TapNetdev { device, bridge }).collect()
 }
 
 fn list(local: &LocalDir) -> PathBuf {
@@ -125,4 +123,22 @@ fn bridge(host: &HostDir, name: &str) -> Option<Bridge> {
 
 fn unknown(name: &str) -> Failure {
     network::NetworkError::UnknownNetwork { name: name.to_owned() }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_a_power_cut_has_cut_keeps_nobody_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostDir::open(folder.path()).unwrap();
+        let local = LocalDir::new(&host, &model::Name::new("t1").unwrap());
+        std::fs::create_dir_all(local.path()).unwrap();
+        unplug(&local).unwrap();
+        std::fs::write(list(&local), "[[\"c0").unwrap();
+        assert!(are_left(&local));
+        unplug(&local).unwrap();
+        assert!(!are_left(&local));
+    }
 }
