@@ -121,6 +121,7 @@ pub fn attend(powering: &Powering<'_>, powered: Powered, report: StartReport) ->
             // A guest that continues has said its line before.
             continued,
             guest: powered.guest,
+            shared: door.shared.clone(),
         },
         timeout: Duration::from_millis(order.ready_timeout_ms),
         // Who has become somebody else has been told the time too.

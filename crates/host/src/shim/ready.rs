@@ -10,6 +10,7 @@ use std::time::Duration;
 use model::Ready;
 
 use super::guest::Guest;
+use super::shared::Shared;
 use crate::failure::{Failure, Result};
 
 /// What a check needs to know of the machine.
@@ -23,18 +24,40 @@ pub struct ReadyCheck {
     /// Whether the guest continued from memory: what it said on the console, it said before.
     pub continued: bool,
     pub guest: Arc<Guest>,
+    /// Where it is said what a volume cannot have.
+    pub shared: Arc<Shared>,
 }
 
 /// Between two tries.
 const PERIOD: Duration = Duration::from_millis(20);
 
+/// How long a guest may wait for a page that is damaged before its user is told: a broken read may
+/// pass, and another host may have the page.
+const DAMAGED_MAX: Duration = Duration::from_secs(5);
+
 impl ReadyCheck {
     /// Waits until the guest is ready.
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let deadline = ambient::now() + timeout;
+        let mut damaged_since = None;
         loop {
             if self.passes() {
                 return Ok(());
+            }
+            let stall = self.shared.stall();
+            match stall.as_ref().filter(|stall| stall.kind == "damaged") {
+                None => damaged_since = None,
+                Some(stall) => {
+                    let since = *damaged_since.get_or_insert_with(ambient::now);
+                    // More waiting mends nothing: somebody has to.
+                    if since.elapsed() >= DAMAGED_MAX {
+                        return Err(Failure::new(
+                            "not_ready",
+                            format!("it waits: {}", stall.message),
+                            format!("{}; it goes on by itself when that is mended", stall.hint),
+                        ));
+                    }
+                }
             }
             if self.guest.has_ended() {
                 return Err(Failure::new(
@@ -44,9 +67,11 @@ impl ReadyCheck {
                 ));
             }
             if ambient::now() >= deadline {
+                let waits = stall.map_or(String::new(), |why| format!("; it waits: {why}"));
+                let (within, what) = (timeout.as_secs(), self.what());
                 return Err(Failure::new(
                     "not_ready",
-                    format!("it was not ready within {} s ({})", timeout.as_secs(), self.what()),
+                    format!("it was not ready within {within} s ({what}){waits}"),
                     "it goes on running: `collective logs NAME` shows its console; --timeout waits longer",
                 ));
             }
