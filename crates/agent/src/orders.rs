@@ -6,7 +6,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::Duration;
 
-use api::{OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble};
+use api::{
+    CheckpointPrint, OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble,
+};
 use host::record::UpdatePolicy;
 use host::{Accelerator, Failure, Reference, ResumeOptions, RunOptions, StartOptions, parse_port};
 use model::{Generation, Name};
@@ -29,7 +31,7 @@ const AT_ONCE: usize = 8;
 
 /// How it went.
 enum Outcome {
-    Done,
+    Done(Option<OrderCost>),
     Refused,
     Failed(Failure),
 }
@@ -89,12 +91,13 @@ impl Agent<'_> {
         if matches!(self.beat(client), Ok(Ok(_))) {
             self.tenure.begun(&name);
         }
-        let (end, trouble) = match outcome {
-            Outcome::Done => (OrderEnd::Done, None),
-            Outcome::Refused => (OrderEnd::Refused, None),
+        let (end, trouble, cost) = match outcome {
+            Outcome::Done(cost) => (OrderEnd::Done, None, cost),
+            Outcome::Refused => (OrderEnd::Refused, None, None),
             Outcome::Failed(failure) => {
                 let Failure { kind, message, hint } = failure;
-                (OrderEnd::Failed, Some(Trouble { kind: kind.to_owned(), detail: message, hint }))
+                let trouble = Trouble { kind: kind.to_owned(), detail: message, hint };
+                (OrderEnd::Failed, Some(trouble), None)
             }
         };
         if order.act != OrderAct::Look || trouble.is_some() {
@@ -102,7 +105,7 @@ impl Agent<'_> {
         }
         let (id, of) = (order.id.clone(), order.name.clone());
         let head = self.host.head_seen(&name).ok();
-        let report = OrderReport { order: id, name: of, act: order.act, end, trouble, head };
+        let report = OrderReport { order: id, name: of, act: order.act, end, trouble, head, cost };
         let path = format!("/v1/hosts/{}/done", self.host.id());
         while !self.over.load(Ordering::Relaxed)
             && client.send("POST", &path, &[], Some(&report)).is_err()
@@ -113,9 +116,9 @@ impl Agent<'_> {
 
     fn obey(&self, order: &OrderPrint, name: &Name) -> Outcome {
         let done = match order.act {
-            OrderAct::Look => self.host.head_seen(name).map(drop),
+            OrderAct::Look => self.host.head_seen(name).map(|_| None),
             OrderAct::Start | OrderAct::TakeOver => match self.tenure.begins(self.host, name) {
-                Ok(true) => self.start(order, name),
+                Ok(true) => self.start(order, name).map(Some),
                 // The plane counts this host as gone, or will soon.
                 Ok(false) => return Outcome::Refused,
                 Err(failure) => Err(failure),
@@ -125,14 +128,14 @@ impl Agent<'_> {
                     return Outcome::Refused;
                 }
                 match order.act {
-                    OrderAct::Stop => self.host.stop(name, false, POWER_OFF).map(drop),
-                    OrderAct::Leave => self.leave(name),
-                    _ => self.host.suspend(name, None).map(drop),
+                    OrderAct::Stop => self.host.stop(name, false, POWER_OFF).map(|_| None),
+                    OrderAct::Leave => self.leave(name).map(Some),
+                    _ => self.host.suspend(name, None).map(|last| Some(let_go(&last))),
                 }
             }
         };
         match done {
-            Ok(()) => Outcome::Done,
+            Ok(cost) => Outcome::Done(cost),
             // The head was moved by somebody else, or what was ordered is so already.
             Err(failure)
                 if ["changed", "lease", "fenced", "exists", "state"].contains(&failure.kind) =>
@@ -144,17 +147,20 @@ impl Agent<'_> {
     }
 
     /// Stores what it has while it runs on, until little is left, and only then lets it stand still.
-    fn leave(&self, name: &Name) -> Result<(), Failure> {
+    fn leave(&self, name: &Name) -> Result<OrderCost, Failure> {
+        let mut stored_bytes = 0;
         for _ in 0..NARROWINGS_MAX {
             let stored = self.host.checkpoint_by_itself(name)?;
+            stored_bytes += stored.stored_bytes;
             if stored.total_ms < NARROW.as_millis() as u64 {
                 break;
             }
         }
-        self.host.suspend(name, None).map(drop)
+        let last = let_go(&self.host.suspend(name, None)?);
+        Ok(OrderCost { stored_bytes: stored_bytes + last.stored_bytes, ..last })
     }
 
-    fn start(&self, order: &OrderPrint, name: &Name) -> Result<(), Failure> {
+    fn start(&self, order: &OrderPrint, name: &Name) -> Result<OrderCost, Failure> {
         let start = StartOptions {
             ports: order.ports.iter().map(|port| parse_port(port)).collect::<Result<_, _>>()?,
             network: order.network.as_deref().map(named).transpose()?,
@@ -163,7 +169,7 @@ impl Agent<'_> {
             timeout: READY,
         };
         let head = self.host.head_seen(name)?;
-        match &order.appliance {
+        let started = match &order.appliance {
             Some(appliance) if head.state == "none" => {
                 if head.generation != order.at {
                     let hint = "look at it again";
@@ -180,16 +186,24 @@ impl Agent<'_> {
                     auto: None,
                     start,
                 };
-                self.host.run(&options).map(drop)
+                self.host.run(&options)?
             }
             _ => {
                 let take_over = order.act == OrderAct::TakeOver;
                 let at = Some(Generation(order.at));
                 let options = ResumeOptions { name: name.clone(), take_over, at, start };
-                self.host.resume(&options).map(drop)
+                self.host.resume(&options)?
             }
-        }
+        };
+        let (fetched_bytes, peer_bytes) = (started.fetched_bytes, started.peer_bytes);
+        Ok(OrderCost { fetched_bytes, peer_bytes, ..OrderCost::default() })
     }
+}
+
+/// A guest stands still while what it has is stored.
+fn let_go(last: &CheckpointPrint) -> OrderCost {
+    let (stood_ms, stored_bytes) = (last.total_ms, last.stored_bytes);
+    OrderCost { stood_ms, stored_bytes, ..OrderCost::default() }
 }
 
 fn named(network: &str) -> Result<Name, Failure> {

@@ -26,9 +26,9 @@ pub use output::{
     StartPrint, StatePrint, TracePrint, UndoPrint, VolumePrint, WarmPrint,
 };
 pub use plane::{
-    BeatReply, ChoicePrint, EventPrint, HeadSeen, HostChange, HostIdentity, HostKey, HostPrint,
-    HostReport, HostWish, InstanceChange, InstanceSeen, InstanceWish, NETWORK_LABEL, OrderAct,
-    OrderEnd, OrderPrint, OrderReport, OrdersKnown, PeerPrint, PeersPrint, PlacedPrint, PlanPrint,
-    Problem, RestartWish, StateWish, Trouble,
+    BeatReply, CamePrint, ChoicePrint, EventPrint, HeadSeen, HostChange, HostIdentity, HostKey,
+    HostPrint, HostReport, HostWish, InstanceChange, InstanceSeen, InstanceWish, NETWORK_LABEL,
+    OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrdersKnown, PeerPrint, PeersPrint,
+    PlacedPrint, PlanPrint, Problem, RestartWish, StateWish, Trouble,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

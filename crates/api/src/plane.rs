@@ -197,6 +197,44 @@ pub struct OrderReport {
     /// The head as it is now.
     #[serde(default)]
     pub head: Option<HeadSeen>,
+    /// Of an order that was carried out and moves a guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<OrderCost>,
+}
+
+/// What it cost to let a guest go or to have it come, as its host counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct OrderCost {
+    /// Milliseconds for which the guest has stood still before it was let go.
+    #[serde(default)]
+    pub stood_ms: u64,
+    /// Bytes that the repository was given, those included that were stored while the guest ran on.
+    #[serde(default)]
+    pub stored_bytes: u64,
+    /// Bytes that came from the repository until its CPUs ran.
+    #[serde(default)]
+    pub fetched_bytes: u64,
+    /// Bytes that came from other hosts until then.
+    #[serde(default)]
+    pub peer_bytes: u64,
+}
+
+/// How an instance last came from one host to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CamePrint {
+    /// The id of the host that let it go.
+    pub from: String,
+    /// The id of the host that it came to.
+    pub to: String,
+    /// The generation of its head when it had come.
+    pub generation: u64,
+    /// For how long it stood still, milliseconds: from before its state was frozen until the plane heard that
+    /// its CPUs ran again.
+    pub pause_ms: u64,
+    /// Bytes that the one host stored and the other fetched until then, as sent.
+    pub moved_bytes: u64,
+    /// Of these, the bytes that came from other hosts and not from the repository.
+    pub peer_bytes: u64,
 }
 
 /// Why something does not work.
@@ -385,6 +423,9 @@ pub struct PlacedPrint {
     pub next: Option<String>,
     /// Why the last try failed; it is tried again.
     pub trouble: Option<Trouble>,
+    /// How it last came from one host to another, when it did so by itself and at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came: Option<CamePrint>,
 }
 
 /// Something has changed; what is shown is as it is now.

@@ -36,11 +36,15 @@ fn guest_roams_and_is_stopped_where_a_plane_decides() {
     fleet.await_placed("t1", Some("B"), "running");
     assert_eq!(world.exec("B", "t1", "cat /tmp/session"), "session");
     assert_eq!(world.row("A", "t1")["host"], world.row("B", "t1")["host"]);
-    fleet.run("P", &["move", "t1", "--to", &a]).ok();
+    let moved = fleet.run("P", &["move", "t1", "--to", &a]).ok();
     assert_eq!(world.exec("A", "t1", "cat /tmp/session"), "session");
+    let cost = |field: &str| moved[field].as_u64().unwrap_or_else(|| panic!("{moved}"));
+    assert!(0 < cost("pause_ms") && cost("pause_ms") < cost("total_ms"), "{moved}");
+    assert!(cost("moved_bytes") > cost("peer_bytes"), "{moved}");
     // Asked again, nothing happens.
     let generation = fleet.placed("t1")["generation"].clone();
-    fleet.run("P", &["move", "t1", "--to", &a]).ok();
+    let moved = fleet.run("P", &["move", "t1", "--to", &a]).ok();
+    assert_eq!([&moved["pause_ms"], &moved["moved_bytes"]], [0, 0], "{moved}");
     assert_eq!(fleet.placed("t1")["generation"], generation);
 
     // A host is to be empty: it leaves.

@@ -385,6 +385,7 @@ fn look(serving: &Serving, heads: &[(&str, &str)]) -> Vec<(String, OrderAct)> {
                 end,
                 trouble: None,
                 head: Some(head),
+                cost: None,
             };
             serving.send("POST", &format!("{path}/done"), &done);
         }

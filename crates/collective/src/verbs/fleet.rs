@@ -5,9 +5,12 @@
 
 use std::time::Duration;
 
-use api::{HostPrint, InstanceChange, InstanceWish, PlacedPrint, RestartWish, StateWish, Trouble};
+use api::{
+    CamePrint, HostPrint, InstanceChange, InstanceWish, PlacedPrint, RestartWish, StateWish,
+    Trouble,
+};
 use host::{Failure, Host, Size};
-use model::Name;
+use model::{Name, format_bytes};
 use plane::client::{Client, ClientError};
 use serde::Serialize;
 
@@ -17,6 +20,8 @@ use crate::print::{self, duration};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(150);
+/// How long after a move it may take until it is known what that cost.
+const COST: Duration = Duration::from_secs(3);
 /// A suspend may have much to store.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -31,6 +36,20 @@ struct Print {
     /// It goes on from a checkpoint of this age: what its last host did after that is not in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     from_ms_ago: Option<u64>,
+    /// Of `move`.
+    #[serde(flatten)]
+    moved: Option<MovedPrint>,
+}
+
+/// What a move cost. All zero: it was there already.
+#[derive(Serialize, Default)]
+struct MovedPrint {
+    /// For how long the guest stood still.
+    pause_ms: u64,
+    /// Bytes that its old host stored and its new one fetched until it went on.
+    moved_bytes: u64,
+    /// Of these, the bytes that came from other hosts.
+    peer_bytes: u64,
 }
 
 /// Whether a plane decides.
@@ -136,6 +155,15 @@ impl<'a> Asked<'a> {
     }
 
     fn done(&self, placed: &PlacedPrint, from_ms_ago: Option<u64>) -> Result<(), Failure> {
+        self.done_after(placed, from_ms_ago, None)
+    }
+
+    fn done_after(
+        &self,
+        placed: &PlacedPrint,
+        from_ms_ago: Option<u64>,
+        moved: Option<MovedPrint>,
+    ) -> Result<(), Failure> {
         let hosts = self.hosts()?;
         let host = placed.host.as_ref().and_then(|id| hosts.iter().find(|host| host.id == *id));
         let done = Print {
@@ -144,11 +172,16 @@ impl<'a> Asked<'a> {
             host: host.map(|host| host.name.clone()),
             total_ms: self.began.elapsed().as_millis() as u64,
             from_ms_ago,
+            moved,
         };
         print::result(self.global, &done, || {
             let place = done.host.as_ref().map_or_else(String::new, |host| format!(" on {host}"));
             let after = duration(done.total_ms);
             let mut text = format!("{} is {}{place} after {after}", done.name, done.state);
+            if let Some(moved) = done.moved.as_ref().filter(|moved| moved.moved_bytes > 0) {
+                let (stood, bytes) = (duration(moved.pause_ms), format_bytes(moved.moved_bytes));
+                text.push_str(&format!("; it stood still for {stood}, and {bytes} went over"));
+            }
             if let Some(ago) = done.from_ms_ago {
                 text.push_str(&format!(
                     "\nit goes on from a checkpoint of {} ago: its last host is gone; what that one \
@@ -355,12 +388,30 @@ pub fn move_(global: &Global, verb: &Move) -> Result<(), Failure> {
     let asked = Asked::new(global)?;
     let name = super::name(&verb.name)?;
     let on = asked.ready_host(&verb.to)?;
+    let before = asked.get(&name)?;
     let state = Some(StateWish::Running);
     let change = InstanceChange { state, on: Some(on.clone()), ..Default::default() };
     asked.change(&name, &change)?;
     let within = Duration::from_secs(verb.timeout);
     let placed = asked.until(&name, within, |placed| runs(placed, Some(&on)))?;
-    asked.done(&placed, None)
+    let before = before.unwrap_or_else(|| placed.clone());
+    if runs(&before, Some(&on)) {
+        return asked.done_after(&placed, None, Some(MovedPrint::default()));
+    }
+    // That it runs is heard a moment before what it cost.
+    let newly = |came: &CamePrint| came.generation > before.generation && came.to == on;
+    let ends = ambient::now() + COST;
+    let mut came = placed.came.clone().filter(newly);
+    while came.is_none() && ambient::now() < ends {
+        ambient::sleep(LOOK);
+        came = asked.get(&name)?.and_then(|placed| placed.came).filter(newly);
+    }
+    let moved = came.map(|came| MovedPrint {
+        pause_ms: came.pause_ms,
+        moved_bytes: came.moved_bytes,
+        peer_bytes: came.peer_bytes,
+    });
+    asked.done_after(&placed, None, moved)
 }
 
 pub fn ps(global: &Global) -> Result<(), Failure> {

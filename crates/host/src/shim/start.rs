@@ -209,8 +209,8 @@ fn with_claim(
     let report = StartReport {
         started_ms,
         ready_ms: 0,
-        fetched_bytes: 0,
-        peer_bytes: 0,
+        fetched_bytes: store.fetched_bytes(),
+        peer_bytes: powering.peers.as_ref().map_or(0, |peers| peers.received_bytes()),
         reused_bytes: 0,
         accel: accel.as_str().to_owned(),
         ports: order.ports.clone(),

@@ -160,7 +160,8 @@ impl World {
         };
         let end = if done { OrderEnd::Done } else { OrderEnd::Refused };
         let (act, order, name) = (order.act, order.id, order.name);
-        let report = OrderReport { order, name, act, end, trouble: None, head: Some(seen) };
+        let report =
+            OrderReport { order, name, act, end, trouble: None, head: Some(seen), cost: None };
         // It may be lost.
         if self.below(8) > 0 {
             self.plane.order_ended(id(at), &report).unwrap();

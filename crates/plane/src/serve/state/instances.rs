@@ -9,8 +9,8 @@ use model::{HostId, Name};
 use super::projects::Belongs;
 use super::usage::Change;
 use super::{
-    GoneRecord, InstanceRecord, PlaceRecord, Result, SeenRecord, TRIES, TroubleRecord, host_id,
-    json, read, version,
+    GoneRecord, InstanceRecord, PlaceRecord, Result, SeenRecord, TRIES, TroubleRecord, WayRecord,
+    host_id, json, read, version,
 };
 use crate::access::{Caller, Demand, Right};
 use crate::fleet::{Instance, Need};
@@ -72,6 +72,8 @@ impl Plane {
             self.kv.get(&format!("places/{name}"))?.as_ref().map(read).transpose()?;
         let trouble: Option<TroubleRecord> =
             self.kv.get(&format!("trouble/{name}"))?.as_ref().map(read).transpose()?;
+        let way: Option<WayRecord> =
+            self.kv.get(&format!("ways/{name}"))?.as_ref().map(read).transpose()?;
         let host = head.as_ref().and_then(|head| head.holder.clone());
         let host_lives = match &host {
             Some(id) => self.kv.get(&format!("alive/{id}"))?.is_some(),
@@ -89,6 +91,7 @@ impl Plane {
             checkpoint_unix_ms: head.and_then(|head| head.checkpoint_unix_ms),
             next: place.and_then(|place| place.next),
             trouble: trouble.and_then(|record| record.trouble),
+            came: way.and_then(|way| way.came),
         })
     }
 
@@ -240,7 +243,7 @@ impl Plane {
         (at, old): &(Revision, InstanceRecord),
     ) -> Result<Outcome> {
         let change = Change { name, old: Some((*at, old)), new: None };
-        let known = ["places", "trouble", "seen", "since"];
+        let known = ["places", "trouble", "seen", "since", "ways"];
         // Who hears of it later has to be told whose it was.
         let gone = GoneRecord { project: old.belongs.project.clone(), unix_ms: ambient::unix_ms() };
         self.change_instance(ask, &change, |txn| {

@@ -102,6 +102,25 @@ pub struct PlaceRecord {
     pub next: Option<String>,
 }
 
+/// `ways/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WayRecord {
+    /// The host that let it go last.
+    pub left: Option<LeftRecord>,
+    pub came: Option<api::CamePrint>,
+}
+
+/// What is known of an instance that was let go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftRecord {
+    pub host: String,
+    /// The generation of its head from then on.
+    pub generation: u64,
+    /// When the plane heard of it.
+    pub unix_ms: u64,
+    pub cost: api::OrderCost,
+}
+
 /// `trouble/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TroubleRecord {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use api::{OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble};
+use api::{CamePrint, OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble};
 use kv::{Condition, Txn};
 use model::HostId;
 
-use super::{Result, SeenRecord, TroubleRecord, json, name, read};
+use super::{LeftRecord, Result, SeenRecord, TroubleRecord, WayRecord, json, name, read};
 use crate::serve::Plane;
 
 /// The longest that a host is let wait for an order.
@@ -70,6 +70,9 @@ impl Plane {
         {
             txn = txn.when(&key, Condition::At(entry.revision)).delete(&key);
         }
+        if let Some(way) = self.way_of(id, name.as_str(), report)? {
+            txn = txn.put(&format!("ways/{name}"), json(&way));
+        }
         let txn = match (report.end, &report.trouble, head) {
             (OrderEnd::Done, _, Some(head)) if report.act == OrderAct::Stop => {
                 // It rests because it was told to: whoever wants it to run now wants that.
@@ -88,6 +91,46 @@ impl Plane {
         // When something was replaced meanwhile, that stands.
         self.kv.commit(&txn)?;
         Ok(())
+    }
+
+    /// How it is on its way to another host, or has come, when that follows from a report.
+    fn way_of(&self, id: HostId, name: &str, report: &OrderReport) -> Result<Option<WayRecord>> {
+        let (OrderEnd::Done, Some(head), Some(cost)) = (report.end, &report.head, report.cost)
+        else {
+            return Ok(None);
+        };
+        let (host, unix_ms) = (id.to_string(), ambient::unix_ms());
+        let entry = self.kv.get(&format!("ways/{name}"))?;
+        let way: WayRecord = entry.as_ref().map(read).transpose()?.unwrap_or_default();
+        Ok(match report.act {
+            OrderAct::Suspend | OrderAct::Leave => {
+                let left = LeftRecord { host, generation: head.generation, unix_ms, cost };
+                Some(WayRecord { left: Some(left), ..way })
+            }
+            // Whatever was done with it between is another story.
+            OrderAct::Start => way
+                .left
+                .filter(|left| {
+                    left.generation.checked_add(1) == Some(head.generation) && left.host != host
+                })
+                .map(|left| {
+                    let came = CamePrint {
+                        from: left.host,
+                        to: host,
+                        generation: head.generation,
+                        pause_ms: left
+                            .cost
+                            .stood_ms
+                            .saturating_add(unix_ms.saturating_sub(left.unix_ms)),
+                        moved_bytes: [cost.fetched_bytes, cost.peer_bytes]
+                            .into_iter()
+                            .fold(left.cost.stored_bytes, u64::saturating_add),
+                        peer_bytes: cost.peer_bytes,
+                    };
+                    WayRecord { left: None, came: Some(came) }
+                }),
+            _ => None,
+        })
     }
 
     /// What failed is tried again, each time later.
