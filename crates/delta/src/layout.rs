@@ -4,7 +4,7 @@
 use chunk::header::{Format, Intent};
 
 use crate::number::{number, read, signed, signed_of};
-use crate::pack::{compress, decompress};
+use crate::pack::{bounded, compress, decompress};
 use crate::{DeltaError, PART_BYTES_MAX, RUN_MAX, Result};
 
 const FORMAT: Format = Format {
@@ -62,8 +62,14 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Its bytes.
+    /// Its bytes. An error where it has more of anything than may be read.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        let stretches = self.disks.iter().map(|disk| disk.stretches.len()).sum();
+        bounded("stretches", stretches, STRETCHES_MAX)?;
+        bounded("disks", self.disks.len(), DISKS_MAX)?;
+        bounded("records", self.records.len(), RECORDS_MAX)?;
+        let record = self.records.iter().map(Vec::len).max().unwrap_or(0);
+        bounded("bytes of a record", record, RECORD_BYTES_MAX)?;
         let mut body = Vec::new();
         number(&mut body, self.records.len() as u64);
         for record in &self.records {
@@ -93,18 +99,13 @@ impl Layout {
                 }
             }
         }
-        if body.len() > BYTES_MAX {
-            return Err(DeltaError::TooLarge {
-                what: "a layout",
-                bytes: body.len(),
-                most: BYTES_MAX,
-            });
-        }
+        bounded("bytes before compression", body.len(), BYTES_MAX)?;
         let mut bytes = FORMAT.header().encode().to_vec();
         bytes.extend_from_slice(&self.from);
         bytes.extend_from_slice(&self.to);
         number(&mut bytes, body.len() as u64);
         bytes.extend(compress(&body)?);
+        bounded("bytes of a layout", bytes.len(), PART_BYTES_MAX)?;
         Ok(bytes)
     }
 

@@ -42,13 +42,13 @@ pub enum DeltaError {
     /// It ends too early, or contradicts itself.
     #[error("delta: {0}")]
     Malformed(&'static str),
-    /// What was to be packed is larger than a group may be.
-    #[error("delta: {what} has {bytes} bytes, more than {most}")]
+    /// What was to be written is more than may be read.
+    #[error("delta: too many {what}: {count}, and {most} are allowed")]
     TooLarge {
-        /// Which.
+        /// Bytes, or others, of what.
         what: &'static str,
-        /// Its bytes.
-        bytes: usize,
+        /// How many.
+        count: usize,
         /// What is allowed.
         most: usize,
     },

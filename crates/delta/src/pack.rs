@@ -19,8 +19,8 @@ const STEPS_BYTES_MAX: usize = 4 << 20;
 
 /// Packs `new` with `old`.
 pub fn pack(old: &[u8], new: &[u8]) -> Result<Vec<u8>> {
-    bounded("what is new", new.len(), PLAIN_BYTES_MAX)?;
-    bounded("what it is compressed with", old.len(), PLAIN_BYTES_MAX)?;
+    bounded("bytes of what is new", new.len(), PLAIN_BYTES_MAX)?;
+    bounded("bytes of what it is compressed with", old.len(), PLAIN_BYTES_MAX)?;
     let (mut told, mut alike, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
     let (mut from, mut at) = (0_usize, 0);
     for Step { alike: length, fresh: more, seek } in steps(old, new) {
@@ -34,7 +34,7 @@ pub fn pack(old: &[u8], new: &[u8]) -> Result<Vec<u8>> {
         at += more;
         from = (from + length).wrapping_add_signed(seek as isize);
     }
-    bounded("how it is made of that", told.len(), STEPS_BYTES_MAX)?;
+    bounded("bytes of how it is made of that", told.len(), STEPS_BYTES_MAX)?;
     let mut packed = Vec::new();
     number(&mut packed, told.len() as u64);
     number(&mut packed, alike.len() as u64);
@@ -45,13 +45,13 @@ pub fn pack(old: &[u8], new: &[u8]) -> Result<Vec<u8>> {
 
 /// Unpacks what was packed with `old`, which gives exactly `bytes` bytes.
 pub fn unpack(old: &[u8], packed: &[u8], bytes: usize) -> Result<Vec<u8>> {
-    bounded("what is new", bytes, PLAIN_BYTES_MAX)?;
-    bounded("what it was compressed with", old.len(), PLAIN_BYTES_MAX)?;
+    bounded("bytes of what is new", bytes, PLAIN_BYTES_MAX)?;
+    bounded("bytes of what it was compressed with", old.len(), PLAIN_BYTES_MAX)?;
     let mut rest = packed;
     let [told, alike] = [read(&mut rest)?, read(&mut rest)?]
         .map(|count| usize::try_from(count).unwrap_or(usize::MAX));
-    bounded("how it is made", told, STEPS_BYTES_MAX)?;
-    bounded("what is alike", alike, bytes)?;
+    bounded("bytes of how it is made", told, STEPS_BYTES_MAX)?;
+    bounded("bytes that are alike", alike, bytes)?;
     let all = decompress(&[], rest, told + bytes)?;
     let (told, rest) = all.split_at(told);
     let (alike, fresh) = rest.split_at(alike);
@@ -106,8 +106,8 @@ pub(crate) fn compress(new: &[u8]) -> Result<Vec<u8>> {
 
 /// Unpacks one frame with the old bytes as its dictionary: what groups without steps are.
 pub fn unpack_frame(old: &[u8], packed: &[u8], bytes: usize) -> Result<Vec<u8>> {
-    bounded("what is new", bytes, PLAIN_BYTES_MAX)?;
-    bounded("what it was compressed with", old.len(), OLD_BYTES_MAX)?;
+    bounded("bytes of what is new", bytes, PLAIN_BYTES_MAX)?;
+    bounded("bytes of what it was compressed with", old.len(), OLD_BYTES_MAX)?;
     decompress(old, packed, bytes)
 }
 
@@ -124,8 +124,8 @@ pub(crate) fn decompress(old: &[u8], packed: &[u8], bytes: usize) -> Result<Vec<
     }
 }
 
-fn bounded(what: &'static str, bytes: usize, most: usize) -> Result<()> {
-    if bytes > most { Err(DeltaError::TooLarge { what, bytes, most }) } else { Ok(()) }
+pub(crate) fn bounded(what: &'static str, count: usize, most: usize) -> Result<()> {
+    if count > most { Err(DeltaError::TooLarge { what, count, most }) } else { Ok(()) }
 }
 
 fn failed(code: usize) -> DeltaError {

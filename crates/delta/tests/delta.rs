@@ -239,6 +239,28 @@ fn a_layout_is_read_as_it_was_written() {
     assert!(matches!(Layout::decode(&large), Err(DeltaError::Malformed(_))));
 }
 
+/// What nobody would read is not written.
+#[test]
+fn a_layout_that_is_too_long_is_refused_where_it_is_written() {
+    let what = |at: u64| match at % 2 {
+        0 => What::New,
+        _ => What::Old { source: 0, first: at * at % 1_000_003 },
+    };
+    let with = |count: u64| {
+        let stretches = (0..count).map(|at| Stretch { what: what(at), count: 1 }).collect();
+        Layout { disks: vec![DiskLayout { source: 0, stretches }], ..layout() }
+    };
+    let most = with(1 << 20);
+    assert_eq!(Layout::decode(&most.encode().unwrap()), Ok(most));
+    let too_large = |layout: Layout| matches!(layout.encode(), Err(DeltaError::TooLarge { .. }));
+    assert!(too_large(with((1 << 20) + 1)));
+    assert!(too_large(Layout { records: vec![Vec::new(); 17], ..layout() }));
+    assert!(too_large(Layout { records: vec![vec![0; (1 << 20) + 1]], ..layout() }));
+    // Nor what no compressor makes short enough.
+    let records = (1..=6).map(|seed| bytes(seed, 1 << 20)).collect();
+    assert!(too_large(Layout { records, ..layout() }));
+}
+
 proptest! {
     #[test]
     fn whatever_changed_comes_out(

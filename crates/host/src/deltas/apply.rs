@@ -8,7 +8,7 @@ use delta::{Group, NEW_BYTES_MAX, OLD_BYTES_MAX, Part, Run};
 use model::ChunkId;
 use volume::{Cache, Fetcher};
 
-use super::{PAGE, Sources, Spot};
+use super::{Budget, PAGE, Sources, Spot};
 use crate::failure::Result;
 
 /// Puts into the host's cache what of `missing` a part gives, and takes it out of `missing`. What does
@@ -18,11 +18,15 @@ pub fn apply(
     old: &Sources,
     new: &Sources,
     fetcher: &Arc<Fetcher>,
+    budget: &mut Budget,
     missing: &mut BTreeSet<ChunkId>,
 ) -> Result<()> {
     for group in &part.groups {
+        if budget.name(group).is_none() {
+            continue;
+        }
         let Some(ids) = new.ids(&group.new, NEW_BYTES_MAX / PAGE)? else { continue };
-        if ids.iter().all(|id| !missing.contains(id)) {
+        if ids.iter().all(|id| !missing.contains(id)) || !budget.work(group) {
             continue;
         }
         let Some(chunks) = unpacked(part, group, ids.len(), old, fetcher.cache())? else {
@@ -49,14 +53,11 @@ pub fn give(
     part: &Part,
     old: &Sources,
     fetcher: &Arc<Fetcher>,
+    budget: &mut Budget,
     given: &mut BTreeMap<Spot, ChunkId>,
 ) -> Result<()> {
     for group in &part.groups {
-        let pages: u64 = group.new.iter().map(|run| u64::from(run.count)).sum();
-        let pages = usize::try_from(pages).unwrap_or(usize::MAX);
-        if pages > NEW_BYTES_MAX / PAGE || given.len() + pages > super::PAGES_MAX {
-            continue;
-        }
+        let Some(pages) = budget.name(group).filter(|_| budget.work(group)) else { continue };
         let Some(bytes) = unpacked(part, group, pages, old, fetcher.cache())? else { continue };
         let chunks: Vec<Verified> = bytes.chunks_exact(PAGE).map(Verified::of).collect();
         fetcher.cache().keep(&chunks.iter().collect::<Vec<_>>());

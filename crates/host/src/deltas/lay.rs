@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use chunk::{ChunkSink, ChunkSource, FetchError, Put, SinkError, Urgency, Verified};
-use delta::{DiskLayout, Layout, Stretch, What};
+use delta::{DeltaError, DiskLayout, Layout, Stretch, What};
 use manifest::{Manifest, NodeCache, Visit};
-use model::{ChunkId, VersionId};
+use model::{ChunkId, DiskRole, VersionId};
 use volume::{Cache, Fetcher};
 
 use super::{NODES_KEPT, Sources, Spot};
@@ -21,14 +21,15 @@ const NODES_AT_ONCE: usize = 256;
 /// Of the old version's pages, one in so many may be missing here.
 const MISSING_ONE_IN: u64 = 16;
 
-/// Says where everything lies in `new`; `given` are the pages that groups give.
+/// Says where everything lies in `new`; `given` are the pages that groups give. None: in more places than a
+/// layout has room for.
 pub fn layout(
     (from, old): (VersionId, &Sources),
     (to, new): (VersionId, &Sources),
     old_at: &HashMap<ChunkId, Spot>,
     given: &HashMap<ChunkId, Spot>,
     records: Vec<Vec<u8>>,
-) -> Result<Vec<u8>> {
+) -> Result<Option<Vec<u8>>> {
     let mut before = HashMap::new();
     for (source, disk) in old.numbered() {
         disk.walk(&old.nodes, &mut |_, _| Visit::Descend, &mut |page, id| {
@@ -60,7 +61,31 @@ pub fn layout(
         disks.push(DiskLayout { source, stretches });
     }
     let layout = Layout { from: *from.as_bytes(), to: *to.as_bytes(), records, disks };
-    layout.encode().map_err(|error| Failure::new("internal", error.to_string(), ""))
+    match layout.encode() {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(DeltaError::TooLarge { .. }) => Ok(None),
+        Err(error) => Err(Failure::new("internal", error.to_string(), "")),
+    }
+}
+
+/// How many pages groups give to who has this layout of a version; none: it is not one of that version's disks.
+pub fn says_pages(layout: &Layout, new: &Version) -> Option<u64> {
+    let disks = new.hardware.disks.iter().zip(0_u16..);
+    let mut disks = disks.filter(|(disk, _)| disk.role == DiskRole::System);
+    let (mut given, mut full) = (0_u64, 0_u64);
+    for said in &layout.disks {
+        let (disk, _) = disks.next().filter(|(_, number)| *number == said.source)?;
+        let pages = |of: fn(&What) -> bool| -> u64 {
+            let stretches = said.stretches.iter().filter(|stretch| of(&stretch.what));
+            stretches.map(|stretch| u64::from(stretch.count)).sum()
+        };
+        if pages(|_| true) != disk.size_bytes.div_ceil(super::PAGE as u64) {
+            return None;
+        }
+        given += pages(|what| *what == What::New);
+        full += pages(|what| *what != What::Hole);
+    }
+    (disks.next().is_none() && full <= super::PAGES_MAX as u64).then_some(given)
 }
 
 fn hole(stretches: &mut Vec<Stretch>, mut pages: u64) {
@@ -115,11 +140,14 @@ fn pages_here(version: &Version, fetcher: &Arc<Fetcher>) -> Option<(u64, u64)> {
     Some((pages, missing))
 }
 
-/// Whether so much of the old version is here, and not all of the new one, that a delta is worth its bytes.
-pub fn is_of_use(old: &Version, new: &Version, fetcher: &Arc<Fetcher>) -> bool {
-    let has_most = |(pages, missing)| missing * MISSING_ONE_IN <= pages;
+/// Whether so much of the old version is here that a delta from it can be used.
+pub fn is_here(old: &Version, fetcher: &Arc<Fetcher>) -> bool {
+    pages_here(old, fetcher).is_some_and(|(pages, missing)| missing * MISSING_ONE_IN <= pages)
+}
+
+/// Whether anything of the new one is not here.
+pub fn is_needed(new: &Version, fetcher: &Arc<Fetcher>) -> bool {
     pages_here(new, fetcher).is_none_or(|(_, missing)| missing > 0)
-        && pages_here(old, fetcher).is_some_and(has_most)
 }
 
 /// Makes the manifests of a new version, of where everything lies and what groups gave, and puts them into

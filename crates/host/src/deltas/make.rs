@@ -15,7 +15,7 @@ use model::{ChunkId, VersionId};
 use volume::{Cancel, Fetcher, View};
 
 use super::open::{self, Side};
-use super::{PAGE, PAGES_MAX, Sources, Spot, lay};
+use super::{Budget, PAGE, PAGES_MAX, Sources, Spot, lay};
 use crate::failure::{Failure, Result};
 use crate::inside::{self, Bytes};
 use crate::record::Version;
@@ -52,7 +52,8 @@ pub(super) struct Item {
 /// A delta.
 pub struct Made {
     pub parts: Vec<Vec<u8>>,
-    pub layout: Vec<u8>,
+    /// None: everything lies in more places than one has room for.
+    pub layout: Option<Vec<u8>>,
     /// Pages that it gives.
     pub pages: usize,
 }
@@ -131,8 +132,45 @@ pub fn make(
     }
     let mut groups = together(items);
     groups.extend(opened);
-    let packed = pack_all(&groups, &old, &new, fetcher, progress)?;
-    Ok(Some(Made { parts: parts(from.0, to.0, packed), layout, pages }))
+    let mut packed = pack_all(&groups, &old, &new, fetcher, progress)?;
+    if !keep_within(&mut packed, pages as u64, &new, fetcher)? {
+        return Ok(None);
+    }
+    let parts = parts(from.0, to.0, packed);
+    let fits = parts.iter().all(|part| part.len() <= PART_BYTES_MAX);
+    Ok(fits.then_some(Made { parts, layout, pages }))
+}
+
+/// Says without old pages what would name more of them than who uses it is ready to read. False: that is not
+/// enough.
+pub(super) fn keep_within(
+    groups: &mut [Group],
+    pages: u64,
+    new: &Sources,
+    fetcher: &Arc<Fetcher>,
+) -> Result<bool> {
+    let mut budget = Budget::new(pages, pages);
+    for group in groups {
+        if budget.name(group).is_none() {
+            return Ok(false);
+        }
+        if budget.work(group) {
+            continue;
+        }
+        let bytes = bytes_of(new, &group.new, fetcher)?;
+        let packed = delta::pack(&[], &bytes).map_err(internal)?;
+        let (old_opened, new_opened) = (Vec::new(), Vec::new());
+        let new = std::mem::take(&mut group.new);
+        *group = Group { old: Vec::new(), new, old_opened, new_opened, packed };
+        if !budget.work(group) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn internal(error: delta::DeltaError) -> Failure {
+    Failure::new("internal", error.to_string(), "")
 }
 
 /// Where every page of a version lies; one place each.
@@ -259,7 +297,6 @@ fn pack_one(
 ) -> Result<Vec<Group>> {
     let (old_runs, new_runs) = (runs(&item.old), runs(&item.new));
     let (before, bytes) = (bytes_of(old, &old_runs, fetcher)?, bytes_of(new, &new_runs, fetcher)?);
-    let internal = |error: delta::DeltaError| Failure::new("internal", error.to_string(), "");
     if item.new_opened.is_empty() {
         let packed = delta::pack(&before, &bytes).map_err(internal)?;
         let (old_opened, new_opened) = (Vec::new(), Vec::new());

@@ -10,9 +10,11 @@
 //!
 //! *Invariants.* A delta is a shortcut: what it does not give is fetched as always. What comes out of it
 //! belongs to the new version only by hashing to the ids that this says. Of disks alone: memory
-//! has nothing in common, and kernels are compressed already.
+//! has nothing in common, and kernels are compressed already. What a delta asks of a host is in proportion to
+//! what it says that it gives ([budget]), whoever made it.
 
 mod apply;
+mod budget;
 mod lay;
 mod make;
 mod open;
@@ -26,7 +28,8 @@ use model::{ChunkId, DiskRole};
 use volume::Fetcher;
 
 pub use apply::{apply, give};
-pub use lay::{is_of_use, rebuild};
+pub use budget::Budget;
+pub use lay::{is_here, is_needed, rebuild, says_pages};
 pub use make::{Made, make};
 
 use crate::failure::Result;
@@ -94,3 +97,6 @@ impl Sources {
         Ok(Some(ids))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,7 +130,7 @@ pub struct DeltaSays {
 impl DeltaSays {
     /// Of its parts and its layout.
     pub fn all_bytes(&self) -> u64 {
-        self.bytes + self.layout.as_ref().map_or(0, |layout| layout.bytes)
+        self.bytes.saturating_add(self.layout.as_ref().map_or(0, |layout| layout.bytes))
     }
 }
 

@@ -221,17 +221,17 @@ impl Host {
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
         let Ok(count) = u32::try_from(parts.len()) else { return Ok(None) };
         let id = to.0.to_string();
-        let says = LayoutSays {
+        let says = layout.as_ref().map(|layout| LayoutSays {
             bytes: layout.len() as u64,
             new_bytes: (pages * model::PAGE_BYTES) as u64,
-        };
-        changes.insert(Release::layout_document(&before.id, &id), Change::Put(layout));
+        });
+        let put = layout.map(|layout| (Release::layout_document(&before.id, &id), layout));
+        changes.extend(put.map(|(name, layout)| (name, Change::Put(layout))));
         for (part, number) in parts.into_iter().zip(0..) {
             let name = Release::delta_document(&before.id, &id, number);
             changes.insert(name, Change::Put(part));
         }
-        let layout = Some(says);
-        let says = DeltaSays { from: before.id.clone(), bytes, parts: count, layout };
+        let says = DeltaSays { from: before.id.clone(), bytes, parts: count, layout: says };
         Ok(Some(says).filter(|says| says.parts > 0))
     }
 

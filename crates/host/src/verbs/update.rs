@@ -157,7 +157,8 @@ impl Host {
             Found::Nothing(why) => return Ok(nothing(name, &version.version, why)),
             Found::New(release) => release,
         };
-        let layout = fetch::layout_of(&trusted, &release, now.release);
+        let fetcher = self.fetcher(&store)?;
+        let layout = fetch::layout_of(&store, &fetcher, &trusted, &release, now.release);
         let records = layout.as_ref().map_or(&[][..], |layout| &layout.records);
         let id = self.take_version(&store, &maker, &release, records)?;
         let new = store.version(id)?;
@@ -174,7 +175,7 @@ impl Host {
                 return Ok(print);
             }
             store.reach(&maker.location)?;
-            let missing = missing(&self.fetcher(&store)?, &version, &new)?;
+            let missing = missing(&fetcher, &version, &new)?;
             print.reused_bytes = release.content_bytes.saturating_sub(missing.len() as u64 * PAGE);
             let size = wire_bytes(&store, &missing);
             let size = delta.map_or(size, |delta| delta.bytes.min(size));

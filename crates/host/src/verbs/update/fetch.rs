@@ -12,7 +12,7 @@ use trust::{TrustError, Trusted};
 use volume::{Cache, Cancel, Fetcher};
 
 use crate::Host;
-use crate::deltas::{self, Sources};
+use crate::deltas::{self, Budget, Sources};
 use crate::failure::{Failure, Result};
 use crate::makers::document::DeltaSays;
 use crate::makers::{Maker, Release};
@@ -25,6 +25,10 @@ const FETCH_THREADS: usize = 4;
 const BATCH: usize = 1024;
 /// Decoded nodes that are kept while two versions are compared.
 const NODES_KEPT: usize = 512;
+/// What is fetched without a layout beside the pages: names of them, and where these lie. Bytes, roughly.
+const NAMES_BYTES: u64 = 256 << 10;
+/// Parts of a delta are fuller than this on average, bytes.
+const PART_BYTES_LEAST: u64 = 64 << 10;
 /// A page, bytes.
 pub(super) const PAGE: u64 = model::PAGE_BYTES as u64;
 
@@ -187,6 +191,12 @@ pub(in crate::verbs) fn missing(
     Ok(missing)
 }
 
+/// Pages of its system disks, holes among them.
+fn pages_of(version: &Version) -> u64 {
+    let system = version.hardware.disks.iter().filter(|disk| disk.role == DiskRole::System);
+    system.map(|disk| disk.size_bytes.div_ceil(PAGE)).fold(0, u64::saturating_add)
+}
+
 /// What parts of a delta gave.
 struct Given {
     pages: u64,
@@ -195,17 +205,35 @@ struct Given {
 }
 
 /// What a maker says of where everything lies, for who has a version; none: it says nothing that is of use here.
-pub(super) fn layout_of(trusted: &Trusted, release: &Release, from: VersionId) -> Option<Layout> {
+pub(super) fn layout_of(
+    store: &Store,
+    fetcher: &Arc<Fetcher>,
+    trusted: &Trusted,
+    release: &Release,
+    from: VersionId,
+) -> Option<Layout> {
     let from_text = from.to_string();
     let says = release.deltas.iter().find(|delta| delta.from == from_text)?;
-    says.layout.as_ref()?;
+    let bytes = says.layout.as_ref()?.bytes;
+    // Nothing is fetched that is not worth it, or that cannot be used.
+    if !is_worth_it(says) || !deltas::is_here(&store.version(from).ok()?, fetcher) {
+        return None;
+    }
     let name = Release::layout_document(&from_text, &release.id);
     let name = Release::place(trusted, &release.appliance, name);
     // Without it there is only more to fetch.
-    let layout = Layout::decode(&trusted.read(&name, PART_BYTES_MAX as u64).ok()?).ok()?;
+    let layout =
+        Layout::decode(&trusted.read(&name, bytes.min(PART_BYTES_MAX as u64)).ok()?).ok()?;
     let fits =
         layout.from == *from.as_bytes() && layout.to == *release.version_id().ok()?.as_bytes();
     fits.then_some(layout)
+}
+
+/// Whether a delta says of itself that it takes less than what it gives, with the names of that.
+fn is_worth_it(says: &DeltaSays) -> bool {
+    let gives = says.layout.as_ref().map_or(0, |layout| layout.new_bytes);
+    let most = gives.saturating_add(gives / 8).saturating_add(NAMES_BYTES);
+    says.all_bytes() <= most && u64::from(says.parts) <= says.bytes / PART_BYTES_LEAST + 2
 }
 
 /// Brings a new version by its delta alone: the pages that its parts give, and the manifests that follow from
@@ -221,15 +249,17 @@ fn fetch_layout(
     let from = news.from.to_string();
     let says = news.release.deltas.iter().find(|delta| delta.from == from);
     let (Some(says), Some(layout)) = (says, news.layout) else { return Ok(None) };
-    // As its maker made them: the instance may have a CD more.
-    let published = store.version(news.from)?;
-    if !deltas::is_of_use(&published, news.new, fetcher) {
+    let gives = says.layout.as_ref().map_or(0, |layout| layout.new_bytes) / PAGE;
+    if deltas::says_pages(layout, news.new) != Some(gives) || !deltas::is_needed(news.new, fetcher)
+    {
         return Ok(None);
     }
-    let old = Sources::open(&published, fetcher)?;
+    // As its maker made them: the instance may have a CD more.
+    let old = Sources::open(&store.version(news.from)?, fetcher)?;
     let mut given = BTreeMap::new();
+    let mut budget = Budget::new(gives, gives);
     let mut take = |part: &Part| {
-        deltas::give(part, &old, fetcher, &mut given)?;
+        deltas::give(part, &old, fetcher, &mut budget, &mut given)?;
         Ok(true)
     };
     let before = says.layout.as_ref().map_or(0, |layout| layout.bytes);
@@ -254,13 +284,18 @@ fn fetch_delta(
 ) -> Result<(u64, Option<String>)> {
     let from = news.from.to_string();
     let says = news.release.deltas.iter().find(|delta| delta.from == from);
-    let Some(says) = says.filter(|delta| delta.bytes < wire_bytes(store, missing)) else {
+    let is_less = |delta: &&DeltaSays| {
+        delta.bytes < wire_bytes(store, missing)
+            && u64::from(delta.parts) <= delta.bytes / PART_BYTES_LEAST + 2
+    };
+    let Some(says) = says.filter(is_less) else {
         return Ok((0, None));
     };
     let published = store.version(news.from)?;
     let (old, new) = (Sources::open(&published, fetcher)?, Sources::open(news.new, fetcher)?);
+    let mut budget = Budget::new(pages_of(news.new), missing.len() as u64);
     let mut take = |part: &Part| {
-        deltas::apply(part, &old, &new, fetcher, missing)?;
+        deltas::apply(part, &old, &new, fetcher, &mut budget, missing)?;
         Ok(!missing.is_empty())
     };
     each_part(news, says, 0, pace, progress, &mut take)
@@ -293,6 +328,10 @@ fn each_part(
             }
         };
         bytes += part.len() as u64;
+        if bytes > says.bytes.saturating_add(before) {
+            wrong = Some("its parts are longer than it says".to_owned());
+            break;
+        }
         let part = match Part::decode(&part) {
             Ok(part) => part,
             Err(error) => {
