@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! beat:   report ──▶ plane ──lease──▶ plane/lease.json, for the shims
+//! usage:  what instances have used ──▶ plane, which counts it
 //! orders: plane ──▶ each on a thread of its own ──▶ what came of it ──▶ plane
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 mod giving;
 mod identity;
+mod metering;
 mod orders;
 mod tenure;
 
@@ -99,6 +101,7 @@ pub fn run(
         let agent = &agent;
         scope.spawn(move || agent.take_orders(scope));
         scope.spawn(move || agent.learn_peers());
+        scope.spawn(move || agent.meter());
         let ended = agent.beats();
         agent.over.store(true, Ordering::Relaxed);
         ended

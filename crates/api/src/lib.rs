@@ -6,6 +6,7 @@
 
 mod access;
 mod makers;
+mod meter;
 mod output;
 mod plane;
 mod shim;
@@ -18,6 +19,7 @@ pub use makers::{
     CatalogPrint, CatalogVersion, ChannelPrint, DelegatePrint, DiffPrint, FilePrint, MakerPrint,
     PackagePrint, PublishPrint, SignedPrint, UpdatePrint, UpdatesPrint,
 };
+pub use meter::{MeterReply, MeterReport, RunPrint, UsagePrint};
 pub use output::{
     AppliancePrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint,
     DoctorPrint, ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint,

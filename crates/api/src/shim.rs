@@ -102,6 +102,11 @@ pub struct Status {
     pub qemu_pid: Option<u32>,
     /// `starting running paused suspended stopped failed`.
     pub state: String,
+    /// Of its machine; 0: it has none yet.
+    #[serde(default)]
+    pub cpus: u32,
+    #[serde(default)]
+    pub memory_bytes: u64,
     pub accel: String,
     pub ports: Vec<PortPrint>,
     pub volumes: Vec<VolumePrint>,

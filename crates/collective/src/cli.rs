@@ -8,7 +8,7 @@ mod access;
 mod makers;
 mod planes;
 
-pub use access::{Audit, Events, NewToken, Projects, Role, Tokens, Users};
+pub use access::{Audit, By, Events, NewToken, Projects, Role, Tokens, Usage, Users};
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
@@ -164,6 +164,8 @@ pub enum Verb {
     /// Where a plane decides: who has changed what
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Audit(Audit),
+    /// Where a plane decides: what instances have used
+    Usage(Usage),
     /// Where a plane decides: say who asks, and what that one may do
     Whoami(At),
     /// Print the JSON Schema of appliance.yaml

@@ -9,6 +9,8 @@ use std::time::Duration;
 use fleet::Fleet;
 use support::{World, eventually};
 
+/// Of `tiny`.
+const MEMORY_MIB: f64 = 128.0;
 /// Short, for tests: what a host may be away.
 const LEASE_S: u32 = 2;
 
@@ -74,6 +76,23 @@ fn guest_roams_and_is_stopped_where_a_plane_decides() {
     eventually(Duration::from_secs(10), "it is wished so", || {
         fleet.placed("t1")["wish"]["state"] == "stopped"
     });
+    // What it used on both hosts is counted, to its last moment and once.
+    let left = |host: &str| std::fs::read_dir(world.host(host).join("meter")).map(Iterator::count);
+    eventually(Duration::from_secs(30), "all of it is counted", || {
+        ["A", "B"].iter().all(|host| left(host).is_ok_and(|files| files == 0))
+    });
+    let used = fleet.at("P", &["usage", "--by", "appliance"]).ok();
+    let of = |what: &str| used[0][what].as_f64().unwrap_or_else(|| panic!("{used}"));
+    assert_eq!(used[0]["name"], "tiny");
+    for what in ["running_seconds", "cpu_seconds", "fetched_bytes", "stored_bytes"] {
+        assert!(of(what) > 0.0, "{used}");
+    }
+    // Its memory, for at least as long as its CPUs ran.
+    let least = of("running_seconds") / 3600.0 * MEMORY_MIB / 1024.0;
+    assert!((least * 0.9..least * 3.0).contains(&of("memory_gib_hours")), "{used}");
+    // Most of what a guest has of processors its QEMU has: that is seen, also after it has ended.
+    assert!(of("cpu_seconds") > 2.0, "{used}");
+
     // Removed behind the plane's back, it is wished for no longer.
     world.run("A", &["rm", "t1"]).ok();
     assert_eq!(fleet.run("P", &["resume", "t1"]).error().0, "not_found");

@@ -8,6 +8,7 @@
 //! makers/, mirroring/, publishing/  what makers signed, as far as this host has believed it
 //! builds/, imports/, exports/       work under way; what a killed command left is swept by the next
 //! plane/                  this host's lease of a plane, and who it is to that; `host leave` removes it
+//! meter/                  what instances have used that the plane has not counted yet
 //! plane-state/            the state of a plane that was started with this directory
 //! tools/                  what `build` keeps to be faster; safe to delete
 //! instances/<name>/       instance.json, volumes/, run/, shim.log

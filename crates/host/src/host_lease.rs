@@ -29,6 +29,8 @@ use crate::failure::{Failure, Result};
 
 const FOLDER: &str = "plane";
 const FILE: &str = "lease.json";
+/// Who this host is to its plane; its agent writes it.
+const IDENTITY: &str = "identity.json";
 const FORMAT: u32 = 1;
 
 /// A host's lease of a plane.
@@ -110,6 +112,13 @@ impl HostLease {
     }
 }
 
+impl HostDir {
+    /// Whether this host has joined a plane.
+    pub(crate) fn has_a_plane(&self) -> bool {
+        self.root().join(FOLDER).join(IDENTITY).exists()
+    }
+}
+
 impl Host {
     /// What this host keeps about its plane, durably and for its owner only; none: nothing.
     pub fn read_for_plane<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>> {
@@ -134,7 +143,10 @@ impl Host {
     pub fn leave_plane(&self) -> Result<()> {
         let _only = self.only_agent()?;
         HostLease::remove(&self.dir)?;
-        for file in ["identity.json", "peers.json"] {
+        // What has ended is nobody's to count any more; what runs writes no more of it.
+        let runs = self.metered()?.into_iter().map(|run| run.run);
+        self.forget_metered(&runs.collect())?;
+        for file in [IDENTITY, "peers.json"] {
             match std::fs::remove_file(self.dir.root().join(FOLDER).join(file)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error.into());
@@ -152,7 +164,7 @@ impl Host {
 }
 
 /// Which start of the machine this is.
-fn boot() -> String {
+pub(crate) fn boot() -> String {
     let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     read.map(|id| id.trim().to_owned()).unwrap_or_default()
 }

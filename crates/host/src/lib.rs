@@ -37,6 +37,7 @@ mod ingest;
 mod inside;
 pub mod local;
 pub mod makers;
+mod meter;
 mod noted;
 mod origin;
 mod peers;

@@ -18,6 +18,7 @@ pub mod backup;
 pub mod client;
 pub mod fleet;
 pub mod identity;
+pub mod meter;
 pub mod planner;
 pub mod reconcile;
 pub mod serve;

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::{
-    BeatReply, CallerPrint, HeadSeen, HostReport, InstanceChange, InstanceWish, NewToken, OrderAct,
-    OrderEnd, OrderPrint, OrderReport, OrdersKnown, PlacedPrint, ProjectPrint, Role, StateWish,
-    TokenPrint, TokenWish,
+    BeatReply, CallerPrint, HeadSeen, HostReport, InstanceChange, InstanceWish, MeterReply,
+    MeterReport, NewToken, OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, PlacedPrint,
+    ProjectPrint, Role, RunPrint, StateWish, TokenPrint, TokenWish, UsagePrint,
 };
 use plane::client::{Client, ClientError};
 use plane::identity::{Credentials, Secret};
@@ -421,4 +421,131 @@ fn a_user_gets_new_computers_and_none_that_others_have_in_the_repository() {
     let ordered = look(&serving, &heads);
     assert!(ordered.iter().any(|(name, _)| name == "operated"), "{ordered:?}");
     assert!(ordered.iter().all(|(name, _)| name != "theirs"), "{ordered:?}");
+}
+
+fn run(id: &str, name: &str, appliance: &str, seconds: u64) -> RunPrint {
+    RunPrint {
+        run: id.to_owned(),
+        name: name.to_owned(),
+        appliance: appliance.to_owned(),
+        ended: false,
+        running_ms: seconds * 1000,
+        cpu_ms: seconds * 500,
+        memory_mib_s: seconds * 1024,
+        fetched_bytes: 1000,
+        peer_bytes: 24,
+        stored_bytes: seconds,
+    }
+}
+
+#[test]
+fn what_is_used_is_counted_once_and_told_to_whom_it_concerns() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = serve(folder.path());
+    for project in ["blue", "red"] {
+        serving.send("PUT", &format!("/v1/projects/{project}"), &json!({}));
+    }
+    serving.add("anna", &[("blue", Role::User)]);
+    serving.add("bert", &[("blue", Role::User), ("red", Role::User)]);
+    serving.add("otto", &[("blue", Role::Operator)]);
+    serving.add("dora", &[("red", Role::Auditor)]);
+    let [anna, bert, otto, dora] =
+        ["anna", "bert", "otto", "dora"].map(|user| serving.by(&serving.token(user).token));
+    anna.send("PUT", "/v1/instances/web", &[], Some(&wish())).unwrap();
+    for (name, project) in [("db", "blue"), ("old", "red"), ("far", "red")] {
+        let wish = InstanceWish { project: Some(project.to_owned()), ..wish() };
+        bert.send("PUT", &format!("/v1/instances/{name}"), &[], Some(&wish)).unwrap();
+    }
+    // Hosts say what they hold, and what that has used.
+    let host = |n: u8| format!("{n:02x}").repeat(16);
+    let hold = |n: u8, names: &[&str]| {
+        let seen = |name: &&str| json!({"name": name, "state": "running", "generation": 1, "managed": true});
+        let instances: Vec<_> = names.iter().map(seen).collect();
+        let report =
+            json!({"name": "h", "cpus": 4, "memory_bytes": 1 << 30, "instances": instances});
+        serving.send("PUT", &format!("/v1/hosts/{}/beat", host(n)), &report);
+    };
+    hold(1, &["web", "db", "old"]);
+    let say = |n: u8, number: u64, runs: &[RunPrint]| -> MeterReply {
+        let report = MeterReport { number, runs: runs.to_vec() };
+        serving.admin.post(&format!("/v1/hosts/{}/usage", host(n)), &report).unwrap()
+    };
+    let runs = [
+        run("1", "web", "acme/web", 7200),
+        run("2", "db", "tiny", 3600),
+        run("3", "old", "acme/db", 60),
+        // Nobody wishes for it; and what another host has is not this one's to say.
+        run("4", "by-hand", "acme/web", 999),
+        run("5", "far", "acme/web", 999),
+    ];
+    assert_eq!(say(1, 0, &runs), MeterReply { number: 1, counted: true });
+    assert_eq!(say(1, 0, &runs), MeterReply { number: 1, counted: false });
+    assert_eq!(say(1, 1, &runs), MeterReply { number: 2, counted: true });
+    // The session goes to another host: another start.
+    hold(2, &["web"]);
+    let ended = RunPrint { ended: true, ..runs[0].clone() };
+    say(1, 2, &[ended, runs[1].clone(), runs[2].clone()]);
+    assert!(say(2, 0, &[run("6", "web", "acme/web", 300)]).counted);
+
+    let by = |client: &Client, query: &str| -> Vec<(String, f64)> {
+        let used: Vec<UsagePrint> = client.get(&format!("/v1/usage{query}")).unwrap();
+        used.into_iter().map(|used| (used.name, used.running_seconds)).collect()
+    };
+    let rows = |rows: &[(&str, f64)]| -> Vec<(String, f64)> {
+        rows.iter().map(|(name, seconds)| ((*name).to_owned(), *seconds)).collect()
+    };
+    let admin = &serving.admin;
+    assert_eq!(by(admin, ""), rows(&[("blue", 11_100.0), ("red", 60.0)]));
+    assert_eq!(by(admin, "?by=user"), rows(&[("anna", 7500.0), ("bert", 3660.0)]));
+    let appliances = [("acme/db", 60.0), ("acme/web", 7500.0), ("tiny", 3600.0)];
+    assert_eq!(by(admin, "?by=appliance"), rows(&appliances));
+    assert_eq!(by(admin, "?by=maker"), rows(&[("-", 3600.0), ("acme", 7560.0)]));
+    // All of what is in a project is for who operates or audits it; others know their own.
+    assert_eq!(by(&anna, "?by=user"), rows(&[("anna", 7500.0)]));
+    assert_eq!(by(&bert, "?by=project"), rows(&[("blue", 3600.0), ("red", 60.0)]));
+    assert_eq!(by(&otto, "?by=user"), rows(&[("anna", 7500.0), ("bert", 3600.0)]));
+    assert_eq!(by(&dora, "?by=user"), rows(&[("bert", 60.0)]));
+    let scoped = TokenWish {
+        user: Some("bert".to_owned()),
+        project: Some("red".to_owned()),
+        ..TokenWish::default()
+    };
+    let scoped: NewToken = admin.post("/v1/tokens", &scoped).unwrap();
+    assert_eq!(by(&serving.by(&scoped.token), "?by=project"), rows(&[("red", 60.0)]));
+
+    let used: Vec<UsagePrint> = admin.get("/v1/usage?by=maker").unwrap();
+    let acme = &used[1];
+    assert_eq!((acme.cpu_seconds, acme.memory_gib_hours), (3780.0, 2.1));
+    assert_eq!((acme.fetched_bytes, acme.peer_bytes, acme.stored_bytes), (3072, 72, 7560));
+    // On the day of today, which may have changed since.
+    let days = by(admin, "?by=day");
+    assert_eq!(days.iter().map(|(_, seconds)| seconds).sum::<f64>(), 11_160.0);
+    let (first, last) = (&days[0].0, &days[days.len() - 1].0);
+    assert_eq!(by(admin, &format!("?by=day&since={first}&until={last}")), days);
+    assert_eq!(by(admin, "?until=2026-01-01"), []);
+    assert_eq!(by(admin, "?since=9999-12-31"), []);
+    for wrong in ["?by=host", "?since=today", "?until=2026-02-30"] {
+        refused(admin.get::<Vec<UsagePrint>>(&format!("/v1/usage{wrong}")), 400);
+    }
+
+    let figures = admin.send("GET", "/metrics", &[], NONE).unwrap().body;
+    let figures = String::from_utf8(figures).unwrap();
+    let labels = "{project=\"blue\",user=\"anna\",appliance=\"acme/web\",maker=\"acme\"}";
+    for line in [
+        "# TYPE collective_usage_running_seconds counter".to_owned(),
+        format!("collective_usage_running_seconds_total{labels} 7500.000"),
+        format!("collective_usage_cpu_seconds_total{labels} 3750.000"),
+        format!("collective_usage_memory_byte_seconds_total{labels} {}", 7500u64 << 30),
+        format!("collective_usage_fetched_bytes_total{labels} 2048"),
+        format!("collective_usage_stored_bytes_total{labels} 7500"),
+        "collective_chunk_fetch_bytes_total{source=\"peer\"} 96".to_owned(),
+        "collective_chunk_fetch_bytes_total{source=\"repository\"} 4000".to_owned(),
+    ] {
+        assert!(figures.lines().any(|found| found == line), "{line}\n{figures}");
+    }
+    // Who is no host says nothing; what cannot be is refused.
+    refused(anna.post::<MeterReply>(&format!("/v1/hosts/{}/usage", host(1)), &json!({})), 403);
+    let too_much = RunPrint { cpu_ms: u64::MAX, ..run("7", "web", "acme/web", 1) };
+    let report = MeterReport { number: 3, runs: vec![too_much] };
+    refused(admin.post::<MeterReply>(&format!("/v1/hosts/{}/usage", host(1)), &report), 400);
 }

@@ -172,3 +172,31 @@ pub struct Events {
     #[command(flatten)]
     pub at: At,
 }
+
+/// What usage is added up by.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum By {
+    User,
+    Project,
+    Appliance,
+    Maker,
+    Day,
+}
+
+#[derive(Args)]
+pub struct Usage {
+    /// Add it up by this
+    #[arg(long, default_value = "project", value_name = "WHAT")]
+    pub by: By,
+    /// From this day on (UTC), for example 2026-11-01
+    #[arg(long, value_name = "DAY")]
+    pub since: Option<String>,
+    /// Until this day, which counts too
+    #[arg(long, value_name = "DAY")]
+    pub until: Option<String>,
+    /// Print comma-separated values
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    #[command(flatten)]
+    pub at: At,
+}

@@ -19,6 +19,7 @@ mod planes;
 mod repo;
 mod start;
 mod update;
+mod usage;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Token(verb) => done(access::tokens(&global, &verb)),
         Verb::Events(verb) => done(events::events(&global, &verb)),
         Verb::Audit(verb) => done(audit::audit(&global, &verb)),
+        Verb::Usage(verb) => done(usage::usage(&global, &verb)),
         Verb::Whoami(at) => done(access::whoami(&global, &at)),
         Verb::Schema => done(appliance::schema(&global)),
         Verb::Run(verb) => done(start::run(&global, &verb)),

@@ -13,6 +13,7 @@
 //! | [`server`], [`shared`] | the socket, and what can be asked while the owner is busy |
 //! | [`identity`], [`machine`] | who a guest that continues is now; what its memory fits |
 //! | [`leftovers`] | what a crashed shim left behind |
+//! | [`meter`] | what the instance has used |
 //!
 //! # Invariants
 //!
@@ -36,6 +37,7 @@ pub mod guest;
 mod identity;
 pub mod leftovers;
 mod machine;
+mod meter;
 pub mod order;
 pub mod owner;
 pub mod power;
@@ -68,6 +70,7 @@ use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
 use crate::socket;
+use meter::Meter;
 use order::Order;
 use owner::End;
 use server::Door;
@@ -155,8 +158,11 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
     }
     let end = match start::start(host, order, local, &door) {
         Ok(mut running) => {
+            let meter = Meter::begin(host, &running);
             let end = owner::serve(host, &mut running, &queue, &shared);
-            finish(running, end)
+            let finished = finish(running, end);
+            meter.end();
+            finished
         }
         Err(failure) => {
             eprintln!("not started: {failure}");

@@ -66,7 +66,7 @@ impl Running {
         let _still = self.scrubbing.still();
         let was_running = self.shared.state() == "running";
         let frozen = self.freeze(was_running, was_running)?;
-        let written = seal::write(&self.store, &self.plan(label, why, &frozen), began)?;
+        let written = self.write(&self.plan(label, why, &frozen), began)?;
         let print = CheckpointPrint {
             total_ms: began.elapsed().as_millis() as u64,
             ..written.print.clone()
@@ -91,15 +91,14 @@ impl Running {
         let was_running = self.shared.state() == "running";
         let why = if branch { Why::Undo } else { Why::Suspend };
         let frozen = self.freeze(was_running, false)?;
-        let result =
-            seal::write(&self.store, &self.plan(label, why, &frozen), began).and_then(|written| {
-                let moved = if branch {
-                    self.step_aside(&written)?
-                } else {
-                    self.publish(&written, InstanceState::Suspended)?
-                };
-                Ok((written, moved))
-            });
+        let result = self.write(&self.plan(label, why, &frozen), began).and_then(|written| {
+            let moved = if branch {
+                self.step_aside(&written)?
+            } else {
+                self.publish(&written, InstanceState::Suspended)?
+            };
+            Ok((written, moved))
+        });
         let (written, moved) = match result {
             Ok(done) => done,
             Err(failure) => {
@@ -121,6 +120,13 @@ impl Running {
             Some(_) => Ok(Outcome::Advanced(print)),
             None => Ok(Outcome::Branched(print)),
         }
+    }
+
+    /// Stores everything, and counts what that took.
+    fn write(&self, plan: &Plan<'_>, began: ambient::Instant) -> Result<seal::Written> {
+        let written = seal::write(&self.store, plan, began)?;
+        self.shared.add_stored(written.print.stored_bytes);
+        Ok(written)
     }
 
     /// The written checkpoint becomes a branch; the head stays where it was, free for a start.
@@ -187,7 +193,7 @@ impl Running {
             traces: self.tracing.for_checkpoint(),
             disks: self.volumes.disks.iter().map(|disk| &**disk).collect(),
         };
-        let written = seal::write(&self.store, &plan, began)?;
+        let written = self.write(&plan, began)?;
         let published = self.publish(&written, InstanceState::Stopped)?;
         ambient::step("stop: visible");
         for (disk, sealed) in self.volumes.disks.iter().zip(&written.sealed) {

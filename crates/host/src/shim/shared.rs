@@ -20,6 +20,32 @@ pub struct Shared {
 /// A function that reads the volumes' counters.
 pub type VolumeReader = Arc<dyn Fn() -> Vec<VolumePrint> + Send + Sync>;
 
+/// A function that says how many bytes came from repositories, and how many from other hosts.
+pub type FetchedReader = Arc<dyn Fn() -> (u64, u64) + Send + Sync>;
+
+/// What an instance has used since its shim was born.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Used {
+    /// How long its CPUs ran.
+    pub running: Duration,
+    /// How long it had its memory.
+    pub there: Duration,
+    pub fetched_bytes: u64,
+    pub peer_bytes: u64,
+    pub stored_bytes: u64,
+}
+
+impl Used {
+    fn and(self, state: &str, lasted: Duration) -> Self {
+        let (running, there) = match state {
+            "running" => (lasted, lasted),
+            "paused" => (Duration::ZERO, lasted),
+            _ => (Duration::ZERO, Duration::ZERO),
+        };
+        Self { running: self.running + running, there: self.there + there, ..self }
+    }
+}
+
 /// A function that says how far the scrub is.
 pub type ScrubReader = Arc<dyn Fn() -> ScrubPrint + Send + Sync>;
 
@@ -28,6 +54,13 @@ pub type TraceReader = Arc<dyn Fn() -> TracePrint + Send + Sync>;
 
 struct Inner {
     state: &'static str,
+    /// Since when it is in that state.
+    since: ambient::Instant,
+    /// What it had used by then.
+    used: Used,
+    fetched: Option<FetchedReader>,
+    /// CPUs, and bytes of memory.
+    size: (u32, u64),
     accel: String,
     ports: Vec<PortPrint>,
     qemu_pid: Option<u32>,
@@ -52,6 +85,10 @@ impl Default for Shared {
         Self {
             inner: Mutex::new(Inner {
                 state: "starting",
+                since: ambient::now(),
+                used: Used::default(),
+                fetched: None,
+                size: (0, 0),
                 accel: String::new(),
                 ports: Vec::new(),
                 qemu_pid: None,
@@ -90,6 +127,37 @@ impl Shared {
         self.lock().volumes = Some(volumes);
     }
 
+    /// What it fetches is counted.
+    pub fn set_fetched(&self, fetched: FetchedReader) {
+        self.lock().fetched = Some(fetched);
+    }
+
+    /// How large its machine is.
+    pub fn set_size(&self, cpus: u32, memory_bytes: u64) {
+        self.lock().size = (cpus, memory_bytes);
+    }
+
+    /// How large its machine is: CPUs, and bytes of memory.
+    pub fn size(&self) -> (u32, u64) {
+        self.lock().size
+    }
+
+    /// So much was put into the repository.
+    pub fn add_stored(&self, bytes: u64) {
+        self.lock().used.stored_bytes += bytes;
+    }
+
+    /// What it has used so far, and the process of its machine.
+    pub fn used(&self) -> (Used, Option<u32>) {
+        let (used, qemu_pid, fetched) = {
+            let inner = self.lock();
+            let used = inner.used.and(inner.state, inner.since.elapsed());
+            (used, inner.qemu_pid, inner.fetched.clone())
+        };
+        let (fetched_bytes, peer_bytes) = fetched.map_or((0, 0), |read| read());
+        (Used { fetched_bytes, peer_bytes, ..used }, qemu_pid)
+    }
+
     /// There is a scrub, or it is known that there is none.
     pub fn set_scrub(&self, scrub: ScrubReader) {
         self.lock().scrub = Some(scrub);
@@ -112,7 +180,11 @@ impl Shared {
 
     /// What the guest does now.
     pub fn set_state(&self, state: &'static str) {
-        self.lock().state = state;
+        let mut inner = self.lock();
+        inner.used = inner.used.and(inner.state, inner.since.elapsed());
+        inner.since = ambient::now();
+        inner.state = state;
+        drop(inner);
         self.changed.notify_all();
     }
 
@@ -241,6 +313,8 @@ impl Shared {
             let status = Status {
                 pid: std::process::id(),
                 qemu_pid: inner.qemu_pid,
+                cpus: inner.size.0,
+                memory_bytes: inner.size.1,
                 state: state.to_owned(),
                 accel: inner.accel.clone(),
                 ports: inner.ports.clone(),
@@ -264,5 +338,35 @@ impl Shared {
             trace: trace.map(|read| read()),
             ..status
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_counted_by_what_it_does() {
+        let shared = Shared::default();
+        let wait = || std::thread::sleep(Duration::from_millis(20));
+        wait();
+        assert_eq!(shared.used(), (Used::default(), None), "it only starts");
+        shared.set_fetched(Arc::new(|| (5, 3)));
+        shared.set_state("running");
+        wait();
+        let (first, _) = shared.used();
+        assert!(first.running.as_millis() >= 20 && first.there == first.running, "{first:?}");
+        shared.set_state("paused");
+        let (paused, _) = shared.used();
+        wait();
+        shared.add_stored(7);
+        let (later, _) = shared.used();
+        assert_eq!((later.running, later.stored_bytes), (paused.running, 7));
+        assert!(later.there >= paused.there + Duration::from_millis(20), "{later:?}");
+        assert_eq!((later.fetched_bytes, later.peer_bytes), (5, 3));
+        shared.set_state("suspended");
+        let (ended, _) = shared.used();
+        wait();
+        assert_eq!(shared.used().0, ended);
     }
 }

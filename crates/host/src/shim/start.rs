@@ -130,6 +130,12 @@ fn with_claim(
     prepare_run(local, owner)?;
     let cache = Arc::new(Cache::open(&host.folder("cache")?, host.cache_bytes_max())?);
     let (source, peers) = crate::peers::before(host, store.source());
+    let (counted, others) = (store.clone(), peers.clone());
+    door.shared.set_fetched(Arc::new(move || {
+        let from_others = others.as_ref().map_or(0, |peers| peers.received_bytes());
+        (counted.fetched_bytes(), from_others)
+    }));
+    door.shared.set_size(hardware.cpus, hardware.memory_bytes);
     let fetcher = Arc::new(Fetcher::new(cache, source, FETCH_THREADS));
     let volumes = open_volumes(local, claim, &fetcher, owner, door)?;
     let how = if memory.is_some() { How::Continued } else { How::Booted };

@@ -1,8 +1,10 @@
 //! Figures of a plane, as OpenMetrics 1.0 has them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::{Plane, Refused};
+use crate::meter::{Account, Counters};
 
 pub fn metrics(plane: &Plane) -> Result<String, Refused> {
     let hosts = plane.hosts()?;
@@ -39,6 +41,52 @@ pub fn metrics(plane: &Plane) -> Result<String, Refused> {
     let unreadable = plane.unreadable.load(Ordering::Relaxed);
     let help = "Keys of the state that this plane cannot read, and leaves alone.";
     figure("collective_plane_unreadable_keys", "gauge", help, &[(String::new(), unreadable)]);
+    metered(&plane.used_in_all()?, &mut text);
     text.push_str("# EOF\n");
     Ok(text)
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{:03}", ms / 1000, ms % 1000)
+}
+
+/// What was used, in base units.
+fn metered(used: &BTreeMap<Account, Counters>, text: &mut String) {
+    type Value = fn(&Counters) -> String;
+    let families: [(&str, &str, Value); 5] = [
+        ("running_seconds", "How long CPUs of instances ran.", |used| seconds(used.running_ms)),
+        ("cpu_seconds", "What instances had of hosts' processors.", |used| seconds(used.cpu_ms)),
+        ("memory_byte_seconds", "Memory of instances, for as long as they had it.", |used| {
+            (u128::from(used.memory_mib_s) << 20).to_string()
+        }),
+        ("fetched_bytes", "What was fetched for instances.", |used| {
+            used.fetched_bytes.saturating_add(used.peer_bytes).to_string()
+        }),
+        ("stored_bytes", "What instances have put into the repository.", |used| {
+            used.stored_bytes.to_string()
+        }),
+    ];
+    for (name, help, value) in families {
+        let family = format!("collective_usage_{name}");
+        text.push_str(&format!("# HELP {family} {help}\n# TYPE {family} counter\n"));
+        for (by, used) in used {
+            let Account { project, user, appliance } = by;
+            let maker = by.maker();
+            text.push_str(&format!(
+                "{family}_total{{project=\"{project}\",user=\"{user}\",appliance=\"{appliance}\",\
+                 maker=\"{maker}\"}} {}\n",
+                value(used)
+            ));
+        }
+    }
+    let family = "collective_chunk_fetch_bytes";
+    let help = "What was fetched for instances, by where it came from.";
+    text.push_str(&format!("# HELP {family} {help}\n# TYPE {family} counter\n"));
+    type Bytes = fn(&Counters) -> u64;
+    let sources: [(&str, Bytes); 2] =
+        [("peer", |used| used.peer_bytes), ("repository", |used| used.fetched_bytes)];
+    for (source, bytes) in sources {
+        let sum = used.values().map(bytes).fold(0, u64::saturating_add);
+        text.push_str(&format!("{family}_total{{source=\"{source}\"}} {sum}\n"));
+    }
 }

@@ -91,6 +91,8 @@ pub struct Plane {
     swept: Mutex<Option<ambient::Instant>>,
     /// Who writes the audit log.
     log: Mutex<()>,
+    /// Who adds to what was used.
+    metering: Mutex<()>,
     requests: AtomicU64,
     refused: AtomicU64,
     /// How often steering met an error.
@@ -130,7 +132,7 @@ impl Plane {
     }
 
     fn on(kv: Arc<dyn Kv>, secret: Secret, authority: Authority, lease: Duration) -> Self {
-        let (revoked, revoked_file, swept, log, hosts_seen) = Default::default();
+        let (revoked, revoked_file, swept, log, metering, hosts_seen) = Default::default();
         let (requests, refused, stumbled, unreadable) = Default::default();
         Self {
             kv,
@@ -142,6 +144,7 @@ impl Plane {
             streams: Arc::new(Semaphore::new(events::STREAMS_MAX)),
             swept,
             log,
+            metering,
             requests,
             refused,
             stumbled,

@@ -19,7 +19,7 @@ use api::{InstanceWish, OrderAct, OrderPrint, StateWish};
 use kv::{LeaseId, Revision, Txn};
 use model::{HostId, Name};
 
-use super::state::{Picture, PlaceRecord, Step, json};
+use super::state::{METERED, Picture, PlaceRecord, Step, json};
 use super::{Plane, Refused};
 use crate::planner;
 
@@ -147,7 +147,12 @@ impl Plane {
         let ends = ambient::now() + LOOK;
         while !over.load(Ordering::Relaxed) {
             let left = ends.saturating_duration_since(ambient::now());
-            if left.is_zero() || watch.next(left.min(Duration::from_millis(100)))?.is_some() {
+            let batch = watch.next(left.min(Duration::from_millis(100)))?;
+            // What was used steers nothing, and is said all the time.
+            let steers = |batch: kv::Batch| {
+                batch.changes.iter().any(|change| !change.key().starts_with(METERED))
+            };
+            if left.is_zero() || batch.is_some_and(steers) {
                 break;
             }
         }

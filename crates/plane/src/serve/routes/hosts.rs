@@ -1,8 +1,8 @@
 //! Hosts: what people ask of them, and what they say.
 
 use api::{
-    BeatReply, HostChange, HostIdentity, HostKey, HostPrint, HostReport, OrderPrint, OrderReport,
-    OrdersKnown, PeersPrint,
+    BeatReply, HostChange, HostIdentity, HostKey, HostPrint, HostReport, MeterReply, MeterReport,
+    OrderPrint, OrderReport, OrdersKnown, PeersPrint,
 };
 
 use super::{Reply, Route, json, nothing, route};
@@ -69,6 +69,17 @@ pub const ROUTES: &[Route] = &[
             Demand::Host,
             "A host says that it is there.",
             |plane, ask| json(200, &plane.beat(host_id(ask.about())?, ask.body()?)?),
+        )
+    },
+    Route {
+        takes: Some(|g| g.subschema_for::<MeterReport>()),
+        gives: Some(|g| g.subschema_for::<MeterReply>()),
+        ..route(
+            "POST",
+            "/v1/hosts/{id}/usage",
+            Demand::Host,
+            "A host says what its instances have used.",
+            |plane, ask| json(200, &plane.meter(host_id(ask.about())?, &ask.body()?)?),
         )
     },
     Route {

@@ -1,4 +1,4 @@
-//! Every path and method, in one table of four parts: what it does, whom it lets, what it takes and
+//! Every path and method, in one table of five parts: what it does, whom it lets, what it takes and
 //! gives. Requests are found in it, and `/v1/openapi.json` is made of it, so that neither can have what
 //! the other lacks.
 //!
@@ -8,6 +8,7 @@ mod about;
 mod access;
 mod hosts;
 mod instances;
+mod usage;
 #[cfg(test)]
 mod walked;
 
@@ -73,7 +74,9 @@ const fn route(
 
 /// See the module's documentation.
 pub fn all() -> impl Iterator<Item = &'static Route> {
-    [hosts::ROUTES, instances::ROUTES, access::ROUTES, about::ROUTES].into_iter().flatten()
+    [hosts::ROUTES, instances::ROUTES, access::ROUTES, usage::ROUTES, about::ROUTES]
+        .into_iter()
+        .flatten()
 }
 
 impl Plane {

@@ -16,12 +16,15 @@
 //! | `tokens/ID` | the hash of a token, whose it is, how far it goes and when it ends |
 //! | `projects/NAME` | a project |
 //! | `usage/PROJECT` | what its instances take |
+//! | `metered/host/ID` | what was counted of the starts of a host |
+//! | `metered/day/DAY/PROJECT/USER/APPLIANCE` | what was used on a day |
+//! | `metered/all/PROJECT/USER/APPLIANCE` | what was used in all |
 //! | `audit/NUMBER`, `audit-head` | the audit log, and where it ends |
 //! | `answers/HASH` | what a request with a key was answered |
 //! | `steering` | which plane decides; it is there as long as that one's lease |
 //!
 //! Of hosts and instances all can be lost: hosts say it again, and people wish it again. Users, tokens,
-//! projects and the audit log are nowhere else.
+//! projects, usage and the audit log are nowhere else.
 //!
 //! **Invariant:** of two heads the one with the greater generation is kept, whoever says it and when.
 
@@ -30,6 +33,7 @@ mod hosts;
 mod identities;
 mod instances;
 mod log;
+mod metered;
 mod orders;
 mod picture;
 mod plan;
@@ -44,6 +48,7 @@ use model::{HostId, Name};
 use serde::{Deserialize, Serialize};
 
 use super::Refused;
+pub use metered::{METERED, Used, day, parse_day};
 pub use picture::{Picture, Step};
 pub use projects::Belongs;
 pub use revocations::{Revocations, read_file as read_revocations};
