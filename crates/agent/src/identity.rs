@@ -140,7 +140,9 @@ fn no_key(error: IdentityError) -> Failure {
 fn not_asked(error: ClientError) -> Failure {
     match error {
         ClientError::Refused(problem) => {
-            let kind = if problem.kind == "state" { "state" } else { "permission" };
+            let kinds = ["state", "format"];
+            let known = kinds.into_iter().find(|kind| *kind == problem.kind);
+            let kind = known.unwrap_or("permission");
             Failure::new(kind, problem.detail, problem.hint)
         }
         ClientError::Url { .. } => {

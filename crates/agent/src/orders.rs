@@ -10,8 +10,10 @@ use api::{
     CheckpointPrint, OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble,
 };
 use host::record::UpdatePolicy;
-use host::{Accelerator, Failure, Reference, ResumeOptions, RunOptions, StartOptions, parse_port};
-use model::{Generation, Name};
+use host::{
+    Accelerator, Failure, Reference, ResumeOptions, RunOptions, Size, StartOptions, parse_port,
+};
+use model::{Generation, Name, format_bytes};
 use plane::client::Client;
 
 use crate::{Agent, Heard, RETRY};
@@ -117,6 +119,10 @@ impl Agent<'_> {
     fn obey(&self, order: &OrderPrint, name: &Name) -> Outcome {
         let done = match order.act {
             OrderAct::Look => self.host.head_seen(name).map(|_| None),
+            OrderAct::Unknown => {
+                let what = "its plane is newer, and orders what this host does not know";
+                Err(Failure::new("format", what, "upgrade this host"))
+            }
             OrderAct::Start | OrderAct::TakeOver => match self.tenure.begins(self.host, name) {
                 Ok(true) => self.start(order, name).map(Some),
                 // The plane counts this host as gone, or will soon.
@@ -175,8 +181,10 @@ impl Agent<'_> {
                     let hint = "look at it again";
                     return Err(Failure::new("changed", format!("{name} was removed"), hint));
                 }
+                let appliance = Reference::parse(appliance)?;
+                no_larger(order, &self.host.size_of(&appliance)?)?;
                 let options = RunOptions {
-                    appliance: Reference::parse(appliance)?,
+                    appliance,
                     updates: UpdatePolicy::Auto,
                     name: Some(name.clone()),
                     properties: Vec::new(),
@@ -189,6 +197,7 @@ impl Agent<'_> {
                 self.host.run(&options)?
             }
             _ => {
+                no_larger(order, &self.host.size_of_instance(name)?)?;
                 let take_over = order.act == OrderAct::TakeOver;
                 let at = Some(Generation(order.at));
                 let options = ResumeOptions { name: name.clone(), take_over, at, start };
@@ -206,6 +215,23 @@ fn let_go(last: &CheckpointPrint) -> OrderCost {
     OrderCost { stood_ms, stored_bytes, ..OrderCost::default() }
 }
 
+/// Refuses what needs more than was wished for: that is what its project's quota was asked for.
+fn no_larger(order: &OrderPrint, needs: &Size) -> Result<(), Failure> {
+    let cpus = order.cpus.unwrap_or(u32::MAX);
+    let memory_bytes = order.memory_bytes.unwrap_or(u64::MAX);
+    if needs.cpus <= cpus && needs.memory_bytes <= memory_bytes {
+        return Ok(());
+    }
+    let size = |cpus, bytes| format!("{cpus} CPUs and {}", format_bytes(bytes));
+    let what = format!(
+        "it needs {}, and was wished for with {}",
+        size(needs.cpus, needs.memory_bytes),
+        size(cpus, memory_bytes)
+    );
+    let hint = format!("`collective resume {}` wishes for what it needs", order.name);
+    Err(Failure::new("quota", what, hint))
+}
+
 fn named(network: &str) -> Result<Name, Failure> {
     Name::new(network).map_err(|e| Failure::new("usage", e.to_string(), ""))
 }
@@ -217,11 +243,48 @@ fn words(order: &OrderPrint, end: OrderEnd, trouble: Option<&Trouble>) -> String
         OrderAct::Suspend | OrderAct::Leave => "suspended",
         OrderAct::Stop => "stopped",
         OrderAct::Look => "looked at",
+        OrderAct::Unknown => "obeyed",
     };
     match (end, trouble) {
         (OrderEnd::Done, _) => format!("{} was {did}", order.name),
         (OrderEnd::Refused, _) => format!("{} was not {did}: it has gone on", order.name),
         (OrderEnd::Failed, Some(why)) => format!("{} was not {did}: {}", order.name, why.detail),
-        (OrderEnd::Failed, None) => format!("{} was not {did}", order.name),
+        (OrderEnd::Failed | OrderEnd::Unknown, _) => format!("{} was not {did}", order.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::VersionId;
+
+    use super::*;
+
+    #[test]
+    fn what_is_larger_than_was_wished_for_is_not_started() {
+        let order = |cpus, memory_bytes| OrderPrint {
+            id: "1".to_owned(),
+            name: "web".to_owned(),
+            act: OrderAct::Start,
+            at: 0,
+            appliance: None,
+            ports: Vec::new(),
+            network: None,
+            cpus,
+            memory_bytes,
+        };
+        let version = VersionId::from_bytes([1; 32]);
+        let needs = Size { version, cpus: 2, memory_bytes: 1 << 30 };
+        no_larger(&order(Some(2), Some(1 << 30)), &needs).unwrap();
+        no_larger(&order(Some(8), Some(8 << 30)), &needs).unwrap();
+        // An older plane does not say.
+        no_larger(&order(None, None), &needs).unwrap();
+        for less in
+            [order(Some(1), Some(1 << 30)), order(Some(2), Some(1 << 29)), order(None, Some(0))]
+        {
+            let failure = no_larger(&less, &needs).unwrap_err();
+            assert_eq!(failure.kind, "quota");
+            assert!(failure.message.starts_with("it needs 2 CPUs and 1.0 GiB, and"), "{failure}");
+            assert!(failure.hint.contains("resume web"), "{failure}");
+        }
     }
 }

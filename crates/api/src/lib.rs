@@ -31,6 +31,6 @@ pub use plane::{
     BeatReply, CamePrint, ChoicePrint, EventPrint, HeadSeen, HostChange, HostIdentity, HostKey,
     HostPrint, HostReport, HostWish, InstanceChange, InstanceSeen, InstanceWish, NETWORK_LABEL,
     OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrdersKnown, PeerPrint, PeersPrint,
-    PlacedPrint, PlanPrint, Problem, RestartWish, StateWish, Trouble,
+    PlacedPrint, PlanPrint, Problem, RELEASE, RELEASE_HEADER, RestartWish, StateWish, Trouble,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

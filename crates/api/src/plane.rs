@@ -6,9 +6,15 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The release of this program, as hosts and planes count: what they say to each other is understood by
+/// the release before and the one after, and by no other. What a newer one adds is ignored, and what an
+/// older one leaves out has a meaning.
+pub const RELEASE: u64 = 1;
+/// The header in which a host says its release; one that says none is of the first.
+pub const RELEASE_HEADER: &str = "collective-release";
+
 /// What a host says of itself with each beat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct HostReport {
     /// Its name, for people.
     pub name: String,
@@ -37,7 +43,6 @@ pub struct HostReport {
 
 /// Where a host gives chunks to other hosts of its plane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct PeerPrint {
     /// What its certificate says that it is called.
     pub name: String,
@@ -47,7 +52,6 @@ pub struct PeerPrint {
 
 /// Whom a host may ask for chunks, and whom it answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct PeersPrint {
     /// The best first: those at its site, then the others; at most 16.
     pub peers: Vec<PeerPrint>,
@@ -57,7 +61,6 @@ pub struct PeersPrint {
 
 /// What the repository says of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct HeadSeen {
     pub name: String,
     /// 0: it has never been there.
@@ -74,7 +77,6 @@ pub struct HeadSeen {
 
 /// An instance on the host that holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct InstanceSeen {
     pub name: String,
     /// `running`, `paused`, `suspended`, `stopped` or `failed`.
@@ -84,11 +86,15 @@ pub struct InstanceSeen {
     /// Its host holds it when the lease ends.
     #[serde(default)]
     pub managed: bool,
+    /// What its machine has; 0: nobody says so.
+    #[serde(default)]
+    pub cpus: u32,
+    #[serde(default)]
+    pub memory_bytes: u64,
 }
 
 /// The public key of a host that wants a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct HostKey {
     /// Ed25519, 32 bytes, base64.
     pub public_key: String,
@@ -135,6 +141,9 @@ pub enum OrderAct {
     Stop,
     /// Say what the repository says of it.
     Look,
+    /// What only a newer program knows.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What the labels of a host's networks begin with: the network `lan` is `network.lan=yes`.
@@ -142,7 +151,6 @@ pub const NETWORK_LABEL: &str = "network.";
 
 /// An order to a host. It is refused when the head has another generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct OrderPrint {
     pub id: String,
     pub name: String,
@@ -158,11 +166,15 @@ pub struct OrderPrint {
     /// What its first network card is plugged into; none: as before.
     #[serde(default)]
     pub network: Option<String>,
+    /// One that needs more than this is not started; none: nobody says so.
+    #[serde(default)]
+    pub cpus: Option<u32>,
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
 }
 
 /// Which orders a host knows already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct OrdersKnown {
     /// Ids.
     pub known: Vec<String>,
@@ -181,11 +193,13 @@ pub enum OrderEnd {
     Refused,
     /// It could not be done.
     Failed,
+    /// What only a newer program knows.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A host says what became of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct OrderReport {
     pub order: String,
     pub name: String,
@@ -239,7 +253,6 @@ pub struct CamePrint {
 
 /// Why something does not work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Trouble {
     /// A stable word: see `docs/errors.md`.
     pub kind: String,
@@ -395,6 +408,11 @@ pub struct InstanceChange {
     pub restart: Option<RestartWish>,
     #[serde(default)]
     pub on: Option<String>,
+    /// What it needs by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     #[serde(default)]
     pub take_over: bool,
     #[serde(default)]

@@ -48,6 +48,8 @@ fn main() {
             state: "running".to_owned(),
             generation: round,
             managed: true,
+            cpus: 0,
+            memory_bytes: 0,
         };
         let report = HostReport {
             name: format!("h{n}"),

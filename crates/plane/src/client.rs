@@ -174,6 +174,9 @@ impl Client {
         if let Some(bearer) = self.bearer() {
             request = request.bearer_auth(bearer);
         }
+        if headers.iter().all(|(name, _)| *name != api::RELEASE_HEADER) {
+            request = request.header(api::RELEASE_HEADER, api::RELEASE.to_string());
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

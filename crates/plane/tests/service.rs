@@ -341,6 +341,8 @@ fn a_plan_says_what_would_be_done_and_why() {
         state: "running".to_owned(),
         generation: 3,
         managed: true,
+        cpus: 0,
+        memory_bytes: 0,
     };
     beat(&client, 1, &HostReport { instances: vec![seen], ..report("a") });
     let placed: PlacedPrint = client.get(path).unwrap();

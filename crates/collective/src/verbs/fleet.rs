@@ -321,9 +321,16 @@ pub fn resume(global: &Global, verb: &Resume, host: &Host) -> Result<(), Failure
     };
     let lost = before.host.is_some() && !before.host_lives;
     let state = Some(StateWish::Running);
+    // A version that it has got since may need more. Where that cannot be read, its host says so.
+    let needs = host.size_of_instance(&name).ok();
+    let more_cpus = |size: &Size| (size.cpus > before.wish.cpus).then_some(size.cpus);
+    let more_memory =
+        |size: &Size| (size.memory_bytes > before.wish.memory_bytes).then_some(size.memory_bytes);
     let change = InstanceChange {
         state,
         on: on.clone(),
+        cpus: needs.as_ref().and_then(more_cpus),
+        memory_bytes: needs.as_ref().and_then(more_memory),
         take_over: true,
         take_over_anyway: verb.take_over,
         ..Default::default()

@@ -26,19 +26,24 @@ impl Host {
         for name in self.dir.instances()? {
             let local = self.local(&name).read()?;
             let seen = match (self.status(&name), local) {
-                (Some(status), _) => Some((status.state, status.generation)),
+                (Some(status), _) => {
+                    let size = (status.cpus, status.memory_bytes);
+                    Some((status.state, status.generation, size))
+                }
                 // Nobody owns it, and it has writes that no checkpoint has.
                 (None, Some(local)) if local.open => {
                     let state = InstanceState::Failed.as_str().to_owned();
-                    Some((state, local.generation().0))
+                    Some((state, local.generation().0, (0, 0)))
                 }
                 (None, _) => None,
             };
-            let seen = seen.map(|(state, generation)| InstanceSeen {
+            let seen = seen.map(|(state, generation, (cpus, memory_bytes))| InstanceSeen {
                 name: name.to_string(),
                 state,
                 generation,
                 managed: lease.as_ref().is_some_and(|lease| lease.is_about(&name)),
+                cpus,
+                memory_bytes,
             });
             instances.extend(seen);
         }

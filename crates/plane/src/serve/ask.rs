@@ -122,6 +122,21 @@ impl Plane {
     }
 }
 
+/// Refuses a host of a release with which this one has not agreed on anything.
+pub fn of_a_release_that_fits(request: &Request) -> Result<()> {
+    let said = request.headers.get(api::RELEASE_HEADER);
+    let its = said.map_or(Some(1), |said| said.parse::<u64>().ok()).unwrap_or(u64::MAX);
+    if its.abs_diff(api::RELEASE) <= 1 {
+        return Ok(());
+    }
+    let detail = format!(
+        "this host is of release {its}, its plane of release {}: they may be one apart",
+        api::RELEASE
+    );
+    let hint = "upgrade the older one, by one release at a time: docs/operating.md";
+    Err(Refused::new(426, "format", detail, hint))
+}
+
 /// Not with this identity.
 pub fn forbidden(demand: Demand) -> Refused {
     let detail = format!("this needs {}", demand.words());

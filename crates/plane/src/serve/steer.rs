@@ -197,9 +197,11 @@ impl Plane {
                 }
                 Step::Order { to, act, at } => {
                     let old = standing.remove(&(name.clone(), to));
-                    let stands = old.as_ref().is_some_and(|old| (old.act, old.at) == (act, at));
+                    let order = order(&name, act, at, &record.wish);
+                    let what =
+                        |order: &OrderPrint| (order.act, order.at, order.cpus, order.memory_bytes);
+                    let stands = old.as_ref().is_some_and(|old| what(old) == what(&order));
                     if !stands && !waits {
-                        let order = order(&name, act, at, &record.wish);
                         let key = format!("orders/{to}/{name}");
                         writes.add(|txn| txn.put(&key, json(&order)))?;
                     }
@@ -253,6 +255,8 @@ fn order(name: &Name, act: OrderAct, at: u64, wish: &InstanceWish) -> OrderPrint
         appliance: wish.appliance.clone(),
         ports: wish.ports.clone(),
         network: wish.network.clone(),
+        cpus: Some(wish.cpus),
+        memory_bytes: Some(wish.memory_bytes),
     }
 }
 
@@ -265,5 +269,6 @@ fn words(picture: &Picture, to: HostId, act: OrderAct) -> String {
         OrderAct::Leave => format!("leaves {host}"),
         OrderAct::Stop => format!("is stopped on {host}"),
         OrderAct::Look => format!("{host} looks at it"),
+        OrderAct::Unknown => format!("{host} does what a newer plane wants"),
     }
 }

@@ -89,6 +89,8 @@ impl World {
             state: "running".to_owned(),
             generation: *generation,
             managed: true,
+            cpus: 0,
+            memory_bytes: 0,
         });
         let report = HostReport {
             name: format!("h{at}"),

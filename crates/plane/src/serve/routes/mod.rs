@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use kv::Revision;
 use schemars::{Schema, SchemaGenerator};
 
-use super::ask::{Ask, Request, forbidden};
+use super::ask::{Ask, Request, forbidden, of_a_release_that_fits};
 use super::events::Stream;
 use super::{Plane, Refused};
 use crate::access::{Caller, Demand};
@@ -114,6 +114,9 @@ impl Plane {
                 let ask = Ask::new(request, &caller, parts.clone());
                 if matches!(route.demand, Demand::Project(_)) {
                     ask.in_project(about);
+                }
+                if matches!(route.demand, Demand::Host | Demand::Joining) {
+                    of_a_release_that_fits(request)?;
                 }
                 let reply = if !caller.meets(route.demand, about) {
                     Err(forbidden(route.demand))

@@ -63,6 +63,7 @@ impl Plane {
             let news = report.instances.iter().filter(|seen| !said.contains(seen));
             for seen in news.filter(|seen| reply_managed.contains(&seen.name)) {
                 self.said_by_holder(id, seen)?;
+                self.is_as_large(id, seen)?;
             }
             // What it no longer speaks of has to be looked at.
             for seen in said {

@@ -195,10 +195,13 @@ impl Plane {
                 state: change.state.unwrap_or(record.wish.state),
                 restart: change.restart.unwrap_or(record.wish.restart),
                 on: change.on.clone().or(record.wish.on.clone()),
+                cpus: change.cpus.unwrap_or(record.wish.cpus),
+                memory_bytes: change.memory_bytes.unwrap_or(record.wish.memory_bytes),
                 take_over: change.take_over || change.take_over_anyway,
                 take_over_anyway: change.take_over_anyway,
                 ..record.wish.clone()
             };
+            as_planned(name.clone(), &wish, None)?;
             let whose = (record.belongs.clone(), record.only_new);
             let old = (entry.revision, record);
             match self.put_wish(Some(ask), name, Some(&old), whose, &wish)? {
@@ -272,6 +275,31 @@ impl Plane {
     pub(super) fn seen(&self, name: &str) -> Result<Option<(Revision, SeenRecord)>> {
         let entry = self.kv.get(&format!("seen/{name}"))?;
         entry.map(|entry| Ok((entry.revision, read(&entry)?))).transpose()
+    }
+
+    /// A host says how large the machine is that it has made of what is wished for. That is what counts
+    /// from then on, be it beyond a quota: what runs is not stopped, and nothing more is let in.
+    pub(super) fn is_as_large(&self, id: HostId, seen: &InstanceSeen) -> Result<()> {
+        let name = super::name(&seen.name)?;
+        for _ in 0..TRIES {
+            let Some(entry) = self.kv.get(&format!("instances/{name}"))? else { return Ok(()) };
+            let record: InstanceRecord = read(&entry)?;
+            let holder = self.seen(&seen.name)?.and_then(|(_, seen)| seen.head.holder);
+            let cpus = record.wish.cpus.max(seen.cpus);
+            let memory_bytes = seen.memory_bytes.min(MEMORY_BYTES_MAX);
+            let memory_bytes = record.wish.memory_bytes.max(memory_bytes);
+            let wish = InstanceWish { cpus, memory_bytes, ..record.wish.clone() };
+            if wish == record.wish || holder.as_deref() != Some(&id.to_string()) {
+                return Ok(());
+            }
+            let new = InstanceRecord { wish, ..record.clone() };
+            let old = Some((entry.revision, &record));
+            let change = Change { name: &name, old, new: Some(&new) };
+            if self.change_instance(None, &change, |txn| txn)?.is_done() {
+                return Ok(());
+            }
+        }
+        Err(Refused::changed(&format!("instance {name}")))
     }
 
     /// The host that holds it says what it does.

@@ -1,5 +1,8 @@
 //! What the instances of a project take, counted as they are wished for.
 //!
+//! A host starts nothing that is larger than was wished for; what is larger all the same (it was started
+//! by hand, or has a new version) is wished for as large as it is from the next beat on.
+//!
 //! **Invariant:** `usage/PROJECT` is the sum over the project's instances: each commit that changes one
 //! changes it too, or is refused when somebody else has changed it meanwhile. So several planes that
 //! admit at once admit no more than one would.
@@ -118,7 +121,10 @@ impl Plane {
                 txn = txn.when(&usage, seen).put(&usage, json(&sum));
                 if change.new.is_some() {
                     let (at, record) = self.project_record(&project)?;
-                    if let Some(over) = sum.over(used, &record.quota) {
+                    // What has come about is counted, and not refused.
+                    if ask.is_some()
+                        && let Some(over) = sum.over(used, &record.quota)
+                    {
                         return Err(refused(&project, &over));
                     }
                     // In a project that is there, and says the same, when this is done.
@@ -259,5 +265,46 @@ mod tests {
             asked(|ask| one.forget(ask, &named(name), None)).unwrap();
         }
         assert_eq!(used(), Usage::default());
+    }
+
+    #[test]
+    fn what_a_host_says_is_larger_than_wished_counts_as_large_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = format!("embedded:{}", folder.path().join("state").display());
+        let plane = Plane::open(&location, &folder.path().join("token"), Duration::from_secs(60));
+        let plane = plane.unwrap();
+        let quota = Quota { instances: None, cpus: Some(4), memory_bytes: Some(4 << 30) };
+        asked(|ask| plane.put_quota(ask, &named(DEFAULT_PROJECT), quota)).unwrap();
+        wish(&plane, "web", 1).unwrap();
+        let beat = |host: u8, cpus: u32, memory_gib: u64| {
+            let seen = serde_json::json!({"name": "web", "state": "running", "generation": u64::from(host),
+                "managed": true, "cpus": cpus, "memory_bytes": memory_gib << 30});
+            let report = serde_json::json!({"name": "h", "cpus": 8, "memory_bytes": 1u64 << 33, "instances": [seen]});
+            let report = serde_json::from_value(report).unwrap();
+            plane.beat(model::HostId::from_bytes([host; 16]), report).unwrap();
+        };
+        let used = |cpus: u64, gib: u64| Usage { instances: 1, cpus, memory_bytes: gib << 30 };
+        // A host that does not say so, and what is smaller.
+        beat(5, 0, 0);
+        beat(5, 1, 1);
+        assert_eq!(plane.counted(), used(1, 1));
+        // Beyond the quota it counts too; what is new is not let in then.
+        beat(5, 6, 2);
+        assert_eq!((plane.counted(), plane.counted_anew()), (used(6, 2), used(6, 2)));
+        over(wish(&plane, "db", 1), "CPUs: 6 of 4, and it would be 7");
+        // A host that had it once has no say.
+        beat(4, 7, 7);
+        assert_eq!(plane.counted(), used(6, 2));
+        // Whoever lets it go on wishes for what it needs by now, and that has to be allowed.
+        state(&plane, "web", StateWish::Suspended).unwrap();
+        let change = InstanceChange {
+            state: Some(StateWish::Running),
+            memory_bytes: Some(5 << 30),
+            ..Default::default()
+        };
+        over(
+            asked(|ask| plane.rewish(ask, &named("web"), None, &change)),
+            "CPUs: 0 of 4, and it would be 6",
+        );
     }
 }
