@@ -6,6 +6,7 @@
 mod ci;
 mod fuzz;
 mod leaks;
+mod plots;
 mod soak;
 mod tidy;
 
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask ci [--quick]         everything CI runs; --quick leaves out guests, docs, licences
        cargo xtask tidy [--bless-new]   the rules of the house; --bless-new locks new golden files
+       cargo xtask plots                docs/plots, from what bench/results has
        cargo xtask fuzz [--seconds N] [TARGET...]   every parser under a guided fuzzer, N seconds each (60)
        cargo xtask simulate [...]       hosts, a repository and faults, by the seed: docs/RELIABILITY.md
        cargo xtask soak [--hours N] [--seed S]      random verbs on real guests, N virtual hours (24)";
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(root, ci::Extent::Everything),
         ["ci", "--quick"] => ci::run(root, ci::Extent::Quick),
         ["simulate", ..] => simulate(root, &args[1..]),
+        ["plots"] => plots::run(root),
         ["tidy"] => tidy::run(root, tidy::NewGolden::Refuse),
         ["tidy", "--bless-new"] => tidy::run(root, tidy::NewGolden::Lock),
         ["fuzz", "--seconds", seconds, ref targets @ ..] => match seconds.parse() {
