@@ -10,6 +10,7 @@
 //! created it (see [`Objects::put_new`]).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -28,11 +29,11 @@ use crate::{Features, ObjectError, ObjectMeta, Objects, runtime};
 pub struct Patience {
     /// To open a connection, and for each silence while an answer arrives.
     pub silence: Duration,
-    /// The slowest acceptable upload, bytes per second; a write may take `silence` plus its
-    /// bytes at this rate.
+    /// The slowest acceptable upload of all that is written at once, bytes per second; a write may
+    /// take `silence` plus their bytes at this rate: what shares a line is slow together.
     pub upload_bytes_per_s: u64,
-    /// The slowest acceptable download, bytes per second; a read may take twice `silence` plus its
-    /// bytes at this rate.
+    /// The slowest acceptable download of all that is read at once, bytes per second; a read may
+    /// take twice `silence` plus their bytes at this rate.
     pub download_bytes_per_s: u64,
     /// Attempts altogether, at least 1.
     pub attempts: u32,
@@ -53,6 +54,8 @@ impl Default for Patience {
 }
 
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often it is looked whether more has come to share a way.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A store across a network.
 #[derive(Clone)]
@@ -63,6 +66,33 @@ pub struct Remote {
     features: Features,
     patience: Patience,
     whole: Arc<Whole>,
+    reading: Arc<AtomicU64>,
+    writing: Arc<AtomicU64>,
+}
+
+/// Bytes that are on their way in one direction, these among them.
+struct Way<'a> {
+    all: &'a AtomicU64,
+    bytes: u64,
+    bytes_per_s: u64,
+}
+
+impl<'a> Way<'a> {
+    fn new(all: &'a AtomicU64, bytes: u64, bytes_per_s: u64) -> Self {
+        all.fetch_add(bytes, Ordering::Relaxed);
+        Self { all, bytes, bytes_per_s: bytes_per_s.max(1) }
+    }
+
+    /// How long all that is under way takes at the slowest rate.
+    fn at_rate(&self) -> Duration {
+        Duration::from_secs_f64(self.all.load(Ordering::Relaxed) as f64 / self.bytes_per_s as f64)
+    }
+}
+
+impl Drop for Way<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Remote {
@@ -76,7 +106,8 @@ impl Remote {
     ) -> Self {
         let prefix = prefix.trim_matches('/').to_owned();
         let (location, whole) = (location.to_owned(), Arc::default());
-        Self { store, prefix, location, features, patience, whole }
+        let (reading, writing) = Default::default();
+        Self { store, prefix, location, features, patience, whole, reading, writing }
     }
 
     fn path(&self, key: &str) -> Path {
@@ -134,6 +165,28 @@ impl Remote {
         future: impl Future<Output = Result<T, ObjectError>>,
     ) -> Result<T, ObjectError> {
         tokio::time::timeout(limit, future).await.unwrap_or_else(|_| Err(self.silent()))
+    }
+
+    /// Waits as long as all that shares its way may take, `silence` longer: what began later and
+    /// made it slower counts too.
+    async fn shared<T>(
+        &self,
+        way: &Way<'_>,
+        future: impl Future<Output = Result<T, ObjectError>>,
+    ) -> Result<T, ObjectError> {
+        let began = ambient::now();
+        let mut future = std::pin::pin!(future);
+        let mut limit = Duration::ZERO;
+        loop {
+            limit = limit.max(self.patience.silence + way.at_rate());
+            let left = limit.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(self.silent());
+            }
+            if let Ok(done) = tokio::time::timeout(left.min(LOOK), &mut future).await {
+                return done;
+            }
+        }
     }
 
     async fn pause(&self, attempt: u32) {
@@ -204,9 +257,9 @@ impl Remote {
         }
         let mut body = BytesMut::with_capacity((found.end - found.start) as usize);
         let mut stream = answer.into_stream();
-        let at_rate = (found.end - found.start) / self.patience.download_bytes_per_s.max(1);
-        let limit = self.patience.silence + Duration::from_secs(at_rate);
-        self.within(limit, async {
+        let bytes = found.end - found.start;
+        let way = Way::new(&self.reading, bytes, self.patience.download_bytes_per_s);
+        self.shared(&way, async {
             loop {
                 let next = self.within(self.patience.silence, async { Ok(stream.next().await) });
                 match next.await? {
@@ -243,9 +296,9 @@ impl Remote {
     }
 
     async fn write(&self, key: &str, bytes: &Bytes, mode: PutMode) -> Result<(), ObjectError> {
-        let at_rate = bytes.len() as u64 / self.patience.upload_bytes_per_s.max(1);
-        let limit = self.patience.silence + Duration::from_secs(at_rate);
-        self.within(limit, async {
+        let len = bytes.len() as u64;
+        let way = Way::new(&self.writing, len, self.patience.upload_bytes_per_s);
+        self.shared(&way, async {
             let options = PutOptions { mode, ..PutOptions::default() };
             let payload = PutPayload::from_bytes(bytes.clone());
             let put = self.store.put_opts(&self.path(key), payload, options).await;

@@ -169,6 +169,21 @@ fn a_server_that_is_never_silent_and_never_done_is_unavailable_soon() {
     assert_eq!(open_with(&slow, patience).unwrap().get("a", 100).unwrap().len(), 20);
 }
 
+#[test]
+fn what_shares_a_line_may_be_slow_together() {
+    // Three seconds each: too slow for one that is alone, and not for six.
+    let line = dripping(100, Duration::from_millis(30));
+    let store = open_with(&line, Patience { download_bytes_per_s: 60, ..impatient() }).unwrap();
+    assert!(store.get("a", 100).is_err());
+    std::thread::scope(|scope| {
+        let reads: Vec<_> = (0..6).map(|_| scope.spawn(|| store.get("a", 100))).collect();
+        for read in reads {
+            assert_eq!(read.join().unwrap().unwrap().len(), 100);
+        }
+    });
+    assert!(store.get("a", 100).is_err(), "it is alone again");
+}
+
 /// Passes everything on, except the first answer to a PUT after `swallow` is set: then it hangs
 /// up instead.
 fn proxy(upstream: &str, swallow: &Arc<AtomicBool>) -> String {
