@@ -136,6 +136,9 @@ pub struct HistoryPrint {
     pub auto: bool,
     /// Where the instance is, or was when it started.
     pub head: bool,
+    /// Thinned out: that it was there is all that is kept.
+    #[serde(default)]
+    pub gone: bool,
     /// Whether it holds memory, so that it continues; else it boots.
     pub memory: bool,
     /// The branch it belongs to; none for the instance's own line.

@@ -506,6 +506,7 @@ fn roots_of(head: &Head) -> Vec<Target> {
         named.chain(autos).map(|id| Target::Record(ChunkId::from(id))).collect();
     roots.push(Target::Record(head.version.into()));
     roots.extend(head.trial.map(|trial| Target::Record(trial.back.into())));
+    roots.extend(head.gone.iter().map(|id| Target::Gone(ChunkId::from(*id))));
     roots
 }
 
@@ -620,7 +621,7 @@ impl Session {
     pub fn put_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<CheckpointId> {
         let mut children = vec![Child::new("version", Target::Record(checkpoint.version.into()))];
         if let Some(parent) = checkpoint.parent {
-            children.push(Child::new("parent", Target::Record(parent.into())));
+            children.push(Child::new(repository::PARENT, Target::Record(parent.into())));
         }
         if let Some(memory) = &checkpoint.memory {
             children.push(Child::new("ram", Target::Manifest(memory.ram)));

@@ -325,10 +325,16 @@ fn a_head() {
         follow: None,
         trial: None,
         network: None,
+        gone: Vec::new(),
     };
     let bytes = encode_head(&head);
     golden("head.json", &bytes);
     assert_eq!(decode_head(&bytes), Ok(head.clone()));
+    let thinned = vec![CheckpointId::from_bytes([8; 32]), CheckpointId::from_bytes([9; 32])];
+    let thinned = Head { gone: thinned, ..head.clone() };
+    let bytes = encode_head(&thinned);
+    golden("head-gone.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(thinned));
     let warm = Head { checkpoint: None, origin: None, fresh: false, warm: true, ..head.clone() };
     let bytes = encode_head(&warm);
     golden("head-warm.json", &bytes);

@@ -219,6 +219,7 @@ fn head() -> Head {
         follow: None,
         trial: None,
         network: None,
+        gone: Vec::new(),
     }
 }
 
@@ -391,7 +392,7 @@ fn what_a_collection_is_told_to_keep_is_kept_and_the_rest_goes() {
     store.advance(Generation(0), &fork).unwrap();
 
     let policy = keep("last=1");
-    let plan = store.plan_thinning(&policy).unwrap();
+    let plan = store.plan_thinning(Some(&policy), None).unwrap();
     let noise = NOISE_PAGES * PAGE_BYTES as u64;
     let frees = store.thinning_frees(&plan).unwrap();
     // Of the line 10 but the last, the branches' start and the fork's; one branch with its tip; of the two
@@ -422,7 +423,14 @@ fn what_a_collection_is_told_to_keep_is_kept_and_the_rest_goes() {
     expected.sort();
     assert_eq!(tips, expected);
     assert!(branches.iter().all(|branch| branch.head.autos.len() == 1));
-    assert!(store.plan_thinning(&policy).unwrap().words.iter().all(|w| w.starts_with("runs")));
+    assert!(
+        store
+            .plan_thinning(Some(&policy), None)
+            .unwrap()
+            .words
+            .iter()
+            .all(|w| w.starts_with("runs"))
+    );
 }
 
 /// The list that a head keeps is bounded, whatever a policy may say.
@@ -484,7 +492,7 @@ fn what_is_held_stays_on_a_branch_too() {
         let subject = format!("{}@{}", stopped.name, &id.to_string()[..12]);
         host.rm_branch(&Subject::parse(&subject).unwrap(), force)
     };
-    store.thin_out(store.plan_thinning(&keep("last=1")).unwrap()).unwrap();
+    store.thin_out(store.plan_thinning(Some(&keep("last=1")), None).unwrap()).unwrap();
     assert_eq!(store.branches(stopped.instance).unwrap().len(), 2);
     assert!(rm(tip, false).unwrap_err().message.contains("may have writes"));
     let (free, at) = (Head { holds: Vec::new(), ..stopped.clone() }, Generation(1));
@@ -506,4 +514,105 @@ fn what_is_held_stays_on_a_branch_too() {
     assert!(freed.abs_diff(3 * noise) < noise / 2, "{freed}");
     assert!(store.check(true, &mut |_| {}).unwrap().ok);
     store.checkpoint(target).unwrap();
+}
+
+/// What somebody took stays, also where everything else is thinned out, until there is a policy for just
+/// that; then what something else needs stays, and that the others were there is still known.
+#[test]
+fn what_somebody_took_goes_only_when_that_is_asked_for() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = HostDir::open(&temporary.path().join("host")).unwrap();
+    let location = temporary.path().join("repository");
+    let folder = location.clone();
+    let location = location.to_str().unwrap();
+    let grace = Some(std::time::Duration::from_millis(1));
+    Store::init(&dir, location, KeyPlace::None, grace).unwrap();
+    let store = Store::open(&dir, location).unwrap();
+    let mut session = store.session().unwrap();
+    let blob = session.put_blob(b"version").unwrap();
+    session.finish().unwrap();
+    let version = VersionId::from_bytes(*blob.id.as_bytes());
+    let mut line = Head { version, lease: None, state: InstanceState::Stopped, ..head() };
+    let mut taken = Vec::new();
+    for number in 0..12 {
+        let id = store_checkpoint(&store, &line, Why::Checkpoint, number);
+        line.checkpoint = Some(id);
+        taken.push(id);
+    }
+    // A branch that left at the third, and a fork from the sixth, of before.
+    let on_third = Head { checkpoint: Some(taken[2]), ..line.clone() };
+    let tip = store_checkpoint(&store, &on_third, Why::Suspend, 20);
+    store.add_branch(&on_third, tip, Some(taken[2]), Vec::new()).unwrap();
+    store.advance(Generation(0), &line).unwrap();
+    let instance = InstanceId::from_bytes([9; 16]);
+    let fork = |name: &str, at: usize, parent: &Head| Head {
+        name: Name::new(name).unwrap(),
+        origin: Some(taken[at]),
+        checkpoint: Some(taken[at]),
+        instance,
+        ..parent.clone()
+    };
+    let early = fork("early", 5, &line);
+    store.advance(Generation(0), &early).unwrap();
+    let host = Host::with(dir, location);
+    let gc = |keep: Option<&str>, taken: Option<&str>, dry_run| {
+        let (keep, taken) = (keep.map(Keep::parse), taken.map(Keep::parse));
+        let (keep, taken) = (keep.transpose().unwrap(), taken.transpose().unwrap());
+        host.repo_gc(&host::GcOptions { keep, taken, dry_run, ..Default::default() }).unwrap()
+    };
+    let noise = NOISE_PAGES * PAGE_BYTES as u64;
+    let whole = |id: CheckpointId| {
+        let checkpoint = store.checkpoint(id).unwrap();
+        store.source().fetch(&checkpoint.disks[0].into(), chunk::Urgency::Urgent).is_ok()
+    };
+
+    // Nobody asked for it.
+    assert_eq!(gc(Some("last=1"), None, true).dropped, Vec::<String>::new());
+    (0..4).for_each(|_| drop(gc(Some("last=1"), None, false)));
+    assert!(taken.iter().all(|id| whole(*id)));
+
+    // Up to the fork's origin all stays for the fork; of the six after it the newest two.
+    let would = gc(None, Some("last=2"), true);
+    assert_eq!(would.dropped, ["t1: 8 that somebody took"]);
+    assert!(would.dropped_bytes.abs_diff(4 * noise) < noise / 2, "{}", would.dropped_bytes);
+    assert_eq!(store.head(&line.name).unwrap().head.unwrap().1, line, "only said");
+    let before = bytes_below(&folder);
+    gc(None, Some("last=2"), false);
+    (0..4).for_each(|_| drop(gc(None, None, false)));
+    let freed = before - bytes_below(&folder);
+    assert!(freed.abs_diff(4 * noise) < noise / 2, "{freed}");
+    let kept: Vec<usize> = (0..12).filter(|at| whole(taken[*at])).collect();
+    assert_eq!(kept, [0, 1, 2, 3, 4, 5, 10, 11]);
+    assert!(store.check(true, &mut |_| {}).unwrap().ok);
+    let mended = Store::mend(
+        &HostDir::open(&temporary.path().join("host")).unwrap(),
+        location,
+        &[],
+        &mut |_| {},
+    );
+    assert!(mended.unwrap().ok);
+
+    // When the fork is away, the branch keeps where it left, and nothing before that.
+    let at = store.head(&early.name).unwrap().head.unwrap().0;
+    store.retire(at, &early.name).unwrap();
+    (0..4).for_each(|_| drop(gc(None, Some("last=2"), false)));
+    let kept: Vec<usize> = (0..12).filter(|at| whole(taken[*at])).collect();
+    assert_eq!(kept, [2, 10, 11]);
+
+    // It is known what was there, and said what is near.
+    let now = store.head(&line.name).unwrap().head.unwrap().1;
+    let history = host.history(&line.name).unwrap();
+    assert_eq!(history.len(), 13);
+    assert_eq!(history.iter().filter(|line| line.gone).count(), 9);
+    let refused = store.find_checkpoint(&now, &taken[7].to_string()).unwrap_err();
+    assert_eq!(refused.kind, "gone");
+    assert!(refused.hint.contains(&taken[2].short()) && refused.hint.contains(&taken[10].short()));
+    assert_eq!(store.find_checkpoint(&now, &taken[10].to_string()), Ok(taken[10]));
+
+    // A fork of now knows what it has not; and is whole, with what leads to it.
+    let late = fork("late", 11, &now);
+    store.advance(Generation(0), &late).unwrap();
+    (0..4).for_each(|_| drop(gc(None, Some("last=1"), false)));
+    assert!(store.check(true, &mut |_| {}).unwrap().ok);
+    assert!(whole(taken[11]));
 }

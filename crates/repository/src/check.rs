@@ -124,10 +124,11 @@ impl Repository {
             report: CheckReport::default(),
         };
         let total = roots.len() as u64;
-        for (done, root) in roots.into_iter().enumerate() {
-            progress(CheckProgress { step: "volumes", done: done as u64, total });
-            walk(self, [root], &mut finder)?;
-        }
+        let roots = roots.into_iter().zip(0..).map(|(root, done)| {
+            progress(CheckProgress { step: "volumes", done, total });
+            root
+        });
+        walk(self, roots, &mut finder)?;
         progress(CheckProgress { step: "volumes", done: total, total });
         let Finder { marks, report: found, .. } = finder;
         let mut needed = HashSet::new();
@@ -198,10 +199,7 @@ impl Repository {
                         report.refs += 1;
                         let root =
                             format!("{} {}, generation {generation}", opened.kind, opened.name);
-                        let place = Place::root(&root);
-                        roots.extend(
-                            opened.value.roots.iter().map(|target| (place.clone(), *target)),
-                        );
+                        roots.extend(crate::walk::roots(&root, &opened.value.roots));
                     }
                     Err(error) if error.is_away() => return Err(error),
                     Err(error) => report.object(&ref_key(stored, *generation), error),

@@ -56,8 +56,7 @@ pub fn copy(
         listed: 0,
         progress,
     };
-    let roots = roots.iter().map(|target| (Place::root("what is copied"), *target));
-    walk(from, roots, &mut copying)?;
+    walk(from, crate::walk::roots("what is copied", roots), &mut copying)?;
     copying.take_gathered()?;
     Ok(copying.copied)
 }

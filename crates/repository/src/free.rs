@@ -7,7 +7,7 @@ use model::ChunkId;
 use objects::ObjectError;
 
 use crate::index::{Index, Marks};
-use crate::walk::{Place, Visitor, What, walk};
+use crate::walk::{Place, Visitor, What, roots, walk};
 use crate::{Repository, RepositoryError, Target};
 
 impl Repository {
@@ -23,23 +23,26 @@ impl Repository {
         }
         self.refresh()?;
         let index = self.sound_index()?;
-        let (mut now, mut then) = (index.marks(), index.marks());
+        let (mut roots_now, mut roots_then) = (Vec::new(), Vec::new());
         for (stored, generations) in self.refs().all()? {
             let Some((last, _)) = generations.last() else { continue };
             let opened = match self.refs().open(&stored, *last) {
                 Err(RepositoryError::Object(ObjectError::NotFound { .. })) => continue,
                 other => other?,
             };
-            let place = Place::root(&opened.name);
-            let mark = |roots: &[Target], marks: &mut Marks| {
-                let roots = roots.iter().map(|target| (place.clone(), *target));
-                walk(self, roots, &mut Marking { repository: self, index: &index, marks })
-            };
-            mark(&opened.value.roots, &mut now)?;
+            roots_now.extend(roots(&opened.name, &opened.value.roots));
             let other =
                 changed.iter().find(|(kind, name, _)| *kind == opened.kind && *name == opened.name);
-            mark(other.map_or(&opened.value.roots, |(_, _, roots)| roots), &mut then)?;
+            let then = other.map_or(&opened.value.roots, |(_, _, roots)| roots);
+            roots_then.extend(roots(&opened.name, then));
         }
+        let mark = |roots: Vec<(Place, Target)>| -> Result<Marks, RepositoryError> {
+            let mut marks = index.marks();
+            let marking = &mut Marking { repository: self, index: &index, marks: &mut marks };
+            walk(self, roots, marking)?;
+            Ok(marks)
+        };
+        let (now, then) = (mark(roots_now)?, mark(roots_then)?);
         let mut frames: HashMap<(PackId, u32), u64> = HashMap::new();
         index.for_each(&now, |_, at, _| *frames.entry((at.pack, at.frame)).or_default() += 1)?;
         let mut needed = HashSet::new();

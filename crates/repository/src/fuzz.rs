@@ -90,7 +90,7 @@ pub fn reference(bytes: &[u8]) {
     let _ = refs::open(&cipher, &stored, Generation(1), bytes);
     let header = REF_FORMAT.header().encode();
     let _ = refs::open(&cipher, &stored, Generation(1), &[&header[..], bytes].concat());
-    let sealed = refs::seal(&cipher, &stored, Generation(1), SALT, bytes);
+    let sealed = refs::seal(&cipher, &stored, Generation(1), SALT, bytes, false);
     let _ = refs::open(&cipher, &stored, Generation(1), &sealed);
 }
 

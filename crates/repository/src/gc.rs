@@ -181,6 +181,7 @@ impl Run<'_> {
         ages: &HashMap<PackId, (u64, u64)>,
     ) -> Result<Marks, RepositoryError> {
         let mut marker = Marker { repository: self.repository, index, marks: index.marks(), ages };
+        let mut roots = Vec::new();
         for (stored, generation) in kept {
             let opened = match self.repository.refs().open(stored, *generation) {
                 // Another collection was faster: then this generation is none to keep.
@@ -188,9 +189,9 @@ impl Run<'_> {
                 other => other?,
             };
             let root = format!("{} {}, generation {generation}", opened.kind, opened.name);
-            let roots = opened.value.roots.iter().map(|target| (Place::root(&root), *target));
-            walk(self.repository, roots, &mut marker)?;
+            roots.extend(crate::walk::roots(&root, &opened.value.roots));
         }
+        walk(self.repository, roots, &mut marker)?;
         Ok(marker.marks)
     }
 

@@ -164,7 +164,7 @@ fn reference() {
         for (flags, state) in [(0, "set"), (1, "removed")] {
             let plain = refs::encode("instance", "t1", Generation(9), &payload, flags);
             let stored = cipher.stored_ref_name("instance", "t1");
-            let bytes = refs::seal(&cipher, &stored, Generation(9), counting(8), &plain);
+            let bytes = refs::seal(&cipher, &stored, Generation(9), counting(8), &plain, false);
             let bytes = golden(&format!("ref-{state}-{name}.bin"), &bytes);
             let opened = refs::open(&cipher, &stored, Generation(9), &bytes).unwrap();
             assert_eq!((opened.kind.as_str(), opened.name.as_str()), ("instance", "t1"));
@@ -176,6 +176,26 @@ fn reference() {
             assert!(refs::open(&cipher, &stored, Generation(10), &bytes).is_err(), "a number");
         }
     }
+}
+
+#[test]
+fn reference_to_what_is_gone() {
+    for (name, cipher) in ciphers() {
+        let id = |number| ChunkId::from_bytes(counting(number));
+        let roots = vec![Target::Record(id(2)), Target::Gone(id(3))];
+        let payload = RefPayload { roots: roots.clone(), body: b"body".to_vec() };
+        let plain = refs::encode("instance", "t1", Generation(9), &payload, 0);
+        let stored = cipher.stored_ref_name("instance", "t1");
+        let bytes = refs::seal(&cipher, &stored, Generation(9), counting(8), &plain, true);
+        let bytes = golden(&format!("ref-gone-{name}.bin"), &bytes);
+        let opened = refs::open(&cipher, &stored, Generation(9), &bytes).unwrap();
+        assert_eq!(opened.value.roots, roots);
+        // Who does not know of it is told that this is newer, and collects nothing.
+        let old = chunk::header::Format { incompatible: 0, ..crate::layout::REF_FORMAT };
+        assert!(old.read(&bytes, chunk::header::Intent::Read).is_err());
+    }
+    let gone = [Child::new("parent", Target::Gone(ChunkId::from_bytes(counting(1))))];
+    assert!(write_record(&mut chunk::Memory::default(), &gone, b"").is_err(), "only refs say so");
 }
 
 #[test]

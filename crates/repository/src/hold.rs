@@ -69,8 +69,7 @@ impl Repository {
         let index = self.sound_index()?;
         let mut holder =
             Holder { repository: self, marks: index.marks(), index: &index, packs: HashSet::new() };
-        let place = Place::root("the new ref");
-        let walked = walk(self, roots.iter().map(|target| (place.clone(), *target)), &mut holder);
+        let walked = walk(self, crate::walk::roots("the new ref", roots), &mut holder);
         match walked {
             Ok(()) => Ok(holder.packs),
             // Perhaps its pack was removed while we read: then the log says so by now.

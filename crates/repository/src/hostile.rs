@@ -161,7 +161,7 @@ proptest! {
             record.extend_from_slice(plain);
             let _ = parse_record(&id, &record);
             let stored = cipher.stored_ref_name("k", "n");
-            let bytes = refs::seal(&cipher, &stored, Generation(1), [4; 32], plain);
+            let bytes = refs::seal(&cipher, &stored, Generation(1), [4; 32], plain, false);
             let _ = refs::open(&cipher, &stored, Generation(1), &bytes);
             let _ = import_key(&String::from_utf8_lossy(plain));
         }

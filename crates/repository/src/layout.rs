@@ -27,7 +27,10 @@ pub(crate) const CONFIG_FORMAT: Format = format("repository configuration", b"cl
 pub(crate) const PACK_FORMAT: Format = format("pack", b"cltvpack");
 pub(crate) const INDEX_FORMAT: Format = format("index object", b"cltvindx");
 pub(crate) const TABLE_FORMAT: Format = format("index table", b"cltvtabl");
-pub(crate) const REF_FORMAT: Format = format("ref", b"cltvref\0");
+pub(crate) const REF_FORMAT: Format =
+    Format { incompatible: REF_GONE, ..format("ref", b"cltvref\0") };
+/// A ref says what is gone of what its roots lead to.
+pub(crate) const REF_GONE: u64 = 1;
 pub(crate) const RECORD_FORMAT: Format = format("record", b"cltvrecd");
 
 const fn format(name: &'static str, magic: &[u8; 8]) -> Format {

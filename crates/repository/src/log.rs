@@ -20,7 +20,7 @@
 //! `count u32, then packs` as in `added`.
 
 use chunk::crypt::{Cipher, PackId};
-use chunk::header::{Format, HEADER_BYTES, Intent};
+use chunk::header::{Format, HEADER_BYTES, Header, Intent};
 
 use crate::RepositoryError;
 use crate::layout::{INDEX_FORMAT, TABLE_FORMAT, index_key, table_key};
@@ -196,7 +196,18 @@ pub(crate) fn seal(
     salt: Salt,
     plain: &[u8],
 ) -> Vec<u8> {
-    let mut out = format.header().encode().to_vec();
+    seal_with(cipher, &format.header(), key, salt, plain)
+}
+
+/// The same, under a header that says more.
+pub(crate) fn seal_with(
+    cipher: &Cipher,
+    header: &Header,
+    key: &str,
+    salt: Salt,
+    plain: &[u8],
+) -> Vec<u8> {
+    let mut out = header.encode().to_vec();
     let place = place(key, &out);
     out.extend_from_slice(&cipher.seal_record(&place, salt, plain));
     out

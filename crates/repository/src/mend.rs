@@ -95,10 +95,11 @@ impl Repository {
         let chain = Chain { repository: self.clone(), helpers: helpers.to_vec() };
         let chain: Arc<dyn ChunkSource> = Arc::new(chain);
         let total = roots.len() as u64;
-        for (done, root) in roots.into_iter().enumerate() {
-            progress(CheckProgress { step: "mending", done: done as u64, total });
-            walk_through(&chain, [root], &mut mender)?;
-        }
+        let roots = roots.into_iter().zip(0..).map(|(root, done)| {
+            progress(CheckProgress { step: "mending", done, total });
+            root
+        });
+        walk_through(&chain, roots, &mut mender)?;
         progress(CheckProgress { step: "mending", done: total, total });
         let Mender { writer, mut relied, done, fetched_bytes, chunks, left, .. } = mender;
         report.chunks = chunks;

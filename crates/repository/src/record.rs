@@ -31,14 +31,20 @@ pub enum Target {
     Record(ChunkId),
     /// A chunk that names nothing further.
     Chunk(ChunkId),
+    /// A root of a ref, and no child: of this record, wherever the ref's other roots lead to it, only itself is
+    /// kept, and what its child [`PARENT`] leads to.
+    Gone(ChunkId),
 }
+
+/// The label of the child that a record follows.
+pub const PARENT: &str = "parent";
 
 impl Target {
     /// The chunk that it is, or begins with.
     pub fn chunk(&self) -> ChunkId {
         match self {
             Self::Manifest(id) => (*id).into(),
-            Self::Record(id) | Self::Chunk(id) => *id,
+            Self::Record(id) | Self::Chunk(id) | Self::Gone(id) => *id,
         }
     }
 
@@ -47,6 +53,7 @@ impl Target {
             Self::Manifest(_) => 0,
             Self::Record(_) => 1,
             Self::Chunk(_) => 2,
+            Self::Gone(_) => 3,
         }
     }
 
@@ -62,6 +69,7 @@ impl Target {
             0 => Ok(Self::Manifest(id.into())),
             1 => Ok(Self::Record(id)),
             2 => Ok(Self::Chunk(id)),
+            3 => Ok(Self::Gone(id)),
             _ => Err(Malformed("a child of unknown kind")),
         }
     }
@@ -107,6 +115,9 @@ pub fn write_record(
 ) -> Result<ChunkId, RepositoryError> {
     let invalid =
         |detail: &str| RepositoryError::Invalid { what: "a record", detail: detail.to_owned() };
+    if children.iter().any(|child| matches!(child.target, Target::Gone(_))) {
+        return Err(invalid("only a ref says that something is gone"));
+    }
     if children.iter().any(|child| child.label.len() > 255) {
         return Err(invalid("a label has more than 255 bytes"));
     }
@@ -142,6 +153,9 @@ pub(crate) fn parse_record(id: &ChunkId, bytes: &[u8]) -> Result<Record, Reposit
         let mut children = Vec::new();
         for _ in 0..fields.count(34)? {
             let target = Target::read(&mut fields)?;
+            if matches!(target, Target::Gone(_)) {
+                return Err(Malformed("a child of unknown kind"));
+            }
             children.push(Child { label: fields.text()?.to_owned(), target });
         }
         Ok(Record { children, body: fields.rest().to_vec() })

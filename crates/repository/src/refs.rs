@@ -25,7 +25,7 @@ use objects::ObjectError;
 
 use crate::Repository;
 use crate::error::{RefError, RepositoryError};
-use crate::layout::{REF_FORMAT, REFS, number_of, ref_dir, ref_hint_key, ref_key};
+use crate::layout::{REF_FORMAT, REF_GONE, REFS, number_of, ref_dir, ref_hint_key, ref_key};
 use crate::log::{self, Salt};
 use crate::probe::last_in_row;
 use crate::record::Target;
@@ -34,6 +34,9 @@ use crate::wire::{Malformed, Reader, put_text, unhex};
 /// The largest ref object, bytes.
 const REF_BYTES_MAX: u64 = 1 << 20;
 const REMOVED: u8 = 1;
+
+/// Roots of a ref, at most.
+const ROOTS_MAX: usize = 2048;
 
 /// What a ref is to say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -246,8 +249,8 @@ impl<'a> Refs<'a> {
     ) -> Result<Generation, RefError> {
         self.repository.must_be_writable()?;
         let stored = self.stored(kind, name)?;
-        if payload.body.len() > REF_BYTES_MAX as usize / 2 || payload.roots.len() > 1024 {
-            let detail = "at most 1024 roots and 512 KiB of body".to_owned();
+        if payload.body.len() > REF_BYTES_MAX as usize / 2 || payload.roots.len() > ROOTS_MAX {
+            let detail = "at most 2048 roots and 512 KiB of body".to_owned();
             return Err(RepositoryError::Invalid { what: "a ref's payload", detail }.into());
         }
         let fenced =
@@ -260,7 +263,9 @@ impl<'a> Refs<'a> {
         let reliance = self.repository.hold(&payload.roots, from.0 == 0)?;
         let next = from.next();
         let plain = encode(kind, name, next, payload, flags);
-        let bytes = seal(&self.repository.inner.cipher, &stored, next, ambient::random(), &plain);
+        let gone = payload.roots.iter().any(|root| matches!(root, Target::Gone(_)));
+        let cipher = &self.repository.inner.cipher;
+        let bytes = seal(cipher, &stored, next, ambient::random(), &plain, gone);
         ambient::step("ref: held");
         match self.repository.inner.objects.put_new(&ref_key(&stored, next), Bytes::from(bytes)) {
             Err(ObjectError::AlreadyExists { .. }) => {
@@ -285,8 +290,11 @@ pub(crate) fn seal(
     generation: Generation,
     salt: Salt,
     plain: &[u8],
+    gone: bool,
 ) -> Vec<u8> {
-    log::seal(cipher, &REF_FORMAT, &ref_key(stored, generation), salt, plain)
+    let mut header = REF_FORMAT.header();
+    header.incompatible = if gone { REF_GONE } else { 0 };
+    log::seal_with(cipher, &header, &ref_key(stored, generation), salt, plain)
 }
 
 /// Opens the object of one generation.

@@ -46,17 +46,17 @@ impl Repository {
             }
         }
         let mut manifests = Manifests::default();
+        let mut roots = Vec::new();
         for (stored, generations) in self.refs().all()? {
             for (generation, _) in generations {
                 let opened = match self.refs().open(&stored, generation) {
                     Err(RepositoryError::Object(objects::ObjectError::NotFound { .. })) => continue,
                     other => other?,
                 };
-                let place = Place::root(&opened.name);
-                let roots = opened.value.roots.iter().map(|target| (place.clone(), *target));
-                walk(self, roots, &mut manifests)?;
+                roots.extend(crate::walk::roots(&opened.name, &opened.value.roots));
             }
         }
+        walk(self, roots, &mut manifests)?;
         let source: Arc<dyn ChunkSource> = Arc::new(self.clone());
         let mut counter = Counter { nodes: NodeCache::new(source, 1024), known: HashMap::new() };
         for id in manifests.found {

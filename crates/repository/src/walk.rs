@@ -1,15 +1,20 @@
 //! From refs to every chunk that they need: records, manifests, nodes, pages.
 //!
 //! What a subtree needs never changes (ids are hashes), so a visitor that has seen a chunk
-//! skips what is below it.
+//! skips what is below it. What a ref says to be *gone* ([`Target::Gone`]) is the exception: of such a record,
+//! where that ref's roots lead to it, only itself is needed, and what its `parent` leads to; where another ref
+//! leads to it, all of it. So one walk has to have the roots of all refs that count, and the records that are
+//! gone are shown to the visitor at its end, as leaves, if nothing led to all of them. What a ref names itself
+//! is not gone.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chunk::{ChunkSource, Urgency};
 use manifest::{Manifest, NodeCache, Visit};
 use model::ChunkId;
 
-use crate::record::{Target, parse_record};
+use crate::record::{PARENT, Target, parse_record};
 use crate::{Repository, RepositoryError};
 
 /// Nodes that are kept while walking.
@@ -24,12 +29,17 @@ pub(crate) struct Place {
     pub(crate) record: Option<ChunkId>,
     /// Its label in that record.
     pub(crate) label: Arc<str>,
+    /// What the ref says to be gone.
+    gone: Arc<BTreeSet<ChunkId>>,
 }
 
-impl Place {
-    pub(crate) fn root(root: &str) -> Self {
-        Self { root: root.into(), record: None, label: "".into() }
-    }
+/// The roots of a ref, for a walk.
+pub(crate) fn roots(root: &str, targets: &[Target]) -> Vec<(Place, Target)> {
+    let is_gone = |target: &&Target| matches!(target, Target::Gone(_));
+    let gone = targets.iter().filter(is_gone).map(Target::chunk).collect();
+    let place = Place { root: root.into(), record: None, label: "".into(), gone: Arc::new(gone) };
+    let named = targets.iter().filter(|target| !is_gone(target));
+    named.map(|target| (place.clone(), *target)).collect()
 }
 
 impl std::fmt::Display for Place {
@@ -64,7 +74,7 @@ pub(crate) trait Visitor {
     fn unreadable(&mut self, place: &Place, error: RepositoryError) -> Result<(), RepositoryError>;
 }
 
-/// Walks from targets down.
+/// Walks from the roots of refs down, one root after the other.
 pub(crate) fn walk(
     repository: &Repository,
     roots: impl IntoIterator<Item = (Place, Target)>,
@@ -74,6 +84,26 @@ pub(crate) fn walk(
     walk_through(&source, roots, visitor)
 }
 
+/// The records that a walk has seen.
+#[derive(Default)]
+struct Seen {
+    /// Each set of what is gone has a number.
+    sets: BTreeMap<Arc<BTreeSet<ChunkId>>, u32>,
+    /// What was gone on from, under which of them, and whether as a whole.
+    done: HashSet<(u32, ChunkId, bool)>,
+    /// Whether the visitor wanted to know what is below.
+    answers: HashMap<ChunkId, bool>,
+    gone: HashMap<ChunkId, Place>,
+}
+
+impl Seen {
+    fn is_new(&mut self, place: &Place, id: ChunkId, whole: bool) -> bool {
+        let next = self.sets.len() as u32;
+        let set = *self.sets.entry(place.gone.clone()).or_insert(next);
+        self.done.insert((set, id, whole))
+    }
+}
+
 /// The same, with everything read through `source`.
 pub(crate) fn walk_through(
     source: &Arc<dyn ChunkSource>,
@@ -81,24 +111,51 @@ pub(crate) fn walk_through(
     visitor: &mut dyn Visitor,
 ) -> Result<(), RepositoryError> {
     let nodes = NodeCache::new(source.clone(), NODES_KEPT);
-    let mut pending: Vec<(Place, Target)> = roots.into_iter().collect();
-    while let Some((place, target)) = pending.pop() {
+    let (mut roots, mut pending) = (roots.into_iter(), Vec::new());
+    let mut seen = Seen::default();
+    while let Some((place, target)) = pending.pop().or_else(|| roots.next()) {
+        let place: Place = place;
         match target {
+            // Taken out with the roots.
+            Target::Gone(_) => {}
             Target::Chunk(id) => {
                 visitor.needs(&place, What::Leaf, &id)?;
             }
             Target::Record(id) => {
-                if !visitor.needs(&place, What::Record, &id)? {
+                let whole = place.record.is_none() || !place.gone.contains(&id);
+                if !seen.is_new(&place, id, whole) {
+                    continue;
+                }
+                let first = whole && !seen.answers.contains_key(&id);
+                if first {
+                    let descend = visitor.needs(&place, What::Record, &id)?;
+                    seen.answers.insert(id, descend);
+                }
+                if whole && !seen.answers[&id] {
                     continue;
                 }
                 let read = source.fetch(&id, Urgency::Background).map_err(Into::into);
-                match read.and_then(|chunks| parse_record(&id, &chunks[0])) {
-                    Ok(record) => pending.extend(record.children.into_iter().map(|child| {
+                let record = match read.and_then(|chunks| parse_record(&id, &chunks[0])) {
+                    Ok(record) => record,
+                    Err(error) => {
+                        unreadable(visitor, &place, error)?;
+                        continue;
+                    }
+                };
+                for child in record.children {
+                    // Under another set of what is gone a record leads elsewhere; all else is done.
+                    let leads = match whole {
+                        true => first || matches!(child.target, Target::Record(_)),
+                        false => child.label == PARENT,
+                    };
+                    if leads {
                         let label = child.label.into();
-                        let root = Arc::clone(&place.root);
-                        (Place { root, record: Some(id), label }, child.target)
-                    })),
-                    Err(error) => unreadable(visitor, &place, error)?,
+                        let place = Place { record: Some(id), label, ..place.clone() };
+                        pending.push((place, child.target));
+                    }
+                }
+                if !whole {
+                    seen.gone.insert(id, place);
                 }
             }
             Target::Manifest(id) => {
@@ -106,6 +163,11 @@ pub(crate) fn walk_through(
                     walk_manifest(&nodes, &place, id, visitor)?;
                 }
             }
+        }
+    }
+    for (id, place) in seen.gone {
+        if !seen.answers.contains_key(&id) {
+            visitor.needs(&place, What::Leaf, &id)?;
         }
     }
     Ok(())

@@ -344,7 +344,7 @@ fn what_a_newer_program_made_is_named_so() {
     let repository = init(&as_objects(&memory), GRACE_MS);
     publish(&repository, "a", 0..10).unwrap();
     let keys: Vec<String> = memory.list("").unwrap().into_iter().map(|object| object.key).collect();
-    for (offset, value) in [(8, 2), (32, 1)] {
+    for (offset, value) in [(8, 2), (32, 128)] {
         for key in keys.iter().filter(|key| !key.ends_with("hint")) {
             let image = Arc::new(memory.image());
             let mut bytes = image.get(key, 1 << 30).unwrap().to_vec();

@@ -34,22 +34,28 @@ fn look(store: &Store, truth: &Truth, world: &World) -> host::Result<Named> {
     let mut named = Named::new();
     let mut starts = Vec::new();
     for (_, head) in store.heads()? {
-        starts.extend(head.checkpoint.into_iter().chain(head.origin));
-        starts.extend(head.autos.iter().map(|auto| auto.id));
-        starts.extend(head.holds.iter().map(|hold| hold.checkpoint));
+        let mut line: Vec<CheckpointId> = head.checkpoint.into_iter().chain(head.origin).collect();
+        line.extend(head.autos.iter().map(|auto| auto.id));
+        line.extend(head.holds.iter().map(|hold| hold.checkpoint));
         store.version(head.version)?;
         for branch in store.branches(head.instance)? {
-            starts.push(branch.checkpoint);
-            starts.extend(branch.head.autos.iter().map(|auto| auto.id));
+            line.push(branch.checkpoint);
+            line.extend(branch.head.autos.iter().map(|auto| auto.id));
         }
+        starts.push((line, head));
     }
-    let mut seen = BTreeSet::new();
-    for start in starts {
+    let mut whole = BTreeSet::new();
+    let starts = starts.iter().flat_map(|(line, head)| line.iter().map(move |id| (*id, head)));
+    for (start, head) in starts {
         let mut next = Some(start);
-        while let Some(id) = next.filter(|id| seen.insert(*id)) {
+        while let Some(id) = next {
             let checkpoint = store.checkpoint(id)?;
             named.entry(checkpoint.instance.to_string()).or_default().insert(id);
-            if let Err(text) = one(store, truth, &checkpoint)? {
+            // What one instance has thinned out, a fork of it may keep.
+            if !head.is_gone(id)
+                && whole.insert(id)
+                && let Err(text) = one(store, truth, &checkpoint)?
+            {
                 world.violation(format!("checkpoint {}: {text}", id.short()));
             }
             next = checkpoint.parent;

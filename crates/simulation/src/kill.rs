@@ -34,6 +34,7 @@ pub const VERBS: &[&str] = &[
     "fork",
     "fork of a suspended one",
     "gc",
+    "gc of what somebody took",
     "auto",
     "publish, running",
     "run, from memory",
@@ -159,6 +160,18 @@ pub(crate) fn prepare(run: &Run, verb: &str, chance: &mut Chance) -> Result<()> 
             run.crash(0, Unsynced::Kept);
             run.world.act_for(0);
         }
+        "gc of what somebody took" => {
+            for _ in 0..3 {
+                host.checkpoint(&a(), None)?;
+                work(run, 0, chance);
+            }
+            host.undo(&a(), None, &start_options())?;
+            for _ in 0..3 {
+                host.checkpoint(&a(), None)?;
+                work(run, 0, chance);
+            }
+            host.suspend(&a(), None)?;
+        }
         "gc" => {
             let options = fork_options();
             host.fork(&options)?;
@@ -228,6 +241,15 @@ pub(crate) fn act(run: &Run, at: usize, verb: &str) -> Result<()> {
         "undo" | "undo when suspended" => host.undo(&a(), None, &start_options()).map(drop),
         "fork" | "fork of a suspended one" => host.fork(&fork_options()).map(drop),
         "gc" => host.repo_gc(&GcOptions::default()).map(drop),
+        // Then what it condemns, and what it removes.
+        "gc of what somebody took" => {
+            let taken = host::auto::Keep::parse("last=1").ok();
+            host.repo_gc(&GcOptions { taken, ..GcOptions::default() })?;
+            (0..2).try_for_each(|_| {
+                run.world.wait_ms(GRACE_MS * 2);
+                host.repo_gc(&GcOptions::default()).map(drop)
+            })
+        }
         "rollback" => host.rollback(&a(), true, &start_options()).map(drop),
         _ if verb.starts_with("update") => run.update(at, &a(), "2").map(drop),
         // What one condemns, the next removes, if nothing hinders it.

@@ -24,12 +24,14 @@ pub fn history(global: &Global, verb: &One) -> Result<(), Failure> {
 
 fn row(line: &HistoryPrint) -> Vec<String> {
     let mark = match (line.head, line.auto) {
+        _ if line.gone => "-",
         (true, _) => "@",
         (false, true) => ".",
         (false, false) => "o",
     };
     let side = if line.branch.is_some() { "| " } else { "" };
     let why = match (line.why.as_str(), line.memory) {
+        (why, _) if line.gone => format!("{why}, thinned out"),
         // What a person asked for boots or continues; that it boots is worth a word.
         (why, false) if why != "stop" => format!("{why}, boots"),
         (why, _) => why.to_owned(),

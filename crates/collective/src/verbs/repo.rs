@@ -197,11 +197,14 @@ fn mirror(global: &Global, from: &str, to: &str, root: Option<&str>) -> Result<(
 }
 
 fn gc(global: &Global, verb: &Gc) -> Result<(), Failure> {
-    let keep = verb.keep.as_deref().map(Keep::parse).transpose();
-    let keep = keep.map_err(|error| Failure::new("usage", error.to_string(), error.hint()))?;
+    let policy = |text: Option<&str>| {
+        let keep = text.map(Keep::parse).transpose();
+        keep.map_err(|error| Failure::new("usage", error.to_string(), error.hint()))
+    };
+    let (keep, taken) = (policy(verb.keep.as_deref())?, policy(verb.keep_taken.as_deref())?);
     let keys = super::maker::open_keys(&verb.keys)?;
     let (versions, dry_run) = (verb.keep_versions, verb.dry_run);
-    let document = open(global)?.repo_gc(&GcOptions { keep, versions, keys, dry_run })?;
+    let document = open(global)?.repo_gc(&GcOptions { keep, taken, versions, keys, dry_run })?;
     print::result(global, &document, || {
         let mut text = String::new();
         let verb = if document.dry_run { "would drop" } else { "dropped" };

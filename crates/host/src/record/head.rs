@@ -1,6 +1,6 @@
 //! The wire form of heads.
 
-use model::{InstanceState, Lease, Name};
+use model::{CheckpointId, InstanceState, Lease, Name};
 use serde::{Deserialize, Serialize};
 
 use super::hardware::id;
@@ -11,7 +11,11 @@ use super::wire::{
 use super::{AutoPoint, Follow, Head, Hold, Trial, UpdatePolicy};
 
 /// What a head has that needs more than format 3: what it is plugged into.
-pub(super) const HEAD_FORMAT: u32 = 4;
+const NETWORK_FORMAT: u32 = 4;
+/// What a head has that needs more than format 4: what is gone of its line.
+pub(super) const HEAD_FORMAT: u32 = 5;
+/// Most checkpoints that are gone, of one head.
+pub(crate) const GONE_MAX: usize = 1024;
 /// What a head has that needs more than format 2: whose versions it gets.
 const FOLLOW_FORMAT: u32 = 3;
 /// The longest location of a maker's repository, bytes.
@@ -57,6 +61,9 @@ struct HeadWire {
     /// Format 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     network: Option<String>,
+    /// Format 5.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,8 +107,10 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
     encode(&HeadWire {
         kind: "head".to_owned(),
         // A program that does not know these would drop them when it moves the head.
-        format: if head.network.is_some() {
+        format: if !head.gone.is_empty() {
             HEAD_FORMAT
+        } else if head.network.is_some() {
+            NETWORK_FORMAT
         } else if head.follow.is_some() || head.trial.is_some() {
             FOLLOW_FORMAT
         } else if head.auto.is_some() || !head.autos.is_empty() || !head.holds.is_empty() {
@@ -156,6 +165,7 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
             begun: trial.begun,
         }),
         network: head.network.as_ref().map(Name::to_string),
+        gone: head.gone.iter().map(CheckpointId::to_string).collect(),
     })
 }
 
@@ -195,6 +205,9 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
     };
     if (state == InstanceState::Running) != lease.is_some() {
         return Err(RecordError::field("lease", lease.is_some()));
+    }
+    if wire.gone.len() > GONE_MAX {
+        return Err(RecordError::field("gone", wire.gone.len()));
     }
     if wire.autos.len() > AUTOS_MAX || wire.holds.len() > AUTOS_MAX {
         return Err(RecordError::field("autos", wire.autos.len()));
@@ -236,12 +249,13 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
             }),
         },
         network: wire.network.as_deref().map(name).transpose()?,
+        gone: wire.gone.iter().map(|text| id("gone", text)).collect::<Result<_, RecordError>>()?,
     })
 }
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{CheckpointId, HostId, InstanceId, VersionId};
+    use model::{HostId, InstanceId, VersionId};
 
     fn head() -> Head {
         Head {
@@ -268,6 +282,7 @@ mod tests {
             follow: None,
             trial: None,
             network: None,
+            gone: Vec::new(),
         }
     }
 
@@ -281,7 +296,7 @@ mod tests {
     #[test]
     fn other_kinds_newer_formats_and_noise_are_told_apart() {
         let body = String::from_utf8(encode_head(&head())).unwrap();
-        let newer = body.replacen("\"format\":1", "\"format\":5", 1);
+        let newer = body.replacen("\"format\":1", "\"format\":6", 1);
         assert!(matches!(decode_head(newer.as_bytes()), Err(RecordError::Newer { .. })));
         assert!(matches!(
             super::super::decode_version(body.as_bytes()),

@@ -11,6 +11,8 @@ mod hardware;
 mod head;
 mod wire;
 
+pub(crate) use head::GONE_MAX;
+
 use import::ovf::Property;
 use model::{
     CheckpointId, ChunkId, Hardware, HostId, InstanceId, InstanceState, Lease, ManifestId, Name,
@@ -270,6 +272,9 @@ pub struct Head {
     /// The network that its first card is plugged into, of the host that runs it; None: as its maker
     /// says.
     pub network: Option<Name>,
+    /// Checkpoints on the way to its first one of which nothing but their record is kept. What it names itself is
+    /// kept all the same.
+    pub gone: Vec<CheckpointId>,
 }
 
 /// Where an instance's versions come from.
@@ -337,6 +342,13 @@ pub struct Hold {
 }
 
 impl Head {
+    /// Whether a checkpoint of its line was thinned out.
+    pub fn is_gone(&self, id: CheckpointId) -> bool {
+        let back = self.trial.map(|trial| trial.back);
+        let named = [self.checkpoint, self.origin, back].contains(&Some(id));
+        self.gone.contains(&id) && !named && self.autos.iter().all(|auto| auto.id != id)
+    }
+
     /// The newest checkpoint of its line that somebody took, and what the next one's parent is.
     pub fn explicit(&self) -> Option<CheckpointId> {
         match self.autos.iter().find(|auto| Some(auto.id) == self.checkpoint) {

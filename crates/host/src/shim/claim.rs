@@ -237,6 +237,7 @@ fn new_head(
         follow,
         trial: None,
         network: None,
+        gone: Vec::new(),
     })
 }
 

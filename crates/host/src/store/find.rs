@@ -51,12 +51,12 @@ impl Store {
             }
             // A label on the instance's own line comes before one on a branch.
             if let Some((_, id)) = labelled {
-                return Ok(id);
+                return self.must_be_here(head, id);
             }
         }
         let name = &head.name;
         match matches.as_slice() {
-            [id] => Ok(*id),
+            [id] => self.must_be_here(head, *id),
             [] => match crate::time::parse_ago(wanted) {
                 Some(ago_ms) => self.find_by_time(head, ago_ms, wanted),
                 None => Err(Failure::new(
@@ -71,6 +71,29 @@ impl Store {
                 "write more digits of it",
             )),
         }
+    }
+
+    /// An error for one that was thinned out, with those around it that were not.
+    fn must_be_here(&self, head: &Head, id: CheckpointId) -> Result<CheckpointId> {
+        if !head.is_gone(id) {
+            return Ok(id);
+        }
+        let (name, taken) = (&head.name, self.taken_on(head)?);
+        let at = taken.iter().position(|other| *other == id).unwrap_or(taken.len());
+        let is_here = |other: &&CheckpointId| !head.is_gone(**other);
+        let later = taken[..at].iter().rev().find(is_here);
+        let earlier = taken.get(at + 1..).unwrap_or_default().iter().find(is_here);
+        let around: Vec<String> =
+            [earlier, later].into_iter().flatten().map(|i| i.short()).collect();
+        let hint = match around.is_empty() {
+            true => format!("`collective history {name}` lists what is kept"),
+            false => format!(
+                "kept around it: {}; `collective history {name}` lists all",
+                around.join(" and ")
+            ),
+        };
+        let message = format!("checkpoint {} of {name} was thinned out", id.short());
+        Err(Failure::new("gone", message, hint))
     }
 
     /// The newest checkpoint of the instance's own line that was there so long ago.
@@ -88,7 +111,9 @@ impl Store {
         let mut next = head.explicit();
         while let Some(id) = next {
             let checkpoint = self.checkpoint(id)?;
-            offer(checkpoint.taken_unix_ms, id);
+            if !head.is_gone(id) {
+                offer(checkpoint.taken_unix_ms, id);
+            }
             next = checkpoint.parent;
         }
         newest.map(|(_, id)| id).ok_or_else(|| {

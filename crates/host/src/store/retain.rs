@@ -1,12 +1,18 @@
-//! Thinning out what instances keep: automatic checkpoints, on their line and on branches, and branches
-//! that are nothing but what somebody undid.
+//! Thinning out what instances keep: automatic checkpoints, on their line and on branches; branches
+//! that are nothing but what somebody undid; and, where that is asked for by itself, what somebody took on
+//! an instance's line.
 //!
-//! *Invariants.* What somebody took and is on an instance's line stays, for each keeps the one before it;
-//! so do heads, what a host may hold writes on top of, what a branch left the line at, what an update goes
-//! back to, the origins of forks, labels, and what a crashed or fenced host had not stored. Of an instance
-//! that somebody runs, the line is its holder's to thin.
+//! *Invariants.* What somebody took stays unless there is a policy for just that; heads, what a host may hold
+//! writes on top of, what a branch left the line at, what the last update goes back to, the origins of forks
+//! and what is before them, labels, and what a crashed or fenced host had not stored stay whatever a policy
+//! says. Of an instance that somebody runs, the line is its holder's to thin.
 //!
-//! *Crash.* Each head and each branch is as it was, or thinned. To be repeated.
+//! Each checkpoint that somebody took names the one before it. So one that goes leaves its record: its head says
+//! that it is *gone*, and a collection keeps of it the record alone. Branches that lead over it say so too; a fork
+//! that was made before does not, and keeps it.
+//!
+//! *Crash.* Each head and each branch is as it was, or thinned. While they do not all say that a checkpoint is
+//! gone, all of it is kept. To be repeated.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +23,7 @@ use super::{BRANCH, Branch, INSTANCE, Store, roots_of};
 use crate::auto::Keep;
 use crate::auto::thin::thin;
 use crate::failure::Result;
-use crate::record::{self, AutoPoint, Checkpoint, Head, Why};
+use crate::record::{self, AutoPoint, Checkpoint, GONE_MAX, Head, Why};
 
 /// What would go.
 #[derive(Default)]
@@ -30,8 +36,9 @@ pub struct Thinning {
 }
 
 impl Store {
-    /// What `keep` does not keep of all instances.
-    pub fn plan_thinning(&self, keep: &Keep) -> Result<Thinning> {
+    /// What `keep` does not keep of what was taken by itself and of what was undone, and `taken` of what somebody
+    /// took, of all instances; None: all of that stays.
+    pub fn plan_thinning(&self, keep: Option<&Keep>, taken: Option<&Keep>) -> Result<Thinning> {
         let mut plan = Thinning::default();
         let heads = self.heads()?;
         let origins: BTreeSet<CheckpointId> = heads.iter().filter_map(|(_, h)| h.origin).collect();
@@ -43,33 +50,85 @@ impl Store {
             held.extend(head.checkpoint);
             held.extend(head.trial.map(|trial| trial.back));
             let name = head.name.clone();
-            let stay = thinned(&head.autos, keep, &held);
-            let gone = head.autos.len() - stay.len();
-            if gone > 0 && head.lease.is_some() {
-                plan.words.push(format!("{name}: runs; its own policy thins out its line"));
-            } else if gone > 0 {
-                plan.words.push(format!("{name}: {gone} of {} automatic", head.autos.len()));
-                plan.heads.push((generation, Head { autos: stay, ..head.clone() }));
+            let mut next = head.clone();
+            if let Some(keep) = keep {
+                next.autos = thinned(&head.autos, keep, &held);
             }
-            self.plan_branches(&head, branches, keep, &held, &mut plan)?;
+            if let Some(taken) = taken {
+                held.extend(branches.iter().flat_map(|b| &b.head.holds).map(|h| h.checkpoint));
+                held.extend(branches.iter().map(|branch| branch.checkpoint));
+                let gone = self.thinned_taken(&head, taken, &held)?;
+                next.gone.extend(gone);
+            }
+            let (gone, all) = (head.autos.len() - next.autos.len(), head.autos.len());
+            let more = next.gone.len() - head.gone.len();
+            if next != head && head.lease.is_some() {
+                plan.words.push(format!("{name}: runs; its own policy thins out its line"));
+                next = head.clone();
+            } else if next != head {
+                if gone > 0 {
+                    plan.words.push(format!("{name}: {gone} of {all} automatic"));
+                }
+                if more > 0 {
+                    plan.words.push(format!("{name}: {more} that somebody took"));
+                }
+                plan.heads.push((generation, next.clone()));
+            }
+            self.plan_branches(&head, branches, keep, &next.gone, &held, &mut plan)?;
         }
         Ok(plan)
+    }
+
+    /// What `keep` does not keep of what somebody took on an instance's line.
+    fn thinned_taken(
+        &self,
+        head: &Head,
+        keep: &Keep,
+        held: &BTreeSet<CheckpointId>,
+    ) -> Result<Vec<CheckpointId>> {
+        let mut stays: BTreeSet<CheckpointId> = held.clone();
+        stays.extend(head.explicit());
+        // What `rollback` goes back to.
+        if let Some((id, update, change)) = self.last_change(head)? {
+            stays.extend([Some(id), update.parent, change.back].into_iter().flatten());
+        }
+        let mut taken = Vec::new();
+        for id in self.taken_on(head)? {
+            let one = self.checkpoint(id)?;
+            // Behind the origin of a fork is another instance's line.
+            if one.instance == head.instance && !head.gone.contains(&id) {
+                taken.push((one.taken_unix_ms, id, one.label.is_some()));
+            }
+        }
+        taken.reverse();
+        let times: Vec<u64> = taken.iter().map(|(time, ..)| *time).collect();
+        let kept = thin(&times, keep).into_iter().zip(&taken);
+        let goes = kept.filter(|(kept, (_, id, label))| !kept && !label && !stays.contains(id));
+        let room = GONE_MAX.saturating_sub(head.gone.len());
+        Ok(goes.map(|(_, (_, id, _))| *id).take(room).collect())
     }
 
     fn plan_branches(
         &self,
         line: &Head,
         branches: Vec<Branch>,
-        keep: &Keep,
+        keep: Option<&Keep>,
+        gone: &[CheckpointId],
         held: &BTreeSet<CheckpointId>,
         plan: &mut Thinning,
     ) -> Result<()> {
+        let Some(keep) = keep else {
+            branches
+                .into_iter()
+                .for_each(|branch| Self::plan_branch(branch, None, gone, held, plan));
+            return Ok(());
+        };
         let taken: BTreeSet<CheckpointId> = self.taken_on(line)?.into_iter().collect();
         let mut undone = Vec::new();
         for branch in branches {
             let tip = self.checkpoint(branch.checkpoint)?;
             if tip.why != Why::Undo {
-                self.plan_autos(branch, keep, held, plan);
+                Self::plan_branch(branch, Some(keep), gone, held, plan);
                 continue;
             }
             // The label of its tip says that it was undone.
@@ -78,7 +137,7 @@ impl Store {
                 held.contains(id) || (*id != branch.checkpoint && one.label.is_some())
             };
             if own.iter().any(named) {
-                self.plan_autos(branch, keep, held, plan);
+                Self::plan_branch(branch, Some(keep), gone, held, plan);
             } else {
                 undone.push((tip.taken_unix_ms, branch));
             }
@@ -87,7 +146,7 @@ impl Store {
         let times: Vec<u64> = undone.iter().map(|(taken_unix_ms, _)| *taken_unix_ms).collect();
         for (stays, (_, branch)) in thin(&times, keep).into_iter().zip(undone) {
             if stays {
-                self.plan_autos(branch, keep, held, plan);
+                Self::plan_branch(branch, Some(keep), gone, held, plan);
                 continue;
             }
             let (name, id) = (&line.name, branch.checkpoint.short());
@@ -97,22 +156,31 @@ impl Store {
         Ok(())
     }
 
-    fn plan_autos(
-        &self,
+    /// What is gone of the line is gone of what leads to it.
+    fn plan_branch(
         branch: Branch,
-        keep: &Keep,
+        keep: Option<&Keep>,
+        gone: &[CheckpointId],
         held: &BTreeSet<CheckpointId>,
         plan: &mut Thinning,
     ) {
         let mut held = held.clone();
         held.insert(branch.checkpoint);
-        let stay = thinned(&branch.head.autos, keep, &held);
-        let (all, gone) = (branch.head.autos.len(), branch.head.autos.len() - stay.len());
-        if gone > 0 {
+        let mut next = branch.head.clone();
+        if let Some(keep) = keep {
+            next.autos = thinned(&branch.head.autos, keep, &held);
+        }
+        let more = gone.iter().filter(|id| !branch.head.gone.contains(id));
+        next.gone.extend(more);
+        next.gone.truncate(GONE_MAX);
+        let all = branch.head.autos.len();
+        let fewer = all - next.autos.len();
+        if fewer > 0 {
             let (name, id) = (&branch.head.name, branch.checkpoint.short());
-            plan.words.push(format!("{name}: {gone} of {all} automatic on branch {id}"));
-            let head = Head { autos: stay, ..branch.head.clone() };
-            plan.branches.push((branch, Some(head)));
+            plan.words.push(format!("{name}: {fewer} of {all} automatic on branch {id}"));
+        }
+        if next != branch.head {
+            plan.branches.push((branch, Some(next)));
         }
     }
 

@@ -50,6 +50,7 @@ impl Host {
                 follow: follow.clone(),
                 trial: Store::trial_at(&checkpoint_record),
                 network: parent.network.clone(),
+                gone: parent.gone.clone(),
             };
             let current = store.head(new_name)?;
             if current.head.is_some()

@@ -130,6 +130,7 @@ impl Lines<'_> {
             why: checkpoint.why.as_str().to_owned(),
             auto: checkpoint.why == Why::Auto,
             head: self.head == Some(id),
+            gone: line.is_gone(id),
             memory: checkpoint.memory.is_some(),
             branch: branch.clone(),
             left: branch.as_ref().and(line.left).map(|id| id.to_string()),

@@ -1,4 +1,4 @@
-//! `repo gc --keep`, `--keep-versions`: what is kept of instances' histories, and of published versions.
+//! `repo gc --keep`, `--keep-taken`, `--keep-versions`: what is kept of instances' histories, and of published versions.
 //!
 //! *Versions.* For each channel as many as were asked for: the one that it offers and those that were
 //! published before it. What a channel offers to those who are not yet reached, what older versions have
@@ -24,6 +24,8 @@ use crate::store::Store;
 pub struct GcOptions {
     /// Of instances' histories; none: as `config keep` says.
     pub keep: Option<Keep>,
+    /// Of what somebody took on instances' lines; none: all of it.
+    pub taken: Option<Keep>,
     /// Of published versions, for each channel.
     pub versions: Option<u32>,
     pub keys: Vec<Key>,
@@ -44,8 +46,9 @@ impl Host {
             words.extend(dropped.0);
             bytes += dropped.1;
         }
-        if let Some(keep) = options.keep.or(self.dir.keep()) {
-            let plan = store.plan_thinning(&keep)?;
+        let keep = options.keep.or(self.dir.keep());
+        if keep.is_some() || options.taken.is_some() {
+            let plan = store.plan_thinning(keep.as_ref(), options.taken.as_ref())?;
             words.extend(plan.words.iter().cloned());
             bytes += store.thinning_frees(&plan)?;
             if !options.dry_run {

@@ -172,7 +172,7 @@ fn parting(store: &Store, head: &Head, target: CheckpointId) -> Result<Parting> 
 }
 
 /// The checkpoint itself, or what was before it where it is an update: that is undone by going back
-/// before it.
+/// before it. What is gone is passed over.
 fn before_updates(
     store: &Store,
     head: &Head,
@@ -180,7 +180,8 @@ fn before_updates(
 ) -> Result<CheckpointId> {
     while let Some(id) = at {
         let checkpoint = store.checkpoint(id)?;
-        if checkpoint.why != Why::Update {
+        let is_update = checkpoint.why == Why::Update;
+        if !is_update && !head.is_gone(id) {
             return Ok(id);
         }
         at = checkpoint.change.and_then(|change| change.back).or(checkpoint.parent);
