@@ -6,6 +6,7 @@
 //! *Invariants.* No verb decides anything here; nothing but this crate prints or exits.
 
 mod cli;
+mod notify;
 mod print;
 mod verbs;
 

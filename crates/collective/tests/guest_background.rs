@@ -21,7 +21,11 @@ fn guest_goes_on_without_its_repository_once_it_is_scrubbed() {
     world.run("A", &["run", "tiny", "--name", "t1"]).ok();
     world.exec("A", "t1", FILL);
     assert_eq!(world.run("A", &["inspect", "t1"]).ok()["scrub"]["state"], "off");
-    world.run("A", &["suspend", "t1"]).ok();
+    // As before the machine is shut down.
+    let rested = world.run("A", &["host", "suspend", "--within", "120"]).ok();
+    assert_eq!(rested, serde_json::json!([{"name": "t1", "suspended": true, "error": null}]));
+    assert_eq!(world.state("A", "t1"), "suspended");
+
     assert!(world.run("A", &["inspect", "t1"]).ok()["scrub"].is_null(), "it does not run");
 
     world.run("B", &["resume", "t1"]).ok();

@@ -159,6 +159,12 @@ pub enum Hosts {
     },
     /// Let no plane have a say on this host any more; end its `host join` first
     Leave,
+    /// On this host, suspend all that runs: for before the machine is shut down. No plane is asked
+    Suspend {
+        /// Wait for so many seconds at most
+        #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+        within: u64,
+    },
     /// List the hosts that have joined
     List(At),
     /// Let a host keep what it has, and take nothing new

@@ -17,6 +17,7 @@ mod maker;
 mod networks;
 mod planes;
 mod repo;
+mod shutdown;
 mod start;
 mod update;
 mod usage;

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agent::Heard;
@@ -19,6 +20,7 @@ use plane::serve::{RestoreError, ServeError, Server};
 
 use super::open;
 use crate::cli::{At, Global, Hosts, Known, OneHost, Plan, Plane, PlaneVerb, Planes, Token, Up};
+use crate::notify::{READY, WATCHDOG, notify, watchdog};
 use crate::print;
 
 const TOKEN_FILE: &str = "plane.token";
@@ -29,9 +31,26 @@ pub fn plane(global: &Global, verb: &Planes) -> Result<(), Failure> {
         Some(PlaneVerb::Restore { file, state }) => return restore(global, file, state.as_deref()),
         None => {}
     }
-    let _serving = Serving::start(global, &verb.serve)?;
+    let serving = Serving::start(global, &verb.serve)?;
+    notify(READY);
+    let client = || {
+        let token = std::fs::read_to_string(&serving.token_file).ok()?;
+        Client::new(&serving.url, Credentials::parse(token.trim()).ok()?).ok()
+    };
     loop {
-        std::thread::park();
+        match watchdog() {
+            // Who counts on it hears that it is alive when it answers.
+            Some(within) => {
+                let answers = |client: Client| {
+                    client.send("GET", "/v1/openapi.json", &[], None::<&()>).is_ok()
+                };
+                if client().is_some_and(answers) {
+                    notify(WATCHDOG);
+                }
+                ambient::sleep(within / 3);
+            }
+            None => std::thread::park(),
+        }
     }
 }
 
@@ -152,6 +171,7 @@ pub fn hosts(global: &Global, verb: Hosts) -> Result<(), Failure> {
             });
             Ok(())
         }
+        Hosts::Suspend { within } => super::shutdown::suspend(global, Duration::from_secs(within)),
         Hosts::Token(token) => join_token(global, &token),
         Hosts::List(at) => list(global, &at),
         Hosts::Cordon(one) => wish(global, &one, HostWish::Cordoned, None),
@@ -219,12 +239,20 @@ fn take_part(
 ) -> Result<(), Failure> {
     let identity = agent::join(host, url, token)?;
     let well = Mutex::new(None);
+    let ready = AtomicBool::new(false);
     agent::run(host, identity, known_as, &|heard| {
         // Said when it changes, not with each beat.
         let changes = |now: bool| {
             let mut well = well.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             well.replace(now) != Some(now)
         };
+        // It has said what it has, or tried to, and goes on: no guest waits for a plane that is away.
+        if !matches!(heard, Heard::Did(_)) {
+            if !ready.swap(true, Ordering::Relaxed) {
+                notify(READY);
+            }
+            notify(WATCHDOG);
+        }
         match heard {
             Heard::Taken(reply) if changes(true) => {
                 print::note(global, &format!("this host has joined {url} ({})", reply.state));

@@ -35,7 +35,23 @@ pub struct Fleet<'a> {
 impl<'a> Fleet<'a> {
     /// Starts a plane at an address of its own or at `listen`, and waits until it says where.
     pub fn start(world: &'a World, listen: &str, lease_s: u32) -> (Running, Self) {
+        Self::begin(world.program("P"), world, listen, lease_s)
+    }
+
+    /// The same, in this environment.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub fn start_with(world: &'a World, environment: &[(&str, &str)]) -> (Running, Self) {
         let mut program = world.program("P");
+        program.envs(environment.iter().copied());
+        Self::begin(program, world, "127.0.0.1:0", 15)
+    }
+
+    fn begin(
+        mut program: Command,
+        world: &'a World,
+        listen: &str,
+        lease_s: u32,
+    ) -> (Running, Self) {
         let lease = lease_s.to_string();
         program.args(["plane", "--json", "--listen", listen, "--lease", &lease]);
         let mut child = Running(program.stdout(Stdio::piped()).spawn().unwrap());
@@ -60,6 +76,15 @@ impl<'a> Fleet<'a> {
         let label = format!("site={host}");
         let mut program = self.world.program(host);
         program.args(["host", "join", &self.url, "--label", &label]).args(token);
+        Running(program.stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Starts an agent in this environment.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub fn join_with(&self, host: &str, environment: &[(&str, &str)]) -> Running {
+        let mut program = self.world.program(host);
+        program.args(["host", "join", &self.url, "--token-file", &self.token]);
+        program.envs(environment.iter().copied());
         Running(program.stderr(Stdio::null()).spawn().unwrap())
     }
 
