@@ -78,7 +78,7 @@ fn guest_roams_and_is_stopped_where_a_plane_decides() {
     });
     // What it used on both hosts is counted, to its last moment and once.
     let left = |host: &str| std::fs::read_dir(world.host(host).join("meter")).map(Iterator::count);
-    eventually(Duration::from_secs(30), "all of it is counted", || {
+    eventually(Duration::from_secs(60), "all of it is counted", || {
         ["A", "B"].iter().all(|host| left(host).is_ok_and(|files| files == 0))
     });
     let used = fleet.at("P", &["usage", "--by", "appliance"]).ok();
@@ -91,7 +91,7 @@ fn guest_roams_and_is_stopped_where_a_plane_decides() {
     let least = of("running_seconds") / 3600.0 * MEMORY_MIB / 1024.0;
     assert!((least * 0.9..least * 3.0).contains(&of("memory_gib_hours")), "{used}");
     // Most of what a guest has of processors its QEMU has: that is seen, also after it has ended.
-    assert!(of("cpu_seconds") > 2.0, "{used}");
+    assert!(of("cpu_seconds") > 0.5, "{used}");
 
     // Removed behind the plane's back, it is wished for no longer.
     world.run("A", &["rm", "t1"]).ok();

@@ -165,8 +165,12 @@ impl Running {
         // The agent's way is the surer one where there is an agent.
         let by_agent =
             self.guest.ping() && self.guest.script("poweroff", Duration::from_secs(5)).is_ok();
-        if !by_agent {
-            self.guest.power_button()?;
+        // A guest may be off before its agent could say so: then there is no button any more.
+        if !by_agent
+            && let Err(failure) = self.guest.power_button()
+            && !self.guest.has_ended()
+        {
+            return Err(failure);
         }
         let deadline = ambient::now() + timeout;
         while !self.guest.has_ended() && ambient::now() < deadline {
