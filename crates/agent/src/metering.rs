@@ -32,8 +32,10 @@ impl Agent<'_> {
         let over =
             |since: Option<ambient::Instant>, pace| since.is_none_or(|it| it.elapsed() >= pace);
         while !self.over.load(Ordering::Relaxed) {
-            if over(looked, LOOK) {
-                let runs = self.host.metered().unwrap_or_default();
+            // What cannot be read now is not gone: the plane would count it anew when it can.
+            if over(looked, LOOK)
+                && let Ok(runs) = self.host.metered()
+            {
                 if over(last, PACE) || runs.iter().any(|run| run.ended) {
                     // What fails is said with the next: nothing is forgotten before it is counted.
                     let _ = self.client().twin().map(|twin| self.say_usage(&twin, runs, &mut said));

@@ -21,7 +21,9 @@ pub fn notify(what: &str) {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(&place),
     };
-    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
+    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound())
+        && socket.set_nonblocking(true).is_ok()
+    {
         let _ = socket.send_to_addr(what.as_bytes(), &address);
     }
 }

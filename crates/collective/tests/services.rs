@@ -77,5 +77,8 @@ fn units_are_what_systemd_reads() {
         .output()
         .expect("systemd-analyze is there: scripts/install-deps --test");
     let said = String::from_utf8_lossy(&verified.stderr);
-    assert!(verified.status.success() && said.is_empty(), "{said}");
+    // Of other units of the machine it may say what it likes.
+    let about =
+        |file: &std::path::PathBuf| said.contains(&*file.file_name().unwrap().to_string_lossy());
+    assert!(verified.status.success() && !files.iter().any(about), "{said}");
 }

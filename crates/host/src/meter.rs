@@ -112,10 +112,14 @@ impl Host {
         let mut runs = Vec::new();
         for path in files {
             // One that a power cut has cut short says nothing, and keeps nobody from the others.
-            let Ok(before) = dir::decode::<RunFile>(&path) else { continue };
+            let read = || match dir::decode::<RunFile>(&path) {
+                Err(failure) if failure.kind == "damaged" => Ok(None),
+                other => other.map(Some),
+            };
+            let Some(before) = read()? else { continue };
             let lived = before.lives();
             // What its shim wrote last is only certain to be there once that is gone.
-            let Ok(now) = dir::decode::<RunFile>(&path) else { continue };
+            let Some(now) = read()? else { continue };
             runs.push(RunPrint { ended: now.run.ended || !lived, ..now.run });
         }
         Ok(runs)

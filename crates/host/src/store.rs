@@ -406,7 +406,14 @@ impl Store {
         autos: Vec<AutoPoint>,
     ) -> Result<()> {
         let name = format!("{}.{}", head.instance, checkpoint.short());
+        // A host that comes back knows a head of before: what is gone since then is gone for it too.
+        let now = self.head(&head.name)?.head.map(|(_, now)| now);
+        let mut gone = head.gone.clone();
+        if let Some(now) = now.filter(|now| now.instance == head.instance) {
+            gone.extend(now.gone.iter().filter(|id| !head.gone.contains(id)));
+        }
         let branch = Head {
+            gone,
             checkpoint: Some(checkpoint),
             lease: None,
             state: model::InstanceState::Suspended,

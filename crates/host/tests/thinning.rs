@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use host::auto::line::{self, Taken};
 use host::auto::thin::thin;
 use host::auto::{Auto, Keep};
-use host::record::{AutoPoint, Checkpoint, Head, Hold, Traces, Why};
+use host::record::{AutoPoint, Change, Checkpoint, Head, Hold, Traces, Why};
 use host::store::{Advance, KeyPlace, Store};
 use host::{Host, HostDir, Subject};
 use model::{
@@ -228,6 +228,17 @@ const NOISE_PAGES: u64 = 128;
 
 /// Stores a checkpoint with noise of its own.
 fn store_checkpoint(store: &Store, head: &Head, why: Why, number: u64) -> CheckpointId {
+    store_update(store, head, why, number, None)
+}
+
+/// With this change, an update's, and then with a label as those have.
+fn store_update(
+    store: &Store,
+    head: &Head,
+    why: Why,
+    number: u64,
+    change: Option<Change>,
+) -> CheckpointId {
     let mut session = store.session().unwrap();
     let mut ids = Vec::new();
     for page in 0..NOISE_PAGES {
@@ -244,7 +255,7 @@ fn store_checkpoint(store: &Store, head: &Head, why: Why, number: u64) -> Checkp
         instance: head.instance,
         parent: head.explicit(),
         version: head.version,
-        label: None,
+        label: change.as_ref().map(|_| "update".to_owned()),
         why,
         taken_unix_ms: number * MINUTE_MS,
         memory: None,
@@ -253,7 +264,7 @@ fn store_checkpoint(store: &Store, head: &Head, why: Why, number: u64) -> Checkp
         stored_bytes: 0,
         traces: Traces::default(),
         pause_us: None,
-        change: None,
+        change,
     };
     let id = session.put_checkpoint(&checkpoint).unwrap();
     session.finish().unwrap();
@@ -521,18 +532,9 @@ fn what_is_held_stays_on_a_branch_too() {
 #[test]
 fn what_somebody_took_goes_only_when_that_is_asked_for() {
     let temporary = tempfile::tempdir().unwrap();
-    let dir = HostDir::open(&temporary.path().join("host")).unwrap();
-    let location = temporary.path().join("repository");
-    let folder = location.clone();
-    let location = location.to_str().unwrap();
-    let grace = Some(std::time::Duration::from_millis(1));
-    Store::init(&dir, location, KeyPlace::None, grace).unwrap();
-    let store = Store::open(&dir, location).unwrap();
-    let mut session = store.session().unwrap();
-    let blob = session.put_blob(b"version").unwrap();
-    session.finish().unwrap();
-    let version = VersionId::from_bytes(*blob.id.as_bytes());
-    let mut line = Head { version, lease: None, state: InstanceState::Stopped, ..head() };
+    let folder = temporary.path().join("repository");
+    let location = folder.to_str().unwrap();
+    let (host, store, mut line) = store_with_a_line(temporary.path());
     let mut taken = Vec::new();
     for number in 0..12 {
         let id = store_checkpoint(&store, &line, Why::Checkpoint, number);
@@ -554,17 +556,13 @@ fn what_somebody_took_goes_only_when_that_is_asked_for() {
     };
     let early = fork("early", 5, &line);
     store.advance(Generation(0), &early).unwrap();
-    let host = Host::with(dir, location);
     let gc = |keep: Option<&str>, taken: Option<&str>, dry_run| {
         let (keep, taken) = (keep.map(Keep::parse), taken.map(Keep::parse));
         let (keep, taken) = (keep.transpose().unwrap(), taken.transpose().unwrap());
         host.repo_gc(&host::GcOptions { keep, taken, dry_run, ..Default::default() }).unwrap()
     };
     let noise = NOISE_PAGES * PAGE_BYTES as u64;
-    let whole = |id: CheckpointId| {
-        let checkpoint = store.checkpoint(id).unwrap();
-        store.source().fetch(&checkpoint.disks[0].into(), chunk::Urgency::Urgent).is_ok()
-    };
+    let whole = |id: CheckpointId| is_whole(&store, id);
 
     // Nobody asked for it.
     assert_eq!(gc(Some("last=1"), None, true).dropped, Vec::<String>::new());
@@ -584,13 +582,8 @@ fn what_somebody_took_goes_only_when_that_is_asked_for() {
     let kept: Vec<usize> = (0..12).filter(|at| whole(taken[*at])).collect();
     assert_eq!(kept, [0, 1, 2, 3, 4, 5, 10, 11]);
     assert!(store.check(true, &mut |_| {}).unwrap().ok);
-    let mended = Store::mend(
-        &HostDir::open(&temporary.path().join("host")).unwrap(),
-        location,
-        &[],
-        &mut |_| {},
-    );
-    assert!(mended.unwrap().ok);
+    let dir = HostDir::open(&temporary.path().join("host")).unwrap();
+    assert!(Store::mend(&dir, location, &[], &mut |_| {}).unwrap().ok);
 
     // When the fork is away, the branch keeps where it left, and nothing before that.
     let at = store.head(&early.name).unwrap().head.unwrap().0;
@@ -615,4 +608,92 @@ fn what_somebody_took_goes_only_when_that_is_asked_for() {
     (0..4).for_each(|_| drop(gc(None, Some("last=1"), false)));
     assert!(store.check(true, &mut |_| {}).unwrap().ok);
     assert!(whole(taken[11]));
+}
+
+/// A store with a version, and an empty line of it.
+fn store_with_a_line(folder: &std::path::Path) -> (Host, Store, Head) {
+    let dir = HostDir::open(&folder.join("host")).unwrap();
+    let location = folder.join("repository");
+    let location = location.to_str().unwrap();
+    let grace = Some(std::time::Duration::from_millis(1));
+    Store::init(&dir, location, KeyPlace::None, grace).unwrap();
+    let store = Store::open(&dir, location).unwrap();
+    let mut session = store.session().unwrap();
+    let blob = session.put_blob(b"version").unwrap();
+    session.finish().unwrap();
+    let version = VersionId::from_bytes(*blob.id.as_bytes());
+    let line = Head { version, lease: None, state: InstanceState::Stopped, ..head() };
+    (Host::with(dir, location), store, line)
+}
+
+fn collect(host: &Host, taken: &str) {
+    for taken in [Some(taken), None, None, None, None] {
+        let taken = taken.map(keep);
+        host.repo_gc(&host::GcOptions { taken, ..Default::default() }).unwrap();
+    }
+}
+
+fn is_whole(store: &Store, id: CheckpointId) -> bool {
+    let checkpoint = store.checkpoint(id).unwrap();
+    store.source().fetch(&checkpoint.disks[0].into(), chunk::Urgency::Urgent).is_ok()
+}
+
+#[test]
+fn what_an_update_goes_back_to_stays_as_long_as_the_update_does() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (host, store, mut line) = store_with_a_line(temporary.path());
+    let update = || Change {
+        from: line.version,
+        to: line.version,
+        back: None,
+        tried: true,
+        within_s: 60,
+        migrate: Vec::new(),
+        health: Vec::new(),
+    };
+    // Two updates of it, each after a stop that bears no label.
+    let changes = [None, None, Some(update()), None, None, Some(update()), None, None];
+    let mut taken = Vec::new();
+    for (number, change) in changes.into_iter().enumerate() {
+        let id = store_update(&store, &line, Why::Stop, number as u64, change);
+        line.checkpoint = Some(id);
+        taken.push(id);
+    }
+    store.advance(Generation(0), &line).unwrap();
+    collect(&host, "last=1");
+    let whole: Vec<usize> = (0..8).filter(|at| is_whole(&store, taken[*at])).collect();
+    assert_eq!(whole, [1, 2, 4, 5, 7]);
+    assert!(store.check(true, &mut |_| {}).unwrap().ok);
+}
+
+#[test]
+fn a_host_that_comes_back_late_claims_nothing_that_is_gone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (host, store, mut line) = store_with_a_line(temporary.path());
+    let mut taken = Vec::new();
+    for number in 0..6 {
+        line.checkpoint = Some(store_checkpoint(&store, &line, Why::Checkpoint, number));
+        taken.push(line.checkpoint.unwrap());
+    }
+    // Its head, as this host knows it; then another one takes over, and goes on.
+    let late = Head { lease: Some(lease(1)), ..line.clone() };
+    line::taken_over(&mut line, lease(1).holder);
+    for number in 6..8 {
+        line.checkpoint = Some(store_checkpoint(&store, &line, Why::Checkpoint, number));
+        taken.push(line.checkpoint.unwrap());
+    }
+    store.advance(Generation(0), &line).unwrap();
+    collect(&host, "last=1");
+    let whole: Vec<usize> = (0..8).filter(|at| is_whole(&store, taken[*at])).collect();
+    // Also two before what it was seen to hold: it may be based on them still.
+    assert_eq!(whole, [3, 4, 5, 7]);
+
+    let tip = store_checkpoint(&store, &late, Why::Suspend, 20);
+    store.add_branch(&late, tip, late.explicit(), Vec::new()).unwrap();
+    let branch = store.branches(line.instance).unwrap().remove(0);
+    assert!(taken[..3].iter().all(|id| branch.head.gone.contains(id)));
+    assert!(store.check(true, &mut |_| {}).unwrap().ok);
+    collect(&host, "last=1");
+    assert!(is_whole(&store, tip) && is_whole(&store, taken[5]));
+    assert!(store.check(true, &mut |_| {}).unwrap().ok);
 }

@@ -171,9 +171,11 @@ fn a_server_that_is_never_silent_and_never_done_is_unavailable_soon() {
 
 #[test]
 fn what_shares_a_line_may_be_slow_together() {
-    // Three seconds each: too slow for one that is alone, and not for six.
-    let line = dripping(100, Duration::from_millis(30));
-    let store = open_with(&line, Patience { download_bytes_per_s: 60, ..impatient() }).unwrap();
+    // Six seconds each and more: too slow for one that is alone, and not for six.
+    let line = dripping(100, Duration::from_millis(60));
+    let silence = Duration::from_secs(2);
+    let patience = Patience { silence, download_bytes_per_s: 60, attempts: 1, ..impatient() };
+    let store = open_with(&line, patience).unwrap();
     assert!(store.get("a", 100).is_err());
     std::thread::scope(|scope| {
         let reads: Vec<_> = (0..6).map(|_| scope.spawn(|| store.get("a", 100))).collect();

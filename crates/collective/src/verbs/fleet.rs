@@ -21,7 +21,7 @@ use crate::print::{self, duration};
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(150);
 /// How long after a move it may take until it is known what that cost.
-const COST: Duration = Duration::from_secs(3);
+const COST: Duration = Duration::from_secs(20);
 /// A suspend may have much to store.
 const LONG: Duration = Duration::from_secs(3600);
 

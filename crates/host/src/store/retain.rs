@@ -3,7 +3,7 @@
 //! an instance's line.
 //!
 //! *Invariants.* What somebody took stays unless there is a policy for just that; heads, what a host may hold
-//! writes on top of, what a branch left the line at, what the last update goes back to, the origins of forks
+//! writes on top of, what a branch left the line at, what an update that stays goes back to, the origins of forks
 //! and what is before them, labels, and what a crashed or fenced host had not stored stay whatever a policy
 //! says. Of an instance that somebody runs, the line is its holder's to thin.
 //!
@@ -19,11 +19,14 @@ use std::collections::BTreeSet;
 use model::{CheckpointId, Generation};
 use repository::{RefPayload, Target};
 
-use super::{BRANCH, Branch, INSTANCE, Store, roots_of};
+use super::{Advance, BRANCH, Branch, INSTANCE, Store, roots_of};
 use crate::auto::Keep;
 use crate::auto::thin::thin;
 use crate::failure::Result;
 use crate::record::{self, AutoPoint, Checkpoint, GONE_MAX, Head, Why};
+
+/// How many checkpoints before one that a host was seen to be based on may be what it is based on.
+const BEFORE_HOLDS: u32 = 2;
 
 /// What would go.
 #[derive(Default)]
@@ -57,7 +60,7 @@ impl Store {
             if let Some(taken) = taken {
                 held.extend(branches.iter().flat_map(|b| &b.head.holds).map(|h| h.checkpoint));
                 held.extend(branches.iter().map(|branch| branch.checkpoint));
-                let gone = self.thinned_taken(&head, taken, &held)?;
+                let gone = self.thinned_taken(&head, &branches, taken, &held)?;
                 next.gone.extend(gone);
             }
             let (gone, all) = (head.autos.len() - next.autos.len(), head.autos.len());
@@ -83,6 +86,7 @@ impl Store {
     fn thinned_taken(
         &self,
         head: &Head,
+        branches: &[Branch],
         keep: &Keep,
         held: &BTreeSet<CheckpointId>,
     ) -> Result<Vec<CheckpointId>> {
@@ -103,9 +107,44 @@ impl Store {
         taken.reverse();
         let times: Vec<u64> = taken.iter().map(|(time, ..)| *time).collect();
         let kept = thin(&times, keep).into_iter().zip(&taken);
-        let goes = kept.filter(|(kept, (_, id, label))| !kept && !label && !stays.contains(id));
+        stays.extend(
+            kept.filter(|(kept, (_, _, label))| *kept || *label).map(|(_, (_, id, _))| *id),
+        );
+        for branch in branches {
+            stays.extend(self.taken_on(&branch.head)?.into_iter().filter(|id| {
+                // What it shares with the line is the line's to keep.
+                taken.iter().all(|(_, on_line, _)| on_line != id) && !head.gone.contains(id)
+            }));
+        }
+        self.keep_ways_back(head, &mut stays)?;
+        let goes = taken.iter().filter(|(_, id, _)| !stays.contains(id));
         let room = GONE_MAX.saturating_sub(head.gone.len());
-        Ok(goes.map(|(_, (_, id, _))| *id).take(room).collect())
+        Ok(goes.map(|(_, id, _)| *id).take(room).collect())
+    }
+
+    /// Adds what those that stay may go back to: before an update, should that be tried again and
+    /// not work; and before what another host was seen to be based on, since it may not have written
+    /// down yet that it was.
+    fn keep_ways_back(&self, head: &Head, stays: &mut BTreeSet<CheckpointId>) -> Result<()> {
+        let mut to_look_at: Vec<(CheckpointId, u32)> = stays.iter().map(|id| (*id, 0)).collect();
+        to_look_at.extend(head.holds.iter().map(|hold| (hold.checkpoint, BEFORE_HOLDS)));
+        while let Some((id, before)) = to_look_at.pop() {
+            let one = self.checkpoint(id)?;
+            let mut also = Vec::new();
+            if let Some(change) = &one.change {
+                also.extend(change.back.or(one.parent).map(|back| (back, 0)));
+                also.extend(one.parent.map(|parent| (parent, 0)));
+            }
+            if before > 0 {
+                also.extend(one.parent.map(|parent| (parent, before - 1)));
+            }
+            for (id, before) in also {
+                if stays.insert(id) || before > 0 {
+                    to_look_at.push((id, before));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn plan_branches(
@@ -221,11 +260,18 @@ impl Store {
 
     /// Does it. What somebody has moved meanwhile is left for the next time.
     pub fn thin_out(&self, plan: Thinning) -> Result<()> {
+        let mut moved = BTreeSet::new();
         for (generation, head) in plan.heads {
-            self.advance(generation, &head)?;
+            if self.advance(generation, &head)? == Advance::Fenced {
+                moved.insert(head.instance);
+            }
             ambient::step("retain: thinned");
         }
         for (branch, head) in plan.branches {
+            // Nothing is gone of a branch that is there on its instance's line.
+            if moved.contains(&branch.head.instance) {
+                continue;
+            }
             match head {
                 None => self.retire_branch(&branch)?,
                 Some(head) => {

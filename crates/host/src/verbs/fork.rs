@@ -48,7 +48,8 @@ impl Host {
                 holds: Vec::new(),
                 left: None,
                 follow: follow.clone(),
-                trial: Store::trial_at(&checkpoint_record),
+                trial: Store::trial_at(&checkpoint_record)
+                    .filter(|trial| !parent.gone.contains(&trial.back)),
                 network: parent.network.clone(),
                 gone: parent.gone.clone(),
             };

@@ -110,7 +110,8 @@ impl Host {
             version: target_record.version,
             macs: claim::macs_for(&store, current.macs.clone(), target_record.version)?,
             // An update that is gone back to has to show again that it works.
-            trial: Store::trial_at(&target_record),
+            trial: Store::trial_at(&target_record)
+                .filter(|trial| !current.gone.contains(&trial.back)),
             ..current
         };
         if store.advance(generation, &moved)? == Advance::Fenced {

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use super::routes::usage::may_know;
 use super::{Plane, Refused};
+use crate::access::Caller;
 use crate::meter::{Account, Counters};
 
-pub fn metrics(plane: &Plane) -> Result<String, Refused> {
+/// All but what others use is for whoever may see the plane.
+pub fn metrics(plane: &Plane, caller: &Caller) -> Result<String, Refused> {
     let hosts = plane.hosts()?;
     let mut text = String::new();
     let mut figure = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
@@ -41,7 +44,9 @@ pub fn metrics(plane: &Plane) -> Result<String, Refused> {
     let unreadable = plane.unreadable.load(Ordering::Relaxed);
     let help = "Keys of the state that this plane cannot read, and leaves alone.";
     figure("collective_plane_unreadable_keys", "gauge", help, &[(String::new(), unreadable)]);
-    metered(&plane.used_in_all()?, &mut text);
+    let mut used = plane.used_in_all()?;
+    used.retain(|by, _| may_know(caller, by));
+    metered(&used, &mut text);
     text.push_str("# EOF\n");
     Ok(text)
 }

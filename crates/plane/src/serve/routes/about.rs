@@ -52,8 +52,8 @@ pub const ROUTES: &[Route] = &[
         "/metrics",
         Demand::Everywhere(Right::See),
         "Figures, as OpenMetrics.",
-        |plane, _| {
-            let text = metrics::metrics(plane)?;
+        |plane, ask| {
+            let text = metrics::metrics(plane, ask.caller)?;
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             Ok(Reply { body: text.into_bytes(), ..nothing_but(200, kind) })
         },

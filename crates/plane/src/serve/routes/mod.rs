@@ -8,7 +8,7 @@ mod about;
 mod access;
 mod hosts;
 mod instances;
-mod usage;
+pub(super) mod usage;
 #[cfg(test)]
 mod walked;
 

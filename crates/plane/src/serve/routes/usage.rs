@@ -52,7 +52,7 @@ fn usage(plane: &Plane, ask: &Ask<'_>) -> Result<Vec<UsagePrint>, Refused> {
 }
 
 /// Who changes or audits a project knows all that is used there; others what they use themselves.
-fn may_know(caller: &Caller, by: &Account) -> bool {
+pub(in crate::serve) fn may_know(caller: &Caller, by: &Account) -> bool {
     let all = [Right::Operate, Right::Audit].into_iter().any(|it| caller.may_in(&by.project, it));
     all || (caller.name() == by.user && caller.may_in(&by.project, Right::See))
 }

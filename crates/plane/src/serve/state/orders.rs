@@ -71,7 +71,9 @@ impl Plane {
             txn = txn.when(&key, Condition::At(entry.revision)).delete(&key);
         }
         if let Some(way) = self.way_of(id, name.as_str(), report)? {
-            txn = txn.put(&format!("ways/{name}"), json(&way));
+            // By itself: the order may be replaced at the same moment, and its cost counts all the same.
+            let there = Txn::new().when(&wish, Condition::At(wished.revision));
+            self.kv.commit(&there.put(&format!("ways/{name}"), json(&way)))?;
         }
         let txn = match (report.end, &report.trouble, head) {
             (OrderEnd::Done, _, Some(head)) if report.act == OrderAct::Stop => {
