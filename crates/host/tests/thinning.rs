@@ -348,16 +348,8 @@ fn what_is_thinned_out_frees_its_bytes() {
 #[test]
 fn what_a_collection_is_told_to_keep_is_kept_and_the_rest_goes() {
     let temporary = tempfile::tempdir().unwrap();
-    let host = HostDir::open(&temporary.path().join("host")).unwrap();
-    let location = temporary.path().join("repository");
-    let location = location.to_str().unwrap();
-    let grace = Some(std::time::Duration::from_millis(1));
-    Store::init(&host, location, KeyPlace::None, grace).unwrap();
-    let store = Store::open(&host, location).unwrap();
-    let mut session = store.session().unwrap();
-    let blob = session.put_blob(b"version").unwrap();
-    session.finish().unwrap();
-    let version = VersionId::from_bytes(*blob.id.as_bytes());
+    let folder = temporary.path().join("repository");
+    let (_, store, Head { version, .. }) = store_with_a_line(temporary.path());
     let all = keep("last=200");
     let grow = |name: &str, lease: bool, from: u64| {
         let mut head = Head { version, name: Name::new(name).unwrap(), ..head() };
@@ -414,12 +406,12 @@ fn what_a_collection_is_told_to_keep_is_kept_and_the_rest_goes() {
     assert!(words.contains("rests: 7 of 10 automatic") && words.contains("runs: runs"), "{words}");
     assert!(words.contains("which was undone"), "{words}");
     assert_eq!(store.head(&rests.name).unwrap().head.unwrap().1, rests, "only said");
-    let before = bytes_below(std::path::Path::new(location));
+    let before = bytes_below(&folder);
     store.thin_out(plan).unwrap();
     for _ in 0..4 {
         store.gc().unwrap();
     }
-    let freed = before - bytes_below(std::path::Path::new(location));
+    let freed = before - bytes_below(&folder);
     assert!(freed.abs_diff(frees) < 2 * noise, "{frees} were said, {freed} were freed");
     let check = store.check(true, &mut |_| {}).unwrap();
     assert!(check.ok, "{:?}", check.problems);
