@@ -55,6 +55,23 @@ fn guest_goes_on_without_its_repository_once_it_is_scrubbed() {
         world.exec("A", "t1", "cat /data/note; md5sum -c /tmp/sum | grep -c OK"),
         "offline\n2"
     );
+
+    // What it boots from is here too, although it went on from memory and touched hardly any of it.
+    world.run("A", &["suspend", "t1"]).ok();
+    world.run("B", &["resume", "t1"]).ok();
+    eventually(Duration::from_secs(120), "the scrub is done", || {
+        world.run("B", &["inspect", "t1"]).ok()["scrub"]["state"] == "done"
+    });
+    let boot = "cat /proc/sys/kernel/random/boot_id";
+    let before = world.exec("B", "t1", boot);
+    fs::rename(world.repository(), &away).unwrap();
+    world.run("B", &["exec", "t1", "--", "sh", "-c", "(sleep 1; reboot -f) >/dev/null 2>&1 &"]);
+    eventually(Duration::from_secs(120), "it has started anew", || {
+        let now = world.run("B", &["exec", "t1", "--", "sh", "-c", boot]);
+        now.code == 0 && now.ok()["stdout"].as_str().is_some_and(|now| now.trim() != before)
+    });
+    assert_eq!(world.exec("B", "t1", "cat /data/note"), "offline");
+    fs::rename(&away, world.repository()).unwrap();
 }
 
 /// What `inspect` says of the start, once its recording has ended and the version has learned, or

@@ -175,7 +175,8 @@ fn guest_pages_come_from_other_hosts_of_its_plane() {
     assert_eq!(world.exec("B", "t1", "cat /tmp/session"), "session");
     let bytes = |field: &str| there[field].as_u64().unwrap();
     assert!(bytes("peer_bytes") > 1 << 20, "{there}");
-    // Its kernel is of the repository on both: records are in no cache. Of its pages hardly any are.
+    // What is read of its kernel is of the repository: such pieces are in no cache. Of its pages hardly
+    // any are.
     let kernel = first["fetched_bytes"].as_u64().unwrap();
     let pages = bytes("fetched_bytes").saturating_sub(kernel);
     assert!(pages < bytes("peer_bytes") / 2, "{there} {first}");

@@ -13,34 +13,57 @@ use crate::record::Blob;
 
 /// The blob as a file of the host's cache, verified; fetched when it is not there.
 pub fn materialise(folder: &Path, blob: &Blob, fetcher: &Fetcher) -> Result<PathBuf> {
-    let path = folder.join(ChunkId::from_bytes(blob.blake3).to_string());
-    if is_whole(&path, blob) {
-        return Ok(path);
+    let path = kept(folder, blob);
+    if !is_kept(folder, blob) {
+        keep(folder, blob, &repository::read_blob(fetcher, &blob.id)?)?;
     }
+    Ok(path)
+}
+
+/// Where the blob is in the host's cache, if it is.
+pub fn kept(folder: &Path, blob: &Blob) -> PathBuf {
+    folder.join(ChunkId::from_bytes(blob.blake3).to_string())
+}
+
+/// Whether the host's cache has all of the blob. Reads and hashes it.
+pub fn is_kept(folder: &Path, blob: &Blob) -> bool {
+    is_whole(&kept(folder, blob), blob)
+}
+
+/// Puts the blob's bytes into the host's cache.
+pub fn keep(folder: &Path, blob: &Blob, bytes: &[u8]) -> Result<()> {
     let tag = u64::from_le_bytes(ambient::random());
     let temporary = folder.join(format!(".{tag:016x}"));
-    let written =
-        write(&temporary, blob, fetcher).and_then(|()| Ok(fs::rename(&temporary, &path)?));
+    let written = write_bytes(&temporary, blob, bytes)
+        .and_then(|()| Ok(fs::rename(&temporary, kept(folder, blob))?));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    written.map(|()| path)
+    written
 }
 
 /// Writes the blob into a new file that everyone who reaches it may read.
 pub fn write(path: &Path, blob: &Blob, fetcher: &Fetcher) -> Result<()> {
-    let bytes = repository::read_blob(fetcher, &blob.id)?;
-    if bytes.len() as u64 != blob.bytes || *blake3::hash(&bytes).as_bytes() != blob.blake3 {
-        return Err(Failure::new(
-            "damaged",
-            format!("file {} is not what its record says", blob.id.short()),
-            "`collective repo check --read-data` looks for what is damaged",
-        ));
+    write_bytes(path, blob, &repository::read_blob(fetcher, &blob.id)?)
+}
+
+fn write_bytes(path: &Path, blob: &Blob, bytes: &[u8]) -> Result<()> {
+    if bytes.len() as u64 != blob.bytes || *blake3::hash(bytes).as_bytes() != blob.blake3 {
+        return Err(damaged(blob));
     }
     let _ = fs::remove_file(path);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(path)?;
-    file.write_all(&bytes)?;
+    file.write_all(bytes)?;
     Ok(())
+}
+
+/// It is not what names it says.
+pub fn damaged(blob: &Blob) -> Failure {
+    Failure::new(
+        "damaged",
+        format!("file {} is not what its record says", blob.id.short()),
+        "`collective repo check --read-data` looks for what is damaged",
+    )
 }
 
 /// A cached file is believed only after its bytes were hashed: a crash or a bad disk may have

@@ -24,6 +24,7 @@
 mod accel;
 pub mod auto;
 mod blob;
+mod boot_file;
 mod deltas;
 pub mod dir;
 pub mod doors;

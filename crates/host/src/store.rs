@@ -40,7 +40,7 @@ mod traces;
 use makers::Makers;
 pub use open::key_import;
 use open::{keep_key, open_objects, open_stranger, open_with_keys};
-pub use traces::VersionTrace;
+pub use traces::{VersionTrace, touched};
 
 const APPLIANCE: &str = "appliance";
 const INSTANCE: &str = "instance";
@@ -556,14 +556,16 @@ impl Session {
         Ok(Self { writer: to.thorough_writer()?, source: from.source() })
     }
 
-    /// Copies what these targets need and the session's repository lacks.
+    /// Copies what these targets need and the session's repository lacks; of that, `first` lies
+    /// together.
     pub fn copy(
         &mut self,
         from: &Repository,
+        first: &[ChunkId],
         roots: &[Target],
         progress: &mut dyn FnMut(&repository::Copied),
     ) -> Result<repository::Copied> {
-        Ok(repository::copy(from, &mut self.writer, roots, progress)?)
+        Ok(repository::copy(from, &mut self.writer, first, roots, progress)?)
     }
 
     /// Where chunks go.

@@ -39,9 +39,13 @@ pub struct Copied {
 
 /// Copies everything that `roots` need from `from` into the session `to`. Visible when a ref names
 /// it, after the session has finished.
+///
+/// `first` are pages of it that will be wanted before the others, in this order: what of them is new
+/// lies together, so that few requests bring it and nothing else.
 pub fn copy(
     from: &Repository,
     to: &mut PackWriter,
+    first: &[ChunkId],
     roots: &[Target],
     progress: &mut dyn FnMut(&Copied),
 ) -> Result<Copied, RepositoryError> {
@@ -52,10 +56,17 @@ pub fn copy(
         neighbours: HashMap::new(),
         gathered: Vec::new(),
         awaited: HashSet::new(),
+        ahead: HashSet::new(),
         copied: Copied::default(),
         listed: 0,
         progress,
     };
+    for id in first {
+        if !copying.to.reuse(id, 0)? && copying.page(id)? {
+            copying.ahead.insert(*id);
+        }
+    }
+    copying.take_gathered()?;
     walk(from, crate::walk::roots("what is copied", roots), &mut copying)?;
     copying.take_gathered()?;
     Ok(copying.copied)
@@ -70,6 +81,8 @@ struct Copying<'a> {
     /// Pages that the other repository lacks, in the order of the walk, each once.
     gathered: Vec<ChunkId>,
     awaited: HashSet<ChunkId>,
+    /// Pages that were brought before the walk, and that it has not come past yet.
+    ahead: HashSet<ChunkId>,
     copied: Copied,
     listed: u64,
     progress: &'a mut dyn FnMut(&Copied),
@@ -116,6 +129,18 @@ impl Copying<'_> {
         Ok(())
     }
 
+    /// Gathers a page that the other repository lacks; `false` if it was gathered before.
+    fn page(&mut self, id: &ChunkId) -> Result<bool, RepositoryError> {
+        let is_new = self.awaited.insert(*id);
+        if is_new {
+            self.gathered.push(*id);
+            if self.gathered.len() >= GATHERED_MAX {
+                self.take_gathered()?;
+            }
+        }
+        Ok(is_new)
+    }
+
     fn put(&mut self, id: ChunkId, bytes: &[u8]) -> Result<(), RepositoryError> {
         self.to.put(id, bytes).map_err(crate::record::from_sink)?;
         self.copied.new_bytes += bytes.len() as u64;
@@ -139,6 +164,9 @@ impl Visitor for Copying<'_> {
         if self.copied.chunks.is_multiple_of(16_384) {
             (self.progress)(&self.copied);
         }
+        if page && self.ahead.remove(id) {
+            return Ok(true);
+        }
         if self.to.reuse(id, if page { PAGE_BYTES as u64 } else { 0 })? {
             self.copied.reused_bytes += if page { PAGE_BYTES as u64 } else { 0 };
             return Ok(true);
@@ -146,12 +174,7 @@ impl Visitor for Copying<'_> {
         if !page {
             let bytes = self.bytes_of(id)?;
             self.put(*id, &bytes)?;
-        } else if self.awaited.insert(*id) {
-            self.gathered.push(*id);
-            if self.gathered.len() >= GATHERED_MAX {
-                self.take_gathered()?;
-            }
-        } else {
+        } else if !self.page(id)? {
             self.copied.reused_bytes += PAGE_BYTES as u64;
         }
         Ok(true)

@@ -69,7 +69,10 @@ pub use gc::{GcOptions, GcStats};
 pub use key::{KeyPlace, export_key, import_key, new_key};
 pub use mend::{Helper, MendReport, Mended};
 pub use open::{GRACE_MS, Init, Open};
-pub use record::{Child, PARENT, Record, Target, read_blob, read_record, write_blob, write_record};
+pub use record::{
+    Child, PARENT, PIECE_BYTES, Pieces, Record, Target, read_blob, read_pieces, read_record,
+    write_blob, write_record,
+};
 pub use refs::{RefEntry, RefPayload, RefValue, Refs};
 pub use repair::{RepairReport, repair};
 pub use stats::Stats;

@@ -164,9 +164,9 @@ pub(crate) fn parse_record(id: &ChunkId, bytes: &[u8]) -> Result<Record, Reposit
 }
 
 /// Bytes of a piece of a blob.
-const PIECE_BYTES: usize = 512 << 10;
+pub const PIECE_BYTES: usize = 512 << 10;
 /// The largest blob that is read, bytes.
-const BLOB_BYTES_MAX: usize = 1 << 30;
+const BLOB_BYTES_MAX: u64 = 1 << 30;
 
 /// Writes bytes of any length as a record of pieces; gives the record's id.
 pub fn write_blob(sink: &mut dyn ChunkSink, bytes: &[u8]) -> Result<ChunkId, RepositoryError> {
@@ -179,19 +179,36 @@ pub fn write_blob(sink: &mut dyn ChunkSink, bytes: &[u8]) -> Result<ChunkId, Rep
     write_record(sink, &children, &(bytes.len() as u64).to_le_bytes())
 }
 
-/// Reads what [`write_blob`] wrote.
-pub fn read_blob(source: &dyn ChunkSource, id: &ChunkId) -> Result<Vec<u8>, RepositoryError> {
+/// The pieces of a blob, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pieces {
+    /// The blob's length, bytes.
+    pub bytes: u64,
+    /// Each has [`PIECE_BYTES`], the last what is left.
+    pub ids: Vec<ChunkId>,
+}
+
+/// What a blob of [`write_blob`] consists of, for who reads a part of it.
+pub fn read_pieces(source: &dyn ChunkSource, id: &ChunkId) -> Result<Pieces, RepositoryError> {
     let record = read_record(source, id)?;
     let damaged = || RepositoryError::damaged(&format!("record {}", id.short()), "not a blob");
     let length: [u8; 8] = record.body.as_slice().try_into().map_err(|_| damaged())?;
-    let length = u64::from_le_bytes(length) as usize;
-    if length > BLOB_BYTES_MAX || length.div_ceil(PIECE_BYTES) != record.children.len() {
+    let bytes = u64::from_le_bytes(length);
+    if bytes > BLOB_BYTES_MAX || bytes.div_ceil(PIECE_BYTES as u64) != record.children.len() as u64
+    {
         return Err(damaged());
     }
+    Ok(Pieces { bytes, ids: record.children.iter().map(|child| child.target.chunk()).collect() })
+}
+
+/// Reads what [`write_blob`] wrote.
+pub fn read_blob(source: &dyn ChunkSource, id: &ChunkId) -> Result<Vec<u8>, RepositoryError> {
+    let pieces = read_pieces(source, id)?;
+    let damaged = || RepositoryError::damaged(&format!("record {}", id.short()), "not a blob");
+    let length = pieces.bytes as usize;
     let mut bytes = Vec::with_capacity(length);
-    let pieces: Vec<ChunkId> = record.children.iter().map(|child| child.target.chunk()).collect();
-    let known = fetch_all(source, &pieces)?;
-    for piece in &pieces {
+    let known = fetch_all(source, &pieces.ids)?;
+    for piece in &pieces.ids {
         bytes.extend_from_slice(known.get(piece).ok_or_else(damaged)?);
     }
     if bytes.len() == length { Ok(bytes) } else { Err(damaged()) }

@@ -12,6 +12,8 @@ use crate::volume::{PAGE, Volume};
 /// Follows the reader.
 pub struct Readahead {
     window_bytes: u64,
+    /// Where it began to read in sequence.
+    began: AtomicU64,
     /// Where the last read ended.
     expected: AtomicU64,
     /// Up to where was asked for already.
@@ -20,25 +22,35 @@ pub struct Readahead {
 
 impl Readahead {
     pub fn new(window_bytes: u64) -> Self {
-        Self { window_bytes, expected: AtomicU64::new(u64::MAX), asked: AtomicU64::new(0) }
+        Self {
+            window_bytes,
+            began: AtomicU64::new(0),
+            expected: AtomicU64::new(u64::MAX),
+            asked: AtomicU64::new(0),
+        }
     }
 
-    /// The range to ask for now, as `(offset, end)`, after a read of `offset..end`.
+    /// The range to ask for now, as `(offset, end)`, after a read of `offset..end`: as much as was
+    /// read in sequence so far, and a window at most. Who reads two pages of a small file waits behind
+    /// no more than two that nobody wants.
     fn next(&self, offset: u64, end: u64, size_bytes: u64) -> Option<(u64, u64)> {
         if self.window_bytes == 0 {
             return None;
         }
         let sequential = self.expected.swap(end, Ordering::Relaxed) == offset;
         if !sequential {
+            self.began.store(offset, Ordering::Relaxed);
             self.asked.store(end, Ordering::Relaxed);
             return None;
         }
+        let read = end.saturating_sub(self.began.load(Ordering::Relaxed));
+        let window_bytes = self.window_bytes.min(read);
         // Half a window ahead is enough to wait with the next one.
         let asked = self.asked.load(Ordering::Relaxed).max(end);
-        if asked - end > self.window_bytes / 2 {
+        if asked - end > window_bytes / 2 {
             return None;
         }
-        let until = (end + self.window_bytes).min(size_bytes);
+        let until = (end + window_bytes).min(size_bytes);
         self.asked.store(until, Ordering::Relaxed);
         (until > asked).then_some((asked, until))
     }

@@ -106,9 +106,10 @@ impl Scrub {
         }
     }
 
-    fn await_leave(&self) {
+    /// Waits while it is paused; `false` when it was cancelled.
+    pub fn await_leave(&self) -> bool {
         let waited = self.changed.wait_while(lock(&self.control), |c| c.paused && !c.cancelled);
-        drop(waited);
+        !waited.unwrap_or_else(PoisonError::into_inner).cancelled
     }
 
     fn is_cancelled(&self) -> bool {

@@ -66,7 +66,9 @@ impl View {
         Ok(())
     }
 
-    fn ids(&self, first: u64, count: u64) -> Result<Vec<Option<ChunkId>>> {
+    /// The chunks of `count` pages from the page `first` on; `None` for a hole and for what lies beyond
+    /// the end.
+    pub fn ids(&self, first: u64, count: u64) -> Result<Vec<Option<ChunkId>>> {
         let mut ids = Vec::new();
         let inside = count.min(self.manifest.pages().saturating_sub(first));
         self.manifest.lookup_range(&self.nodes, first, inside, &mut ids).map_err(|error| {

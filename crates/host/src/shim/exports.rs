@@ -9,6 +9,7 @@ use model::DiskSpec;
 use volume::Volume;
 
 use super::volumes::RAM;
+use crate::boot_file::BootFile;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
 
@@ -18,6 +19,8 @@ pub struct Mounting<'a> {
     pub ram: &'a Arc<Volume>,
     /// Each disk and its name.
     pub disks: Vec<(&'a DiskSpec, &'a Arc<Volume>)>,
+    /// What QEMU maps to boot from, with the names of their files.
+    pub boot: &'a [(&'static str, Arc<BootFile>)],
     /// Who may open the files, when it is not us.
     pub owner: Option<(u32, u32)>,
     pub on_trouble: Arc<dyn Fn(&export::Trouble<'_>) + Send + Sync>,
@@ -25,7 +28,7 @@ pub struct Mounting<'a> {
 
 /// Volumes that are files now, and what lies between the files and the volumes.
 pub trait Mounted: Send + Sync {
-    /// The file of the memory (`ram`) or of a disk.
+    /// The file of the memory (`ram`), of a disk, or of what it boots from.
     fn path(&self, name: &str) -> Result<PathBuf>;
     /// Puts bytes into the kernel's cache; `false` when that was not possible any more.
     fn place(&self, name: &str, offset: u64, bytes: &[u8]) -> bool;
@@ -43,12 +46,14 @@ pub trait Mounted: Send + Sync {
 /// The real ones: FUSE.
 pub struct Exports {
     ram: Export,
+    /// What lies in the mount of the memory too.
+    boot: Vec<&'static str>,
     disks: Option<Export>,
 }
 
 impl Exports {
     pub fn mount(mounting: Mounting<'_>) -> Result<Self> {
-        let Mounting { local, ram, disks, owner, on_trouble } = mounting;
+        let Mounting { local, ram, disks, boot, owner, on_trouble } = mounting;
         let file = |volume: &Arc<Volume>| -> Arc<dyn ExportFile> {
             Arc::new(export::VolumeFile::new(volume.clone()))
         };
@@ -57,11 +62,13 @@ impl Exports {
             on_trouble: Some(on_trouble.clone()),
             ..options
         };
-        let ram = Export::mount(
-            &local.ram_mount(),
-            vec![(RAM.to_owned(), file(ram))],
-            options(export::Options::ram()),
-        )?;
+        // Both are mapped, and touched here and there.
+        let mut mapped = vec![(RAM.to_owned(), file(ram))];
+        mapped.extend(boot.iter().map(|(name, file)| {
+            let file: Arc<dyn ExportFile> = file.clone();
+            ((*name).to_owned(), file)
+        }));
+        let ram = Export::mount(&local.ram_mount(), mapped, options(export::Options::ram()))?;
         let disks = if disks.is_empty() {
             None
         } else {
@@ -69,11 +76,11 @@ impl Exports {
                 disks.iter().map(|(spec, volume)| (spec.name.clone(), file(volume))).collect();
             Some(Export::mount(&local.disk_mount(), files, options(export::Options::disk()))?)
         };
-        Ok(Self { ram, disks })
+        Ok(Self { ram, boot: boot.iter().map(|(name, _)| *name).collect(), disks })
     }
 
     fn of(&self, name: &str) -> Option<&Export> {
-        if name == RAM { Some(&self.ram) } else { self.disks.as_ref() }
+        if name == RAM || self.boot.contains(&name) { Some(&self.ram) } else { self.disks.as_ref() }
     }
 }
 

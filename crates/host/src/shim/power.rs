@@ -28,6 +28,7 @@ use super::shared::Shared;
 use super::tracing::Tracing;
 use super::trial::Examination;
 use super::volumes::Volumes;
+use crate::boot_file::BootFile;
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
@@ -81,7 +82,7 @@ impl Powering<'_> {
 
 /// Starts QEMU on the volumes, while what earlier starts touched is fetched.
 pub fn power_on(powering: &Powering<'_>) -> Result<Powered> {
-    let Powering { host, order, local, door, store, claim, fetcher, volumes, how, .. } = *powering;
+    let Powering { host, order, door, store, claim, fetcher, volumes, how, .. } = *powering;
     let all: Vec<_> = volumes.all().cloned().collect();
     let (tracing, settled) =
         Tracing::start(store, claim, how, order.maker, &all, fetcher, &door.shared);
@@ -91,7 +92,7 @@ pub fn power_on(powering: &Powering<'_>) -> Result<Powered> {
         let user = cables::first_network(&claim.head, &claim.version.hardware) == network::USER;
         let ready_port =
             if user { add_ready_port(&claim.version.ready, &mut ports)? } else { None };
-        let files = BootFiles::prepare(host, local, fetcher, claim)?;
+        let files = BootFiles::prepare(powering)?;
         let guest = start_guest(powering, &files, &ports)?;
         Ok((guest, ports, ready_port, files.console_offset))
     });
@@ -145,7 +146,8 @@ pub fn attend(powering: &Powering<'_>, powered: Powered, report: StartReport) ->
         super::updating::start(host, local, &order.repository, &order.name, claim.head.instance);
     }
     let all = volumes.all().cloned().collect();
-    Scrubbing::start(host, store, all, powered.settled, &door.shared)
+    let boot = volumes.boot.iter().map(|(_, file)| file.clone()).collect();
+    Scrubbing::start(host, store, all, boot, powered.settled, &door.shared)
 }
 
 fn start_guest(
@@ -203,28 +205,49 @@ struct BootFiles {
 }
 
 impl BootFiles {
-    fn prepare(
-        host: &HostDir,
-        local: &LocalDir,
-        fetcher: &Arc<Fetcher>,
-        claim: &Claim,
-    ) -> Result<Self> {
-        let blobs = host.folder("cache/blobs")?;
+    fn prepare(powering: &Powering<'_>) -> Result<Self> {
+        let Powering { host, local, claim, fetcher, volumes, .. } = *powering;
+        let blobs = host.folder(BLOBS)?;
         let file = |blob: &Option<Blob>, name: &str| -> Result<Option<PathBuf>> {
             let Some(blob) = blob else { return Ok(None) };
+            if let Some(mapped) = volumes.boot_path(name)? {
+                return Ok(Some(mapped));
+            }
             let cached = crate::blob::materialise(&blobs, blob, fetcher)?;
-            let path = local.run().join(name);
+            let path = local.run().join(name.trim_start_matches('.'));
             let _ = std::fs::remove_file(&path);
             std::fs::hard_link(&cached, &path)?;
             Ok(Some(path))
         };
         Ok(Self {
-            kernel: file(&claim.version.kernel, "kernel")?,
-            initrd: file(&claim.version.initrd, "initrd")?,
+            kernel: file(&claim.version.kernel, KERNEL)?,
+            initrd: file(&claim.version.initrd, INITRD)?,
             firmware: file(&claim.version.firmware, "firmware")?,
             console_offset: std::fs::metadata(local.console_log()).map_or(0, |log| log.len()),
         })
     }
+}
+
+/// The host's whole blobs.
+const BLOBS: &str = "cache/blobs";
+/// No disk has such a name.
+const KERNEL: &str = ".kernel";
+const INITRD: &str = ".initrd";
+
+/// What QEMU only maps, as files that are read where they are touched: the kernel and the initial RAM
+/// disk of a guest that goes on from memory. One that boots reads all of them at once.
+pub fn mapped_files(
+    host: &HostDir,
+    fetcher: &Arc<Fetcher>,
+    claim: &Claim,
+) -> Result<Vec<(&'static str, Arc<BootFile>)>> {
+    if claim.memory().is_none() {
+        return Ok(Vec::new());
+    }
+    let blobs = host.folder(BLOBS)?;
+    let files = [(KERNEL, &claim.version.kernel), (INITRD, &claim.version.initrd)];
+    let files = files.into_iter().filter_map(|(name, blob)| Some((name, blob.as_ref()?)));
+    files.map(|(name, blob)| Ok((name, Arc::new(BootFile::open(&blobs, blob, fetcher)?)))).collect()
 }
 
 /// With a port check, the port has to be reachable from here: published, or by a port of its own

@@ -1,5 +1,5 @@
-//! The instance's scrub: once its guest is ready and has had a moment, what this host lacks of its volumes comes in the
-//! background, so that the guest can go on without the repository.
+//! The instance's scrub: once its guest is ready and has had a moment, what this host lacks of its volumes, and of
+//! what it boots from, comes in the background, so that the guest can go on without the repository.
 //!
 //! ```text
 //! off     waiting ──(the guest is ready)──▶ running ──▶ done
@@ -19,6 +19,7 @@ use model::PAGE_BYTES;
 use volume::{Scrub, Volume, VolumeError};
 
 use super::shared::Shared;
+use crate::boot_file::BootFile;
 use crate::dir::HostDir;
 use crate::store::Store;
 
@@ -52,6 +53,7 @@ impl Scrubbing {
         host: &HostDir,
         store: &Store,
         volumes: Vec<Arc<Volume>>,
+        boot: Vec<Arc<BootFile>>,
         settled: Receiver<()>,
         shared: &Shared,
     ) -> Arc<Self> {
@@ -65,7 +67,7 @@ impl Scrubbing {
             std::thread::spawn(move || {
                 // Nobody ever sends: it ends.
                 let _ = settled.recv();
-                scrubbing.run(&volumes);
+                scrubbing.run(&volumes, &boot);
             });
         }
         let reader = this.clone();
@@ -73,7 +75,7 @@ impl Scrubbing {
         this
     }
 
-    fn run(&self, volumes: &[Arc<Volume>]) {
+    fn run(&self, volumes: &[Arc<Volume>], boot: &[Arc<BootFile>]) {
         let mut again = AGAIN_MIN;
         loop {
             self.be(RUNNING);
@@ -85,6 +87,16 @@ impl Scrubbing {
                     Err(VolumeError::Cancelled { .. }) => return,
                     Err(error) => {
                         eprintln!("scrub: {error}");
+                        complete = false;
+                    }
+                }
+            }
+            for file in boot {
+                match file.keep(&self.scrub) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(failure) => {
+                        eprintln!("scrub: {failure}");
                         complete = false;
                     }
                 }

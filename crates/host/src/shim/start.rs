@@ -25,7 +25,7 @@ use super::running::Running;
 use super::server::{Door, Message};
 use super::shared::Shared;
 use super::volumes::{self, Origin, Volumes};
-use super::{fence, identity, leftovers, machine};
+use super::{fence, identity, leftovers, machine, power};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
@@ -137,7 +137,7 @@ fn with_claim(
     }));
     door.shared.set_size(hardware.cpus, hardware.memory_bytes);
     let fetcher = Arc::new(Fetcher::new(cache, source, FETCH_THREADS));
-    let volumes = open_volumes(local, claim, &fetcher, owner, door)?;
+    let volumes = open_volumes(host, local, claim, &fetcher, owner, door)?;
     let how = if memory.is_some() { How::Continued } else { How::Booted };
     // The volumes tell what is shared of their stalls: held from there, they would hold themselves.
     let reader: Vec<_> = volumes.all().map(Arc::downgrade).collect();
@@ -278,6 +278,7 @@ fn prepare_run(local: &LocalDir, owner: Option<(u32, u32)>) -> Result<()> {
 }
 
 fn open_volumes(
+    host: &HostDir,
     local: &LocalDir,
     claim: &Claim,
     fetcher: &Arc<Fetcher>,
@@ -307,11 +308,13 @@ fn open_volumes(
     let observer =
         Arc::new(Observer { shared: door.shared.clone(), owner: door.owner.clone().into() });
     let trouble = observer.clone();
+    let boot = power::mapped_files(host, fetcher, claim)?;
     Volumes::open(
         local,
         hardware.memory_bytes,
         Origin::Base(claim.memory().map(|memory| memory.ram)),
         &disks,
+        boot,
         fetcher,
         observer,
         owner,

@@ -11,6 +11,7 @@ use model::{DiskBus, DiskSpec, ManifestId, PAGE_BYTES};
 use volume::{Fetcher, Sealed, StallObserver, Volume, VolumeError, VolumeOptions};
 
 use super::exports::{Mounted, Mounting};
+use crate::boot_file::BootFile;
 use crate::doors::Doors;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
@@ -30,6 +31,8 @@ pub enum Origin {
 pub struct Volumes {
     pub ram: Arc<Volume>,
     pub disks: Vec<Arc<Volume>>,
+    /// What QEMU maps to boot from, when the guest goes on from memory.
+    pub boot: Vec<(&'static str, Arc<BootFile>)>,
     mounted: Box<dyn Mounted>,
     /// The virtual TPM: one of `disks`, which is no file of the mount.
     pub tpm: Option<Tpm>,
@@ -97,6 +100,7 @@ impl Volumes {
         memory_bytes: u64,
         ram: Origin,
         disks: &[(DiskSpec, Origin)],
+        boot: Vec<(&'static str, Arc<BootFile>)>,
         fetcher: &Arc<Fetcher>,
         observer: Arc<dyn StallObserver>,
         owner: Option<(u32, u32)>,
@@ -122,9 +126,9 @@ impl Volumes {
                 files.push((spec, volume));
             }
         }
-        let mounting = Mounting { local, ram: &ram, disks: files, owner, on_trouble };
+        let mounting = Mounting { local, ram: &ram, disks: files, boot: &boot, owner, on_trouble };
         let mounted = doors.mount(mounting)?;
-        Ok(Self { ram, disks: volumes, tpm, mounted, observer })
+        Ok(Self { ram, disks: volumes, tpm, boot, mounted, observer })
     }
 
     /// The file that is the guest's memory.
@@ -135,6 +139,12 @@ impl Volumes {
     /// The file of a disk.
     pub fn disk_path(&self, name: &str) -> Result<PathBuf> {
         self.mounted.path(name)
+    }
+
+    /// The file of one of [`Self::boot`].
+    pub fn boot_path(&self, name: &str) -> Result<Option<PathBuf>> {
+        let is_there = self.boot.iter().any(|(known, _)| *known == name);
+        is_there.then(|| self.mounted.path(name)).transpose()
     }
 
     /// Puts bytes of a volume into the kernel's cache, before QEMU has opened its file; `false` when
@@ -191,6 +201,7 @@ impl Volumes {
     /// Lets everything that waits for the repository fail: the instance is ending.
     pub fn give_up(&self) {
         self.mounted.give_up();
+        self.boot.iter().for_each(|(_, file)| file.give_up());
         for volume in self.all() {
             volume.cancel();
         }

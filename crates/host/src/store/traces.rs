@@ -4,14 +4,17 @@
 //! *Invariants.* A trace is a hint: whoever cannot read one starts without it, and whoever cannot
 //! store one does not. Two that store at once: one is fenced, and its start is not learned from.
 
+use std::sync::Arc;
+
 use chunk::{ChunkSink, ChunkSource, Urgency, id_of};
-use model::{ChunkId, Generation, VersionId};
+use model::{ChunkId, Generation, ManifestId, VersionId};
 use repository::{RefPayload, RefValue, Repository, Target};
-use volume::Trace;
+use volume::{Fetcher, Trace, View};
 
 use super::{Advance, Session, Store, damaged};
 use crate::failure::Result;
-use crate::record::How;
+use crate::record::{How, Version};
+use crate::shim::volumes::RAM;
 
 const TRACE: &str = "trace";
 
@@ -106,6 +109,42 @@ impl Store {
         }
         Ok(dropped)
     }
+}
+
+/// The pages that starts of a version touch, in their order: from its memory, then booted. What
+/// cannot be read is left out.
+pub fn touched(
+    fetcher: &Arc<Fetcher>,
+    version: &Version,
+    traces: [Option<ChunkId>; 2],
+) -> Vec<ChunkId> {
+    let [booted, continued] = traces;
+    let disks = |manifests: &[ManifestId]| {
+        let names = version.hardware.disks.iter().map(|disk| disk.name.clone());
+        std::iter::zip(names, manifests.to_vec()).collect::<Vec<_>>()
+    };
+    let of_memory = version.warm.as_ref().map(|warm| {
+        let mut volumes = disks(&warm.disks);
+        volumes.push((RAM.to_owned(), warm.memory.ram));
+        volumes
+    });
+    let starts = [(continued, of_memory.unwrap_or_default()), (booted, disks(&version.disks))];
+    let mut pages = Vec::new();
+    for (trace, volumes) in starts {
+        let Some(trace) = trace.and_then(|id| Store::trace(&**fetcher, id).ok()) else { continue };
+        let open = |(name, manifest)| View::open(name, manifest, fetcher.clone()).ok();
+        let of = |name: &String| volumes.iter().find(|(known, _)| known == name);
+        let views = trace
+            .volumes()
+            .iter()
+            .map(|name| of(name).and_then(|(name, manifest)| open((name.as_str(), *manifest))));
+        let views: Vec<_> = views.collect();
+        for run in trace.runs() {
+            let Some(view) = &views[usize::from(run.volume)] else { continue };
+            pages.extend(view.ids(run.first, run.count).unwrap_or_default().into_iter().flatten());
+        }
+    }
+    pages
 }
 
 impl Session {

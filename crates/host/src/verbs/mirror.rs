@@ -221,7 +221,7 @@ fn bring(
         progress(&format!("{name}: {there} there already, {new} new"));
     };
     let mut writer = mirror.thorough_writer()?;
-    let copied = repository::copy(source, &mut writer, &roots, &mut said);
+    let copied = repository::copy(source, &mut writer, &[], &roots, &mut said);
     let copied = copied.map_err(|error| Failure::from(error).during(&name))?;
     ambient::step("mirror: copied");
     writer.finish()?;

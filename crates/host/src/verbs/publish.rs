@@ -110,8 +110,9 @@ impl Host {
         let published_id = session.put_version(&published)?;
         let mut roots: Vec<Target> = store.children(id)?.into_iter().map(|c| c.target).collect();
         roots.extend(traces.iter().flatten().map(|id| Target::Chunk(*id)));
-        let copied =
-            session.copy(store.repository(), &roots, &mut |copied| progress(&said(copied)))?;
+        let first = store::touched(&self.fetcher(&store)?, &published, traces);
+        let mut says = |copied: &repository::Copied| progress(&said(copied));
+        let copied = session.copy(store.repository(), &first, &roots, &mut says)?;
         ambient::step("publish: copied");
         let stored = session.finish()?;
         ambient::step("publish: durable");

@@ -76,6 +76,8 @@ pub(crate) struct Index {
 
 /// A state is written again after so many more objects of the log.
 const SAVE_EVERY: u64 = 16;
+/// Or when so many entries would have to be fetched again: 128 KiB of them.
+const SAVE_ENTRIES: usize = 4096;
 
 impl Index {
     /// Goes on from the newest state in a local directory, if there is a whole one.
@@ -150,7 +152,9 @@ impl Index {
     /// Writes the state to the local directory when it has moved on far enough.
     pub(crate) fn save(&mut self) -> Result<(), RepositoryError> {
         let Some(local) = self.local.clone() else { return Ok(()) };
-        if self.applied < self.saved + SAVE_EVERY {
+        let unsaved = self.segments.iter().filter(|segment| segment.path().is_none());
+        let unsaved: usize = unsaved.map(|segment| segment.len()).sum();
+        if self.applied < self.saved + SAVE_EVERY && unsaved < SAVE_ENTRIES {
             return Ok(());
         }
         for segment in &mut self.segments {
