@@ -350,6 +350,9 @@ pub struct AutoPrint {
     pub dirtied_bytes: Option<u64>,
     /// Which stay, for example `last=6,hourly=24`.
     pub keep: Option<String>,
+    /// What a collection keeps of what somebody took; none: all, or as it is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_taken: Option<String>,
     /// Who says so: `instance` (its user), `maker` (its version), `host` (its default) or `nobody`.
     pub said_by: String,
     /// When the last checkpoint of any kind was taken, RFC 3339, while it runs here.

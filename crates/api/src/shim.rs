@@ -44,6 +44,15 @@ pub enum Request {
     SetAuto {
         auto: Option<String>,
     },
+    /// What a collection keeps of what somebody took; none: as it is told.
+    SetKeepTaken {
+        keep: Option<String>,
+    },
+    /// These are gone of its line from now on, as was decided when its head had this generation.
+    Forget {
+        generation: u64,
+        checkpoints: Vec<String>,
+    },
     /// Which channel it follows from now on (none: it stays at its version), and by which policy.
     SetFollow {
         channel: Option<String>,

@@ -429,10 +429,11 @@ pub struct Stop {
 
 #[derive(Args)]
 pub struct Rm {
-    /// The instance's name; with @ and a branch (its last checkpoint), only that branch
-    #[arg(value_name = "NAME[@BRANCH]")]
+    /// The instance's name; with @ and a checkpoint, only that one; with @ and the last checkpoint of a branch, only
+    /// that branch
+    #[arg(value_name = "NAME[@CHECKPOINT]")]
     pub name: String,
-    /// Also when it runs; also a branch that something needs
+    /// Also when it runs; also a branch that something needs, and a checkpoint that has a label
     #[arg(long)]
     pub force: bool,
     /// Do not ask
@@ -445,10 +446,14 @@ pub struct Checkpoint {
     /// The instance's name
     pub name: String,
     /// A few words to find it by in the history
-    #[arg(long, conflicts_with_all = ["every", "keep"])]
+    #[arg(long, conflicts_with_all = ["every", "keep", "keep_taken"])]
     pub label: Option<String>,
     #[command(flatten)]
     pub auto: Auto,
+    /// Which of those that were not taken by themselves `repo gc` keeps from now on: last=20,daily=14; all, until
+    /// it is told otherwise
+    #[arg(long, value_name = "WHAT")]
+    pub keep_taken: Option<String>,
 }
 
 /// Checkpoints that are taken by themselves.
@@ -462,7 +467,7 @@ pub struct Auto {
     #[arg(long, value_name = "SIZE")]
     pub dirtied: Option<String>,
     /// Which of these to keep: the last so many, and the last of so many hours, days and weeks; what
-    /// was not taken by itself stays for ever [default: last=6,hourly=24,daily=7,weekly=4]
+    /// was not taken by itself stays [default: last=6,hourly=24,daily=7,weekly=4]
     #[arg(long, value_name = "WHAT")]
     pub keep: Option<String>,
 }

@@ -195,3 +195,52 @@ fn guest_is_left_alone_while_checkpoints_cannot_be_taken() {
     await_another(&world, "n1");
     assert!(world.run("A", &["inspect", "n1"]).ok()["auto"]["failing"].is_null());
 }
+
+/// What somebody took goes while the guest runs: one that is named, and by the instance's own policy. What stays is
+/// gone back to with all that the guest had, and what went is known.
+#[test]
+fn guest_goes_back_to_what_stays_of_what_somebody_took() {
+    let world = World::empty("taken-thinned");
+    world.run("A", &["repo", "init", &world.repository(), "--grace", "1"]).ok();
+    world.run("A", &["build", &support::appliance("nano")]).ok();
+    world.run("A", &["run", "nano", "--name", "n1"]).ok();
+    let mut taken = Vec::new();
+    for keys in ["ab", "cd", "ef", "gh", "ij", "kl"] {
+        world.type_in("A", "n1", keys);
+        let done = world.run("A", &["checkpoint", "n1"]).ok();
+        taken.push(done["checkpoint"].as_str().unwrap().to_owned());
+    }
+    let at = |number: usize| format!("n1@{}", &taken[number][..12]);
+    assert_eq!(world.run("A", &["rm", &at(0), "--yes"]).ok()["state"], "removed");
+    let (kind, message, _) = world.run("A", &["rm", &at(5), "--yes"]).error();
+    assert!(kind == "state" && message.contains("n1 is at"), "{kind}: {message}");
+    let (kind, message, _) = world.run("B", &["rm", &at(1), "--yes"]).error();
+    assert!(kind == "lease" && message.contains("runs on host"), "{kind}: {message}");
+
+    // Two before the head stay while it runs: its disks and memory may rest on them.
+    let said = world.run("A", &["checkpoint", "n1", "--keep-taken", "last=1"]).ok();
+    assert_eq!(said["keep_taken"], "last=1");
+    assert_eq!(world.run("A", &["inspect", "n1"]).ok()["auto"]["keep_taken"], "last=1");
+    let collected = world.run("A", &["repo", "gc"]).ok();
+    assert_eq!(collected["dropped"], serde_json::json!(["n1: 2 that somebody took"]));
+    let gone = || {
+        let lines = history(&world, "n1");
+        let gone = lines.into_iter().filter(|line| line["gone"] == true);
+        gone.map(|line| line["id"].as_str().unwrap().to_owned()).rev().collect::<Vec<_>>()
+    };
+    assert_eq!(gone(), taken[..3]);
+    assert_eq!(world.run("A", &["undo", "n1", "--to", &taken[1][..12]]).error().0, "gone");
+    let check = world.run("A", &["repo", "check", "--read-data"]).ok();
+    assert_eq!(check["ok"], true, "{check}");
+
+    assert_eq!(
+        world.run("A", &["undo", "n1", "--to", &taken[3][..12]]).ok()["checkpoint"],
+        *taken[3]
+    );
+    world.type_in("A", "n1", "\r");
+    world.await_console("A", "n1", "keys=8");
+    assert_eq!(gone(), taken[..3]);
+    world.run("A", &["suspend", "n1"]).ok();
+    let check = world.run("A", &["repo", "check", "--read-data"]).ok();
+    assert_eq!(check["ok"], true, "{check}");
+}

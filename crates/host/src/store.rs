@@ -34,7 +34,7 @@ mod find;
 mod makers;
 mod mend;
 mod open;
-mod retain;
+pub mod retain;
 mod traces;
 
 use makers::Makers;
@@ -424,6 +424,7 @@ impl Store {
             left,
             trial: None,
             network: None,
+            keep_taken: None,
             ..head.clone()
         };
         let payload = RefPayload { roots: roots_of(&branch), body: record::encode_head(&branch) };

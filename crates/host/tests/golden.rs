@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use host::auto::Auto;
+use host::auto::{Auto, Keep};
 use host::record::{
     AutoPoint, Blob, Change, Checkpoint, Follow, Head, Hold, How, Machine, Memory, Traces, Trial,
     UpdatePolicy, Version, Warm, Why, decode_checkpoint, decode_head, decode_version,
@@ -326,6 +326,7 @@ fn a_head() {
         trial: None,
         network: None,
         gone: Vec::new(),
+        keep_taken: None,
     };
     let bytes = encode_head(&head);
     golden("head.json", &bytes);
@@ -335,6 +336,10 @@ fn a_head() {
     let bytes = encode_head(&thinned);
     golden("head-gone.json", &bytes);
     assert_eq!(decode_head(&bytes), Ok(thinned));
+    let keeps = Head { keep_taken: Keep::parse("last=20,weekly=8").ok(), ..head.clone() };
+    let bytes = encode_head(&keeps);
+    golden("head-keep-taken.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(keeps));
     let warm = Head { checkpoint: None, origin: None, fresh: false, warm: true, ..head.clone() };
     let bytes = encode_head(&warm);
     golden("head-warm.json", &bytes);

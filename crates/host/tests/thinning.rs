@@ -220,6 +220,7 @@ fn head() -> Head {
         trial: None,
         network: None,
         gone: Vec::new(),
+        keep_taken: None,
     }
 }
 
@@ -503,7 +504,7 @@ fn what_is_held_stays_on_a_branch_too() {
     let refused = rm(tip, false).unwrap_err();
     assert!(refused.message.contains("began on the branch"), "{refused:?}");
     assert!(rm(held, false).unwrap_err().hint.contains(&format!("rm t1@{}", tip.short())));
-    assert!(rm(target, true).unwrap_err().message.contains("on the line of t1 itself"));
+    assert!(rm(target, true).unwrap_err().message.contains("t1 is at"));
 
     // What it shares stays, for the other branch; and goes with that.
     assert_eq!(rm(tip, true).unwrap().name, format!("t1@{}", tip.short()));
@@ -600,6 +601,133 @@ fn what_somebody_took_goes_only_when_that_is_asked_for() {
     (0..4).for_each(|_| drop(gc(None, Some("last=1"), false)));
     assert!(store.check(true, &mut |_| {}).unwrap().ok);
     assert!(whole(taken[11]));
+}
+
+/// What its user says of an instance holds for it alone, at each collection, whether or not that is told something.
+#[test]
+fn a_collection_does_what_an_instance_says_of_what_somebody_took() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (host, store, line) = store_with_a_line(temporary.path());
+    let mut all = Vec::new();
+    for (number, name) in [(0, "says"), (20, "silent")] {
+        let mut line = Head { name: Name::new(name).unwrap(), ..line.clone() };
+        line.instance = InstanceId::from_bytes([number + 1; 16]);
+        for more in 0..5 {
+            let number = u64::from(number) + more;
+            line.checkpoint = Some(store_checkpoint(&store, &line, Why::Checkpoint, number));
+            all.extend(line.checkpoint);
+        }
+        line.keep_taken = (name == "says").then(|| keep("last=2"));
+        store.advance(Generation(0), &line).unwrap();
+    }
+    let options = host::GcOptions { dry_run: true, ..Default::default() };
+    assert_eq!(host.repo_gc(&options).unwrap().dropped, ["says: 3 that somebody took"]);
+    (0..4).for_each(|_| drop(host.repo_gc(&host::GcOptions::default()).unwrap()));
+    let whole: Vec<usize> = (0..10).filter(|at| is_whole(&store, all[*at])).collect();
+    assert_eq!(whole, [3, 4, 5, 6, 7, 8, 9]);
+    // What is told is for who says nothing.
+    collect(&host, "last=1");
+    let whole: Vec<usize> = (0..10).filter(|at| is_whole(&store, all[*at])).collect();
+    assert_eq!(whole, [3, 4, 9]);
+    assert!(store.check(true, &mut |_| {}).unwrap().ok);
+}
+
+/// One checkpoint goes where somebody names it, and nothing that something needs.
+#[test]
+fn one_checkpoint_is_removed_and_what_is_needed_is_refused() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (host, store, mut line) = store_with_a_line(temporary.path());
+    let update = Change {
+        from: line.version,
+        to: line.version,
+        back: None,
+        tried: true,
+        within_s: 60,
+        migrate: Vec::new(),
+        health: Vec::new(),
+    };
+    let mut taken = Vec::new();
+    for number in 0..10 {
+        let change = (number == 2).then(|| update.clone());
+        let id = store_update(&store, &line, Why::Checkpoint, number, change);
+        line.checkpoint = Some(id);
+        taken.push(id);
+    }
+    let auto = store_checkpoint(&store, &line, Why::Auto, 10);
+    line.autos = vec![AutoPoint { id: auto, taken_unix_ms: 10, parent: line.checkpoint }];
+    // A branch that began at the fifth, a fork from the sixth, and a host that may rest on the seventh.
+    let on_fifth = Head { checkpoint: Some(taken[4]), autos: Vec::new(), ..line.clone() };
+    let tip = store_checkpoint(&store, &on_fifth, Why::Suspend, 20);
+    store.add_branch(&on_fifth, tip, Some(taken[4]), Vec::new()).unwrap();
+    line.holds = vec![Hold { host: HostId::from_bytes([7; 16]), checkpoint: taken[6] }];
+    store.advance(Generation(0), &line).unwrap();
+    let (name, instance) = (Name::new("fork").unwrap(), InstanceId::from_bytes([9; 16]));
+    let (origin, autos) = (Some(taken[5]), Vec::new());
+    let fork = Head { name, instance, origin, checkpoint: origin, autos, ..line.clone() };
+    store.advance(Generation(0), &Head { holds: Vec::new(), ..fork }).unwrap();
+
+    let rm = |id: CheckpointId, force| {
+        let subject = format!("t1@{}", &id.to_string()[..16]);
+        host.rm_branch(&Subject::parse(&subject).unwrap(), force)
+    };
+    let refused = |at: usize, why: &str| {
+        let failure = rm(taken[at], false).unwrap_err();
+        assert!(failure.message.contains(why) && !failure.hint.is_empty(), "{at}: {failure:?}");
+    };
+    refused(1, "an update of t1 goes back to");
+    refused(2, "has the label \"update\"");
+    refused(4, "the branch");
+    refused(5, "fork was forked from");
+    refused(6, "may have writes that rest on");
+    // It may rest on what is shortly before that, and not have said so yet.
+    refused(4, "began at");
+    refused(9, "t1 is at");
+    let generation = store.head(&line.name).unwrap().head.unwrap().0;
+    assert_eq!(generation, Generation(1), "what is refused changes nothing");
+
+    assert_eq!(rm(auto, false).unwrap().state, "removed");
+    for at in [0, 3, 7, 8] {
+        rm(taken[at], false).unwrap();
+    }
+    assert_eq!(rm(taken[3], false).unwrap_err().kind, "gone");
+    (0..4).for_each(|_| drop(host.repo_gc(&host::GcOptions::default()).unwrap()));
+    let whole = || (0..10).filter(|at| is_whole(&store, taken[*at])).collect::<Vec<_>>();
+    // What is before the origin of a fork is the fork's too, as long as that is there.
+    assert_eq!(whole(), [0, 1, 2, 3, 4, 5, 6, 9]);
+    host.rm(&Name::new("fork").unwrap(), false).unwrap();
+    (0..4).for_each(|_| drop(host.repo_gc(&host::GcOptions::default()).unwrap()));
+    assert_eq!(whole(), [1, 2, 4, 5, 6, 9]);
+    let history = host.history(&line.name).unwrap();
+    assert_eq!(history.iter().filter(|line| line.gone).count(), 4);
+    assert!(store.check(true, &mut |_| {}).unwrap().ok);
+}
+
+/// What is gone is noted in the head, which has a bound: then it is said that the rest stays.
+#[test]
+fn no_more_is_gone_than_a_head_can_say() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (host, store, mut line) = store_with_a_line(temporary.path());
+    let mut taken = Vec::new();
+    for number in 0..4 {
+        line.checkpoint = Some(store_checkpoint(&store, &line, Why::Checkpoint, number));
+        taken.extend(line.checkpoint);
+    }
+    line.gone = (0..1023).map(|_| taken[0]).collect();
+    store.advance(Generation(0), &line).unwrap();
+    let taken_keep = Some(keep("last=1"));
+    let options = host::GcOptions { taken: taken_keep, ..Default::default() };
+    let dropped = host.repo_gc(&options).unwrap().dropped;
+    assert_eq!(
+        dropped,
+        [
+            "t1: 1 more stay: no more than 1024 can be gone of one instance",
+            "t1: 1 that somebody took"
+        ]
+    );
+    let subject = Subject::parse(&format!("t1@{}", &taken[2].to_string()[..16])).unwrap();
+    let refused = host.rm_branch(&subject, false).unwrap_err();
+    assert!(refused.message.contains("no more can be"), "{refused:?}");
+    assert!(is_whole(&store, taken[2]));
 }
 
 /// A store with a version, and an empty line of it.

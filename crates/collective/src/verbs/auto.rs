@@ -36,8 +36,28 @@ pub fn change(typed: &Auto) -> Result<Option<AutoChange>, Failure> {
     Ok(Some(AutoChange::Set { every_s, dirtied_bytes, keep }))
 }
 
+/// What `--keep-taken` asks for; all: nothing of its own.
+pub fn keep_taken(typed: Option<&str>) -> Result<Option<Option<Keep>>, Failure> {
+    match typed {
+        None => Ok(None),
+        Some("all") => Ok(Some(None)),
+        Some(text) => match Keep::parse(text) {
+            Ok(keep) => Ok(Some(Some(keep))),
+            Err(error) => Err(Failure::new("usage", error.to_string(), error.hint())),
+        },
+    }
+}
+
 /// One line about them.
 pub fn describe(auto: &AutoPrint) -> String {
+    let mut text = by_themselves(auto);
+    if let Some(keep) = &auto.keep_taken {
+        text.push_str(&format!("; of what somebody took, `repo gc` keeps {keep}"));
+    }
+    text
+}
+
+fn by_themselves(auto: &AutoPrint) -> String {
     let Some(every_s) = auto.every_s else {
         return match auto.said_by.as_str() {
             "nobody" => "no checkpoint is taken by itself".to_owned(),

@@ -38,12 +38,18 @@ pub fn suspend(global: &Global, verb: &Suspend) -> Result<(), Failure> {
 }
 
 pub fn checkpoint(global: &Global, verb: &Checkpoint) -> Result<(), Failure> {
-    if let Some(change) = super::auto::change(&verb.auto)? {
-        let set = open(global)?.set_auto(&name(&verb.name)?, change)?;
+    let taken = super::auto::keep_taken(verb.keep_taken.as_deref())?;
+    let change = super::auto::change(&verb.auto)?;
+    let (name, host) = (name(&verb.name)?, open(global)?);
+    let mut set = taken.map(|keep| host.set_keep_taken(&name, keep)).transpose()?;
+    if let Some(change) = change {
+        set = Some(host.set_auto(&name, change)?);
+    }
+    if let Some(set) = set {
         print::result(global, &set, || format!("{}: {}", verb.name, super::auto::describe(&set)));
         return Ok(());
     }
-    let done = open(global)?.checkpoint(&name(&verb.name)?, verb.label.as_deref())?;
+    let done = host.checkpoint(&name, verb.label.as_deref())?;
     print::result(global, &done, || describe(&done));
     Ok(())
 }
@@ -63,7 +69,7 @@ pub fn rm(global: &Global, verb: &Rm) -> Result<(), Failure> {
     let host = open(global)?;
     host.find(&subject.name)?;
     let what = match subject.checkpoint {
-        Some(_) => format!("the branch {}", verb.name),
+        Some(_) => format!("{}, or the branch that ends with it", verb.name),
         None => format!("{} and its whole history", subject.name),
     };
     if !verb.yes && !verb.force && std::io::stdin().is_terminal() {

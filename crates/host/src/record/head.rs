@@ -9,11 +9,14 @@ use super::wire::{
     encode_auto, name,
 };
 use super::{AutoPoint, Follow, Head, Hold, Trial, UpdatePolicy};
+use crate::auto::Keep;
 
 /// What a head has that needs more than format 3: what it is plugged into.
 const NETWORK_FORMAT: u32 = 4;
 /// What a head has that needs more than format 4: what is gone of its line.
-pub(super) const HEAD_FORMAT: u32 = 5;
+const GONE_FORMAT: u32 = 5;
+/// What a head has that needs more than format 5: what is kept of what somebody took.
+pub(super) const HEAD_FORMAT: u32 = 6;
 /// Most checkpoints that are gone, of one head.
 pub(crate) const GONE_MAX: usize = 1024;
 /// What a head has that needs more than format 2: whose versions it gets.
@@ -64,6 +67,9 @@ struct HeadWire {
     /// Format 5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     gone: Vec<String>,
+    /// Format 6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keep_taken: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,8 +113,10 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
     encode(&HeadWire {
         kind: "head".to_owned(),
         // A program that does not know these would drop them when it moves the head.
-        format: if !head.gone.is_empty() {
+        format: if head.keep_taken.is_some() {
             HEAD_FORMAT
+        } else if !head.gone.is_empty() {
+            GONE_FORMAT
         } else if head.network.is_some() {
             NETWORK_FORMAT
         } else if head.follow.is_some() || head.trial.is_some() {
@@ -166,6 +174,7 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
         }),
         network: head.network.as_ref().map(Name::to_string),
         gone: head.gone.iter().map(CheckpointId::to_string).collect(),
+        keep_taken: head.keep_taken.map(|keep| keep.to_string()),
     })
 }
 
@@ -250,6 +259,12 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
         },
         network: wire.network.as_deref().map(name).transpose()?,
         gone: wire.gone.iter().map(|text| id("gone", text)).collect::<Result<_, RecordError>>()?,
+        keep_taken: match wire.keep_taken {
+            None => None,
+            Some(text) => {
+                Some(Keep::parse(&text).map_err(|_| RecordError::field("keep_taken", &text))?)
+            }
+        },
     })
 }
 #[cfg(test)]
@@ -283,6 +298,7 @@ mod tests {
             trial: None,
             network: None,
             gone: Vec::new(),
+            keep_taken: None,
         }
     }
 
@@ -296,7 +312,7 @@ mod tests {
     #[test]
     fn other_kinds_newer_formats_and_noise_are_told_apart() {
         let body = String::from_utf8(encode_head(&head())).unwrap();
-        let newer = body.replacen("\"format\":1", "\"format\":6", 1);
+        let newer = body.replacen("\"format\":1", "\"format\":7", 1);
         assert!(matches!(decode_head(newer.as_bytes()), Err(RecordError::Newer { .. })));
         assert!(matches!(
             super::super::decode_version(body.as_bytes()),

@@ -19,7 +19,7 @@ use model::{
     Ready, VersionId,
 };
 
-use crate::auto::Auto;
+use crate::auto::{Auto, Keep};
 
 pub use head::{decode_head, encode_head};
 pub use wire::{RecordError, decode_checkpoint, decode_version};
@@ -275,6 +275,8 @@ pub struct Head {
     /// Checkpoints on the way to its first one of which nothing but their record is kept. What it names itself is
     /// kept all the same.
     pub gone: Vec<CheckpointId>,
+    /// What a collection keeps of the checkpoints that somebody took on its line; None: all, unless it is told.
+    pub keep_taken: Option<Keep>,
 }
 
 /// Where an instance's versions come from.
@@ -347,6 +349,15 @@ impl Head {
         let back = self.trial.map(|trial| trial.back);
         let named = [self.checkpoint, self.origin, back].contains(&Some(id));
         self.gone.contains(&id) && !named && self.autos.iter().all(|auto| auto.id != id)
+    }
+
+    /// When these are gone of its line.
+    pub fn without(&self, checkpoints: &[CheckpointId]) -> Self {
+        let mut next = self.clone();
+        next.autos.retain(|auto| !checkpoints.contains(&auto.id));
+        let is_auto = |id: &&CheckpointId| self.autos.iter().any(|auto| auto.id == **id);
+        next.gone.extend(checkpoints.iter().filter(|id| !is_auto(id)));
+        next
     }
 
     /// The newest checkpoint of its line that somebody took, and what the next one's parent is.

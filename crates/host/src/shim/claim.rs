@@ -238,6 +238,7 @@ fn new_head(
         trial: None,
         network: None,
         gone: Vec::new(),
+        keep_taken: None,
     })
 }
 

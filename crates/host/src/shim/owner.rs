@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use api::{CheckpointPrint, Reply, Request};
-use model::InstanceState;
+use model::{CheckpointId, Generation, InstanceState};
 
 use super::by_itself::ByItself;
 use super::fence::Fence;
@@ -27,7 +27,7 @@ use super::running::Running;
 use super::seal::Outcome;
 use super::server::Message;
 use super::shared::Shared;
-use crate::auto::Auto;
+use crate::auto::{Auto, Keep};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::record::{UpdatePolicy, Why};
@@ -158,6 +158,10 @@ pub fn request_step(
             by_itself.changed(running, shared);
             (set, None)
         }
+        Request::SetKeepTaken { keep } => (set_keep_taken(running, keep.as_deref()), None),
+        Request::Forget { generation, checkpoints } => {
+            (forget(running, Generation(generation), &checkpoints), None)
+        }
         Request::SetFollow { channel, policy } => (set_follow(running, channel, &policy), None),
         Request::Settle => {
             let settled = running.settle().map(|()| Reply::Done { checkpoint: None });
@@ -208,6 +212,22 @@ fn set_auto(running: &mut Running, auto: Option<&str>) -> Result<Reply> {
         .transpose()
         .map_err(|error| Failure::new("usage", error.to_string(), error.hint()))?;
     running.set_auto(auto)?;
+    Ok(Reply::Done { checkpoint: None })
+}
+
+fn set_keep_taken(running: &mut Running, keep: Option<&str>) -> Result<Reply> {
+    let keep = keep
+        .map(Keep::parse)
+        .transpose()
+        .map_err(|error| Failure::new("usage", error.to_string(), error.hint()))?;
+    running.set_keep_taken(keep)?;
+    Ok(Reply::Done { checkpoint: None })
+}
+
+fn forget(running: &mut Running, decided_at: Generation, ids: &[String]) -> Result<Reply> {
+    let ids: Option<Vec<CheckpointId>> = ids.iter().map(|id| id.parse().ok()).collect();
+    let ids = ids.ok_or_else(|| Failure::new("internal", "no ids of checkpoints", ""))?;
+    running.forget(decided_at, &ids)?;
     Ok(Reply::Done { checkpoint: None })
 }
 

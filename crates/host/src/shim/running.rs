@@ -314,6 +314,27 @@ impl Running {
         self.say(Head { auto, ..self.head.clone() })
     }
 
+    /// Changes what a collection keeps of what somebody took.
+    pub fn set_keep_taken(&mut self, keep_taken: Option<Keep>) -> Result<()> {
+        self.say(Head { keep_taken, ..self.head.clone() })
+    }
+
+    /// Of these nothing but the record is kept from now on, if its head is as it was when that was decided.
+    pub fn forget(&mut self, decided_at: Generation, checkpoints: &[CheckpointId]) -> Result<()> {
+        if self.generation != decided_at {
+            return Err(Failure::new("fenced", "it has gone on meanwhile", "do it again"));
+        }
+        let bases = self.bases.iter().copied().chain(self.head.checkpoint);
+        if let Some(base) = bases.into_iter().find(|id| checkpoints.contains(id)) {
+            return Err(Failure::new(
+                "state",
+                format!("its memory and disks rest on {}", base.short()),
+                "take another checkpoint first: `collective checkpoint`",
+            ));
+        }
+        self.say(self.head.without(checkpoints))
+    }
+
     /// Lets it follow a channel by a policy.
     pub fn set_follow(&mut self, channel: Option<String>, policy: UpdatePolicy) -> Result<()> {
         let follow = self.head.follow.clone().map(|follow| Follow { channel, policy, ..follow });

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use api::{AutoPrint, Reply, Request};
-use model::{InstanceState, Name};
+use model::{CheckpointId, Generation, InstanceState, Name};
 
 use crate::Host;
 use crate::auto::{Auto, Keep, Policy, Said};
 use crate::failure::{Failure, Result};
 use crate::record::Head;
 use crate::shim::claim;
+use crate::store::retain::Asked;
 use crate::store::{Advance, Store};
 
 /// One advance of the head, which a shim may do after what it is doing now.
@@ -76,15 +77,32 @@ impl Host {
             return Err(claim::not_found(name));
         };
         let auto = change.apply(self.said(&store, &head)?.holds())?;
+        let request = Request::SetAuto { auto: auto.map(|auto| auto.to_string()) };
+        self.say(&store, generation, Head { auto, ..head }, &request)
+    }
+
+    /// Changes what a collection keeps of what somebody took on an instance's line; None: what it is told.
+    pub fn set_keep_taken(&self, name: &Name, keep_taken: Option<Keep>) -> Result<AutoPrint> {
+        let store = self.writable_store()?;
+        let Some((generation, head)) = store.head(name)?.head else {
+            return Err(claim::not_found(name));
+        };
+        let request = Request::SetKeepTaken { keep: keep_taken.map(|keep| keep.to_string()) };
+        self.say(&store, generation, Head { keep_taken, ..head }, &request)
+    }
+
+    /// Advances a head that rests, or asks who runs it.
+    fn say(
+        &self,
+        store: &Store,
+        generation: Generation,
+        head: Head,
+        request: &Request,
+    ) -> Result<AutoPrint> {
+        let name = &head.name;
         if self.runs_here(name)? {
-            let request = Request::SetAuto { auto: auto.map(|auto| auto.to_string()) };
-            return match self.dir.doors().ask(self.local(name).path(), &request, TIMEOUT) {
-                Ok(Reply::Done { .. }) => self.auto_print(&store, name),
-                Ok(other) => {
-                    Err(Failure::new("internal", format!("unexpected reply {other:?}"), ""))
-                }
-                Err(failure) => Err(super::ask::named(failure, name)),
-            };
+            self.ask_done(name, request)?;
+            return self.auto_print(store, name);
         }
         if let Some(lease) = head.lease.as_ref().filter(|lease| lease.holder != self.dir.id()) {
             return Err(Failure::new(
@@ -93,7 +111,7 @@ impl Host {
                 "set it there, or when it is suspended",
             ));
         }
-        if self.state_of(&store, name)? == InstanceState::Failed {
+        if self.state_of(store, name)? == InstanceState::Failed {
             // Its volumes belong to the generation at which it crashed.
             return Err(Failure::new(
                 "state",
@@ -101,20 +119,52 @@ impl Host {
                 format!("`collective resume {name}` or `collective undo {name}` first"),
             ));
         }
-        if store.advance(generation, &Head { auto, ..head })? == Advance::Fenced {
+        if store.advance(generation, &head)? == Advance::Fenced {
             return Err(Failure::new(
                 "fenced",
                 format!("another host has moved {name} meanwhile"),
                 "`collective ps` shows where it is; do it again",
             ));
         }
-        self.auto_print(&store, name)
+        self.auto_print(store, name)
+    }
+
+    fn ask_done(&self, name: &Name, request: &Request) -> Result<()> {
+        match self.dir.doors().ask(self.local(name).path(), request, TIMEOUT) {
+            Ok(Reply::Done { .. }) => Ok(()),
+            Ok(other) => Err(Failure::new("internal", format!("unexpected reply {other:?}"), "")),
+            Err(failure) => Err(super::ask::named(failure, name)),
+        }
+    }
+
+    /// Asks who runs an instance to let checkpoints of its line go.
+    pub(super) fn ask_to_forget(&self, asked: &Asked) -> Result<()> {
+        let name = &asked.head.name;
+        if self.runs_here(name)? {
+            let checkpoints = asked.checkpoints.iter().map(CheckpointId::to_string).collect();
+            let generation = asked.generation.0;
+            return self.ask_done(name, &Request::Forget { generation, checkpoints });
+        }
+        Err(match asked.head.lease.as_ref().filter(|lease| lease.holder != self.dir.id()) {
+            Some(lease) => Failure::new(
+                "lease",
+                format!("{name} runs on host {}", lease.holder_name),
+                "do it there, or when it is suspended",
+            ),
+            // Its volumes belong to the generation at which it crashed.
+            None => Failure::new(
+                "state",
+                format!("{name} has failed"),
+                format!("`collective resume {name}` or `collective undo {name}` first"),
+            ),
+        })
     }
 
     fn auto_print(&self, store: &Store, name: &Name) -> Result<AutoPrint> {
         let Some((_, head)) = store.head(name)?.head else { return Err(claim::not_found(name)) };
         let status = self.status(name).and_then(|status| status.auto);
-        status.map_or_else(|| Ok(print(self.said(store, &head)?)), Ok)
+        let print = status.map_or_else(|| self.said(store, &head).map(print), Ok)?;
+        Ok(AutoPrint { keep_taken: head.keep_taken.map(|keep| keep.to_string()), ..print })
     }
 
     /// What is said about an instance.
@@ -131,6 +181,7 @@ pub(crate) fn print(said: Said) -> AutoPrint {
         every_s: policy.map(|policy| policy.every_s),
         dirtied_bytes: policy.and_then(|policy| policy.dirtied_bytes),
         keep: policy.map(|policy| policy.keep.to_string()),
+        keep_taken: None,
         said_by: said.by().to_owned(),
         last: None,
         next_s: None,

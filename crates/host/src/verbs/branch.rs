@@ -1,4 +1,4 @@
-//! `rm NAME@BRANCH`: forgets a branch, and nothing else.
+//! `rm NAME@BRANCH`: forgets a branch, and nothing else; `rm NAME@CHECKPOINT`: forgets one checkpoint of the line.
 //!
 //! *Invariants.* What the branch shares with the instance's own line, with other branches and with forks
 //! stays: each of those names it too. A branch that something needs is refused.
@@ -23,10 +23,21 @@ impl Host {
         let store = self.writable_store()?;
         let name = &subject.name;
         let wanted = subject.checkpoint.as_deref().unwrap_or_default();
-        let Some((_, head)) = store.head(name)?.head else {
+        let Some((generation, head)) = store.head(name)?.head else {
             return Err(self.absent(&store, name));
         };
         let tip = store.find_checkpoint(&head, wanted)?;
+        let removed = StatePrint {
+            name: format!("{name}@{}", tip.short()),
+            state: "removed".to_owned(),
+            checkpoint: Some(tip.to_string()),
+        };
+        if store.taken_on(&head)?.contains(&tip) || head.autos.iter().any(|auto| auto.id == tip) {
+            let mut plan = store.plan_forgetting(generation, &head, tip, force)?;
+            plan.running.drain(..).try_for_each(|asked| self.ask_to_forget(&asked))?;
+            store.thin_out(plan)?;
+            return Ok(removed);
+        }
         let mut branch = Some(find(&store, &head, tip)?);
         // Somebody may thin it out meanwhile.
         while let Some(found) = branch {
@@ -38,49 +49,38 @@ impl Host {
             branch = left.into_iter().find(|branch| branch.checkpoint == tip);
         }
         ambient::step("rm: branch forgotten");
-        Ok(StatePrint {
-            name: format!("{name}@{}", tip.short()),
-            state: "removed".to_owned(),
-            checkpoint: Some(tip.to_string()),
-        })
+        Ok(removed)
     }
 }
 
-/// The branch whose last checkpoint this is.
+/// The branch whose last checkpoint this is, which is not on the line.
 fn find(store: &Store, head: &Head, id: CheckpointId) -> Result<Branch> {
     let name = &head.name;
-    let taken = store.taken_on(head)?;
-    let on_line = |id| taken.contains(&id) || head.autos.iter().any(|auto| auto.id == id);
-    if !on_line(id) {
-        let mut on: Option<(usize, CheckpointId)> = None;
-        for branch in store.branches(head.instance)? {
-            if branch.checkpoint == id {
-                return Ok(branch);
-            }
-            let there = store.taken_on(&branch.head)?;
-            let is_there =
-                there.contains(&id) || branch.head.autos.iter().any(|auto| auto.id == id);
-            // Of several that have it, the one that it is nearest to the end of.
-            if is_there && on.is_none_or(|(length, _)| there.len() < length) {
-                on = Some((there.len(), branch.checkpoint));
-            }
+    let mut on: Option<(usize, CheckpointId)> = None;
+    for branch in store.branches(head.instance)? {
+        if branch.checkpoint == id {
+            return Ok(branch);
         }
-        if let Some((_, tip)) = on {
-            let tip = tip.short();
-            return Err(Failure::new(
-                "usage",
-                format!("{} is a part of the branch {tip}, and goes with it", id.short()),
-                format!("`collective rm {name}@{tip}` removes that branch"),
-            ));
+        let there = store.taken_on(&branch.head)?;
+        let is_there = there.contains(&id) || branch.head.autos.iter().any(|auto| auto.id == id);
+        // Of several that have it, the one that it is nearest to the end of.
+        if is_there && on.is_none_or(|(length, _)| there.len() < length) {
+            on = Some((there.len(), branch.checkpoint));
         }
     }
-    Err(Failure::new(
-        "usage",
-        format!("{} is on the line of {name} itself: only branches can be removed", id.short()),
-        format!(
-            "`collective history {name}` shows branches behind |; `collective rm {name}` removes all"
+    let short = id.short();
+    Err(match on.map(|(_, tip)| tip.short()) {
+        Some(tip) => Failure::new(
+            "usage",
+            format!("{short} is a part of the branch {tip}, and goes with it"),
+            format!("`collective rm {name}@{tip}` removes that branch"),
         ),
-    ))
+        None => Failure::new(
+            "usage",
+            format!("{short} is neither on the line of {name} nor on a branch of it"),
+            format!("`collective history {name}` lists what is"),
+        ),
+    })
 }
 
 /// Refuses what something needs of a branch that nothing else keeps.

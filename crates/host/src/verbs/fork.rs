@@ -52,6 +52,7 @@ impl Host {
                     .filter(|trial| !parent.gone.contains(&trial.back)),
                 network: parent.network.clone(),
                 gone: parent.gone.clone(),
+                keep_taken: parent.keep_taken,
             };
             let current = store.head(new_name)?;
             if current.head.is_some()

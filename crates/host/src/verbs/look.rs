@@ -153,9 +153,12 @@ impl Host {
             network: first_network(&head, &version.hardware).to_owned(),
             volumes,
             scrub: status.as_ref().and_then(|status| status.scrub.clone()),
-            auto: match status.as_ref().and_then(|status| status.auto.clone()) {
-                Some(auto) => auto,
-                None => super::auto_print(self.said(&store, &head)?),
+            auto: api::AutoPrint {
+                keep_taken: head.keep_taken.map(|keep| keep.to_string()),
+                ..match status.as_ref().and_then(|status| status.auto.clone()) {
+                    Some(auto) => auto,
+                    None => super::auto_print(self.said(&store, &head)?),
+                }
             },
             drift: None,
             signed: self.signed(&head),

@@ -47,13 +47,17 @@ impl Host {
             bytes += dropped.1;
         }
         let keep = options.keep.or(self.dir.keep());
-        if keep.is_some() || options.taken.is_some() {
-            let plan = store.plan_thinning(keep.as_ref(), options.taken.as_ref())?;
-            words.extend(plan.words.iter().cloned());
-            bytes += store.thinning_frees(&plan)?;
-            if !options.dry_run {
-                store.thin_out(plan)?;
+        let mut plan = store.plan_thinning(keep.as_ref(), options.taken.as_ref())?;
+        words.append(&mut plan.words);
+        bytes += store.thinning_frees(&plan)?;
+        if !options.dry_run {
+            for asked in std::mem::take(&mut plan.running) {
+                if let Err(failure) = self.ask_to_forget(&asked) {
+                    words.push(format!("{}: not now: {}", asked.head.name, failure.message));
+                    plan.leave(asked.head.instance);
+                }
             }
+            store.thin_out(plan)?;
         }
         let mut print = match options.dry_run {
             true => GcPrint { dry_run: true, ..GcPrint::default() },
