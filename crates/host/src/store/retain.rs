@@ -97,7 +97,7 @@ impl Store {
                 held.extend(branches.iter().flat_map(|b| &b.head.holds).map(|h| h.checkpoint));
                 held.extend(branches.iter().map(|branch| branch.checkpoint));
                 let mut gone = self.thinned_taken(&head, &branches, taken, &held)?;
-                let room = GONE_MAX - head.gone.len();
+                let room = GONE_MAX.saturating_sub(head.gone.len());
                 if let Some(over @ 1..) = gone.len().checked_sub(room) {
                     plan.words.push(format!(
                         "{name}: {over} more stay: no more than {GONE_MAX} can be gone of one instance"
