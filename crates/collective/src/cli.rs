@@ -107,7 +107,7 @@ pub enum Verb {
     Move(Move),
     /// Power an instance off; its data disks are kept
     Stop(Stop),
-    /// Remove an instance and its history, or a branch of it
+    /// Remove an instance and its history, or a branch or a checkpoint of it
     Rm(Rm),
     /// Take a point to come back to, while the instance runs on; or say how they are taken by
     /// themselves

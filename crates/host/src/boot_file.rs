@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chunk::{ChunkSource, Urgency, id_of};
+use chunk::{ChunkSource, FetchError, Urgency, id_of};
 use export::ExportFile;
 use repository::{PIECE_BYTES, Pieces};
-use volume::{Cancel, Fetcher, Scrub};
+use volume::{Cancel, Fetcher, Scrub, Stall, StallObserver, VolumeError};
 
 use crate::blob;
 use crate::failure::Result;
@@ -32,6 +32,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// One such file.
 pub struct BootFile {
+    name: &'static str,
+    observer: Arc<dyn StallObserver>,
     pieces: Pieces,
     blob: Blob,
     /// Where blobs are kept whole.
@@ -43,12 +45,20 @@ pub struct BootFile {
 
 impl BootFile {
     /// Reads what the blob consists of, and none of it.
-    pub fn open(folder: &Path, blob: &Blob, fetcher: &Arc<Fetcher>) -> Result<Self> {
+    pub fn open(
+        name: &'static str,
+        folder: &Path,
+        blob: &Blob,
+        fetcher: &Arc<Fetcher>,
+        observer: Arc<dyn StallObserver>,
+    ) -> Result<Self> {
         let pieces = repository::read_pieces(&**fetcher, &blob.id)?;
         if pieces.bytes != blob.bytes {
             return Err(blob::damaged(blob));
         }
         Ok(Self {
+            name,
+            observer,
             pieces,
             blob: blob.clone(),
             folder: folder.to_owned(),
@@ -76,7 +86,8 @@ impl BootFile {
             }
             let fetched = self.fetcher.fetch(&self.pieces.ids[piece], Urgency::Background);
             let fetched = fetched.map_err(repository::RepositoryError::from)?;
-            bytes.extend_from_slice(fetched.first().map_or(&[][..], |chunk| chunk));
+            let chunk = fetched.first().filter(|chunk| chunk.len() == self.piece_bytes(piece));
+            bytes.extend_from_slice(chunk.ok_or_else(|| blob::damaged(&self.blob))?);
         }
         blob::keep(&self.folder, &self.blob, &bytes)?;
         Ok(true)
@@ -114,27 +125,47 @@ impl BootFile {
 
     /// The piece, from wherever it can be had, however long that takes.
     fn piece(&self, piece: usize) -> io::Result<Arc<Vec<u8>>> {
-        loop {
-            if let Some(bytes) = self.local(piece) {
-                return Ok(bytes);
-            }
-            let ids = &self.pieces.ids[piece..=piece];
-            let fetched = self.fetcher.get_many(ids, Urgency::Urgent, &self.cancel);
-            let fetched = fetched.and_then(|mut chunks| chunks.pop());
-            let error = match fetched {
-                Some(Ok(chunk)) if chunk.len() == self.piece_bytes(piece) => {
-                    return Ok(self.remember(piece, chunk.to_vec()));
+        let mut first_seen = None;
+        for attempts in 1.. {
+            let error = match self.try_piece(piece)? {
+                Ok(bytes) => {
+                    if let Some(since) = first_seen {
+                        self.observer.resumed(self.name, ambient::now().duration_since(since));
+                    }
+                    return Ok(bytes);
                 }
-                Some(Ok(_)) => return Err(io::Error::other(blob::damaged(&self.blob).message)),
-                Some(Err(error)) => error,
-                None => return Err(io::ErrorKind::Interrupted.into()),
+                Err(error) => error,
             };
-            eprintln!("a file that the guest boots from: {error}");
+            let page = (piece * PIECE_BYTES / model::PAGE_BYTES) as u64;
+            let error = VolumeError::Fetch { volume: self.name.to_owned(), page, error };
+            let first_seen = *first_seen.get_or_insert_with(ambient::now);
+            let (volume, page) = (self.name, Some(page));
+            self.observer.stalled(&Stall { volume, page, error: &error, first_seen, attempts });
             ambient::sleep(AGAIN);
             if self.cancel.is_cancelled() {
                 return Err(io::Error::new(io::ErrorKind::Interrupted, error));
             }
         }
+        unreachable!("attempts do not end")
+    }
+
+    /// One attempt; the outer error is that it was given up.
+    fn try_piece(&self, piece: usize) -> io::Result<std::result::Result<Arc<Vec<u8>>, FetchError>> {
+        if let Some(bytes) = self.local(piece) {
+            return Ok(Ok(bytes));
+        }
+        let ids = &self.pieces.ids[piece..=piece];
+        let fetched = self.fetcher.get_many(ids, Urgency::Urgent, &self.cancel);
+        Ok(match fetched.and_then(|mut chunks| chunks.pop()) {
+            Some(Ok(chunk)) if chunk.len() == self.piece_bytes(piece) => {
+                Ok(self.remember(piece, chunk.to_vec()))
+            }
+            Some(Ok(_)) => {
+                Err(FetchError::Damaged { id: ids[0], detail: "not a piece of a file".to_owned() })
+            }
+            Some(Err(error)) => Err(error),
+            None => return Err(io::ErrorKind::Interrupted.into()),
+        })
     }
 
     fn copy(
@@ -193,6 +224,7 @@ impl ExportFile for BootFile {
 mod tests {
     use super::*;
     use chunk::{ChunkSink, Memory};
+    use std::sync::atomic::{AtomicU32, Ordering};
     use volume::Cache;
 
     struct World {
@@ -201,6 +233,21 @@ mod tests {
         fetcher: Arc<Fetcher>,
         bytes: Vec<u8>,
         blob: Blob,
+        told: Arc<Told>,
+    }
+
+    /// How often it was said that something waits, and that it goes on.
+    #[derive(Default)]
+    struct Told(AtomicU32, AtomicU32);
+
+    impl StallObserver for Told {
+        fn stalled(&self, stall: &Stall<'_>) {
+            assert_eq!(stall.volume, ".kernel");
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn resumed(&self, _: &str, _: Duration) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A blob of seven pieces and a bit, no two of them alike.
@@ -213,12 +260,17 @@ mod tests {
         let blob = Blob { id, bytes: length as u64, blake3: *blake3::hash(&bytes).as_bytes() };
         let cache = Cache::open(&folder.path().join("cache"), 1 << 20).unwrap();
         let fetcher = Arc::new(Fetcher::new(Arc::new(cache), chunks.clone(), 2));
-        World { folder, chunks, fetcher, bytes, blob }
+        World { folder, chunks, fetcher, bytes, blob, told: Arc::default() }
     }
 
     impl World {
         fn open(&self) -> BootFile {
-            BootFile::open(self.folder.path(), &self.blob, &self.fetcher).unwrap()
+            self.open_as(&self.blob).unwrap()
+        }
+
+        fn open_as(&self, blob: &Blob) -> Result<BootFile> {
+            let told = self.told.clone();
+            BootFile::open(".kernel", self.folder.path(), blob, &self.fetcher, told)
         }
 
         fn check(&self, file: &BootFile, offset: usize, len: usize) {
@@ -287,10 +339,13 @@ mod tests {
             })
         };
         let waiting = reader(PIECE_BYTES as u64);
-        std::thread::sleep(Duration::from_millis(50));
+        while world.told.0.load(Ordering::Relaxed) == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert!(!waiting.is_finished());
         world.chunks.clone().put(piece, &world.bytes[PIECE_BYTES..][..PIECE_BYTES]).unwrap();
         assert_eq!(waiting.join().unwrap().unwrap(), world.bytes[PIECE_BYTES]);
+        assert_eq!(world.told.1.load(Ordering::Relaxed), 1);
 
         world.chunks.remove(&id_of(&world.bytes[4 * PIECE_BYTES..][..PIECE_BYTES]));
         let waiting = reader(4 * PIECE_BYTES as u64);
@@ -302,6 +357,6 @@ mod tests {
     fn a_blob_of_another_length_is_refused() {
         let world = world();
         let wrong = Blob { bytes: world.blob.bytes - 1, ..world.blob.clone() };
-        assert!(BootFile::open(world.folder.path(), &wrong, &world.fetcher).is_err());
+        assert!(world.open_as(&wrong).is_err());
     }
 }

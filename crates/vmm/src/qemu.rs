@@ -47,8 +47,8 @@ pub const QEMU_LOG: &str = "qemu.log";
 
 /// For commands that only look or flip a switch; generous, for overloaded hosts.
 const SOON: Duration = Duration::from_secs(20);
-/// From `exec` to the monitor's greeting.
-const START_MAX: Duration = Duration::from_secs(60);
+/// From `exec` to the monitor's greeting: what it reads meanwhile may come over a slow line.
+const START_MAX: Duration = Duration::from_secs(600);
 /// Lines of the log that an error shows.
 const LOG_TAIL_LINES: usize = 5;
 const LOG_TAIL_CHARS: usize = 2048;
@@ -234,7 +234,11 @@ impl Qemu {
 
     /// The run state in QEMU's words.
     pub(crate) fn status_word(&self) -> Result<String, VmmError> {
-        let answer = self.call("query-status", Value::Null, SOON)?;
+        self.status_word_within(SOON)
+    }
+
+    pub(crate) fn status_word_within(&self, patience: Duration) -> Result<String, VmmError> {
+        let answer = self.call("query-status", Value::Null, patience)?;
         answer["status"].as_str().map(str::to_owned).ok_or_else(|| VmmError::Unexpected {
             command: "query-status".to_owned(),
             detail: answer.to_string(),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::VmmError;
-use crate::qemu::{Qemu, RunState};
+use crate::qemu::Qemu;
 use crate::qmp::Event;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -25,6 +25,8 @@ const POLL: Duration = Duration::from_millis(2);
 /// The run state in which QEMU is not done with a migration yet, and refuses `cont`: it lasts a
 /// moment longer than the migration's own status says.
 const FINISHING: &str = "finish-migrate";
+/// The run state until a state was loaded.
+const INCOMING: &str = "inmigrate";
 
 impl Qemu {
     /// Writes the device state to `path` and returns its size in bytes. Stops the processors if
@@ -42,7 +44,7 @@ impl Qemu {
             self.call("migrate", json!({ "uri": format!("file:{name}") }), SOON)
                 .map_err(|error| failed("save", error))?;
             let saved = self.wait_migration("save", &events, timeout, |qemu| {
-                Ok(qemu.progress()? && qemu.status_word()? != FINISHING)
+                Ok(qemu.progress(SOON)? && qemu.status_word()? != FINISHING)
             });
             // After a failure too: only then can the guest go on.
             self.wait_migration(
@@ -66,10 +68,11 @@ impl Qemu {
         let events = self.events();
         self.with_fdset(file.as_fd(), |name| {
             let uri = json!({ "uri": format!("file:{name}"), "exit-on-error": false });
-            self.call("migrate-incoming", uri, SOON).map_err(|error| failed("load", error))?;
+            // It answers nothing while it waits for a page of the guest's memory.
+            self.call("migrate-incoming", uri, timeout).map_err(|error| failed("load", error))?;
             self.wait_migration("load", &events, timeout, |qemu| {
                 // "completed" comes before the run state changes; both must have happened.
-                Ok(qemu.progress()? && qemu.status()? != RunState::Incoming)
+                Ok(qemu.progress(timeout)? && qemu.status_word_within(timeout)? != INCOMING)
             })
         })
     }
@@ -81,8 +84,8 @@ impl Qemu {
     }
 
     /// Whether migration is completed; an error when it failed.
-    fn progress(&self) -> Result<bool, VmmError> {
-        let answer = self.call("query-migrate", Value::Null, SOON)?;
+    fn progress(&self, patience: Duration) -> Result<bool, VmmError> {
+        let answer = self.call("query-migrate", Value::Null, patience)?;
         match answer["status"].as_str() {
             Some("completed") => Ok(true),
             Some(status @ ("failed" | "cancelled")) => {

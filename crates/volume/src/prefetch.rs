@@ -25,6 +25,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
+use ambient::Duration;
 use chunk::{ChunkId, Place};
 
 use crate::fetch::{Cancel, Fetcher};
@@ -37,6 +38,8 @@ use crate::volume::Volume;
 
 /// Pages of a trace that are looked at together.
 const WINDOW_PAGES: u64 = 1024;
+/// How often it looks whether somebody still waits.
+const YIELD: Duration = Duration::from_millis(20);
 /// Requests on their way at once.
 const LANES: usize = 3;
 
@@ -115,6 +118,10 @@ fn lane(
         let Ok(span) = lock(spans).recv() else { return };
         if cancel.is_cancelled() {
             continue;
+        }
+        // Over a slow line a guest's own request would come as late as all that is beside it.
+        while lock(stride).is_crawling() && fetcher.is_waited_for() && !cancel.is_cancelled() {
+            ambient::sleep(YIELD);
         }
         recorder.ask(span.iter().flat_map(|(_, pages)| pages).copied());
         let ids: Vec<ChunkId> = span.iter().map(|(id, _)| *id).collect();

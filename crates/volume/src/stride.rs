@@ -11,14 +11,16 @@ const PAGES_MAX: usize = 1024;
 const SHORT: Duration = Duration::from_millis(50);
 /// Took more: ask for half as much.
 const LONG: Duration = Duration::from_millis(200);
+/// Took more, and was no more than a frame: it is the line that is slow, and not the way far.
+const VERY_LONG: Duration = Duration::from_secs(1);
 
 /// A number of pages that takes about a tenth of a second.
 #[derive(Debug, Clone, Copy)]
-pub struct Stride(usize);
+pub struct Stride(usize, bool);
 
 impl Default for Stride {
     fn default() -> Self {
-        Self(PAGES_MIN * 2)
+        Self(PAGES_MIN * 2, false)
     }
 }
 
@@ -28,8 +30,14 @@ impl Stride {
         self.0
     }
 
+    /// Whether the line is so slow that who waits for a page should have it alone.
+    pub fn is_crawling(self) -> bool {
+        self.1
+    }
+
     /// How long the last ones took.
     pub fn took(&mut self, time: Duration) {
+        self.1 = self.0 == PAGES_MIN && time > VERY_LONG;
         if time < SHORT {
             self.0 = (self.0 * 2).min(PAGES_MAX);
         } else if time > LONG {
@@ -51,5 +59,8 @@ mod tests {
         assert_eq!(stride.pages(), PAGES_MAX, "just right");
         (0..100).for_each(|_| stride.took(Duration::from_secs(3)));
         assert_eq!(stride.pages(), PAGES_MIN);
+        assert!(stride.is_crawling());
+        stride.took(Duration::from_millis(900));
+        assert!(!stride.is_crawling(), "a way that is far is not a slow line");
     }
 }

@@ -23,7 +23,7 @@
 //!
 //! * Everything here is a function of its arguments: no I/O, and no clock is asked.
 //! * What somebody took, what `undo` went back to, branches and the origins of forks are never
-//!   dropped; nor is what a host may hold unsaved writes on top of.
+//!   dropped by what is here ([`crate::store`] drops of them what its user says); nor is what a host may hold unsaved writes on top of.
 
 pub mod line;
 pub mod thin;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::StartReport;
 use model::{DiskBus, Media, PortMap, Ready};
 use vmm::{Accel, DiskFile, Launch, Qemu};
-use volume::Fetcher;
+use volume::{Fetcher, StallObserver};
 
 use super::cables;
 use super::claim::Claim;
@@ -240,6 +240,7 @@ pub fn mapped_files(
     host: &HostDir,
     fetcher: &Arc<Fetcher>,
     claim: &Claim,
+    observer: &Arc<dyn StallObserver>,
 ) -> Result<Vec<(&'static str, Arc<BootFile>)>> {
     if claim.memory().is_none() {
         return Ok(Vec::new());
@@ -247,7 +248,8 @@ pub fn mapped_files(
     let blobs = host.folder(BLOBS)?;
     let files = [(KERNEL, &claim.version.kernel), (INITRD, &claim.version.initrd)];
     let files = files.into_iter().filter_map(|(name, blob)| Some((name, blob.as_ref()?)));
-    files.map(|(name, blob)| Ok((name, Arc::new(BootFile::open(&blobs, blob, fetcher)?)))).collect()
+    let open = |name, blob| BootFile::open(name, &blobs, blob, fetcher, observer.clone());
+    files.map(|(name, blob)| Ok((name, Arc::new(open(name, blob)?)))).collect()
 }
 
 /// With a port check, the port has to be reachable from here: published, or by a port of its own

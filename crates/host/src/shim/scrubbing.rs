@@ -81,22 +81,23 @@ impl Scrubbing {
             self.be(RUNNING);
             self.scrub.begin();
             let mut complete = true;
-            for volume in volumes {
-                match volume.scrub(&self.scrub) {
-                    Ok(_) => {}
-                    Err(VolumeError::Cancelled { .. }) => return,
-                    Err(error) => {
-                        eprintln!("scrub: {error}");
-                        complete = false;
-                    }
-                }
-            }
+            // First: there is little of it, and a guest that restarts needs all of it.
             for file in boot {
                 match file.keep(&self.scrub) {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(failure) => {
                         eprintln!("scrub: {failure}");
+                        complete = false;
+                    }
+                }
+            }
+            for volume in volumes {
+                match volume.scrub(&self.scrub) {
+                    Ok(_) => {}
+                    Err(VolumeError::Cancelled { .. }) => return,
+                    Err(error) => {
+                        eprintln!("scrub: {error}");
                         complete = false;
                     }
                 }

@@ -222,6 +222,11 @@ impl Shared {
         !self.lock().stalls.is_empty()
     }
 
+    /// Whether a page cannot be had now; not that something cannot be stored.
+    pub fn waits_for_a_page(&self) -> bool {
+        self.lock().stalls.keys().any(|(_, page)| *page != u64::MAX)
+    }
+
     /// Why something cannot be had or stored now, if that is so.
     pub fn stall(&self) -> Option<Failure> {
         self.lock().stalls.values().next().cloned()

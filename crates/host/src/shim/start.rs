@@ -7,7 +7,7 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -160,7 +160,8 @@ fn with_claim(
         how,
         began,
     };
-    let started = host.doors().power_on(&powering).and_then(|powered| {
+    let started = patiently(&volumes, &door.shared, || {
+        let powered = host.doors().power_on(&powering)?;
         let guest = &powered.guest;
         let loaded = load(guest, local, &fetcher, memory.map(|memory| &memory.device_state));
         let may = loaded.and_then(|()| fence::may_run(host, &claim.head.name));
@@ -308,7 +309,7 @@ fn open_volumes(
     let observer =
         Arc::new(Observer { shared: door.shared.clone(), owner: door.owner.clone().into() });
     let trouble = observer.clone();
-    let boot = power::mapped_files(host, fetcher, claim)?;
+    let boot = power::mapped_files(host, fetcher, claim, &(observer.clone() as _))?;
     Volumes::open(
         local,
         hardware.memory_bytes,
@@ -320,6 +321,34 @@ fn open_volumes(
         owner,
         Arc::new(move |event| trouble.export(event)),
     )
+}
+
+/// A start waits so long for what cannot be had.
+const STALLED_MAX: Duration = Duration::from_secs(20);
+
+/// Starts and loads. What comes slowly is waited for; what does not come at all, for [`STALLED_MAX`]:
+/// then whoever reads it gets an error, and so does the start.
+fn patiently<T>(
+    volumes: &Volumes,
+    shared: &Shared,
+    start: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let (running, ended) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut since = None;
+            while ended.recv_timeout(Duration::from_millis(250)) == Err(RecvTimeoutError::Timeout) {
+                if !shared.waits_for_a_page() {
+                    since = None;
+                } else if since.get_or_insert_with(ambient::now).elapsed() > STALLED_MAX {
+                    return volumes.give_up();
+                }
+            }
+        });
+        let started = start();
+        drop(running);
+        started
+    })
 }
 
 /// Tells the owner when a page cannot be had, and when it can again.

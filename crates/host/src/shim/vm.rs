@@ -12,6 +12,8 @@ use crate::failure::{Failure, Result};
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 /// Device state is small: what takes longer than this will not end.
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Of loading: pages that it touches may come over a slow line.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How often the end of a machine is looked for while its TPM is waited for.
 const PART_LOOK: Duration = Duration::from_secs(10);
@@ -55,7 +57,7 @@ impl Vm for Qemu {
         Qemu::pid(self)
     }
     fn load(&self, state: &Path) -> Result<()> {
-        Ok(self.load_state(state, STATE_TIMEOUT)?)
+        Ok(self.load_state(state, LOAD_TIMEOUT)?)
     }
     fn unpause(&self) -> Result<()> {
         Ok(self.cont()?)

@@ -196,14 +196,27 @@ impl Store {
                 ),
             );
         }
+        let one = self.checkpoint(id)?;
+        if one.instance != head.instance {
+            return refuse(
+                format!("{short} is of the instance that {name} was forked from"),
+                "it stays as long as that instance or a fork needs it".to_owned(),
+            );
+        }
         if let Some((_, fork)) = self.heads()?.into_iter().find(|(_, h)| h.origin == Some(id)) {
             let fork = fork.name;
             return refuse(
                 format!("{fork} was forked from {short}"),
-                format!("`collective rm {fork}` first"),
+                format!("it stays as long as {fork} is there"),
             );
         }
         let branches = self.branches(head.instance)?;
+        if branches.iter().any(|branch| branch.checkpoint == id) {
+            return refuse(
+                format!("a branch of {name} that was left and gone back to ends at {short}"),
+                format!("`collective history {name}` lists the others"),
+            );
+        }
         if let Some(branch) = branches.iter().find(|branch| branch.head.left == Some(id)) {
             let tip = branch.checkpoint.short();
             return refuse(
@@ -219,7 +232,7 @@ impl Store {
                 format!("use {name} once on that host, which stores them"),
             );
         }
-        if !force && let Some(label) = self.checkpoint(id)?.label {
+        if !force && let Some(label) = one.label {
             return refuse(
                 format!("{short} has the label {label:?}"),
                 format!("`collective rm {name}@{short} --force` removes it all the same"),
@@ -232,9 +245,11 @@ impl Store {
         if held.contains(&id) {
             return refuse(
                 format!(
-                    "{short} is what an update of {name} goes back to, or what a host that ran it may rest on"
+                    "{short} is what an update of {name} goes back to, or what a host that runs or ran it may rest on"
                 ),
-                format!("`collective history {name}` lists the others"),
+                format!(
+                    "while it runs, the two before its last one stay: `collective history {name}` lists the others"
+                ),
             );
         }
         let mut next = head.clone();
@@ -243,7 +258,9 @@ impl Store {
             if head.gone.len() >= GONE_MAX {
                 return refuse(
                     format!("{GONE_MAX} checkpoints of {name} are gone, and no more can be"),
-                    "a fork of it begins anew: `collective fork`".to_owned(),
+                    format!(
+                        "what is taken by itself has no such bound: `collective checkpoint {name} --every 1h`"
+                    ),
                 );
             }
             next.gone.push(id);
@@ -396,8 +413,8 @@ impl Store {
         Ok(self.repository.would_free(&changed)?)
     }
 
-    /// Does it. What somebody has moved meanwhile is left for the next time.
-    pub fn thin_out(&self, plan: Thinning) -> Result<()> {
+    /// Does it. What somebody has moved meanwhile is left for the next time; says of which instances.
+    pub fn thin_out(&self, plan: Thinning) -> Result<BTreeSet<InstanceId>> {
         let mut moved = BTreeSet::new();
         for (generation, head) in plan.heads {
             if self.advance(generation, &head)? == Advance::Fenced {
@@ -420,7 +437,7 @@ impl Store {
             }
             ambient::step("retain: branch thinned");
         }
-        Ok(())
+        Ok(moved)
     }
 }
 

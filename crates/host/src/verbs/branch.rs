@@ -35,7 +35,10 @@ impl Host {
         if store.taken_on(&head)?.contains(&tip) || head.autos.iter().any(|auto| auto.id == tip) {
             let mut plan = store.plan_forgetting(generation, &head, tip, force)?;
             plan.running.drain(..).try_for_each(|asked| self.ask_to_forget(&asked))?;
-            store.thin_out(plan)?;
+            if store.thin_out(plan)?.contains(&head.instance) {
+                let again = format!("`collective rm {name}@{}` again", tip.short());
+                return Err(Failure::new("fenced", format!("{name} has gone on meanwhile"), again));
+            }
             return Ok(removed);
         }
         let mut branch = Some(find(&store, &head, tip)?);
