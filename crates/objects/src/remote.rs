@@ -227,8 +227,10 @@ impl Remote {
         };
         let options = GetOptions { range: range_wanted, ..GetOptions::default() };
         let path = self.path(key);
+        // Its first byte comes behind all that shares the way.
+        let ahead = Way::new(&self.reading, 0, self.patience.download_bytes_per_s);
         let answer = self
-            .within(self.patience.silence, async {
+            .shared(&ahead, async {
                 let answer = self.store.get_opts(&path, options).await;
                 answer.map_err(|error| self.error(key, &error))
             })
@@ -261,7 +263,9 @@ impl Remote {
         let way = Way::new(&self.reading, bytes, self.patience.download_bytes_per_s);
         self.shared(&way, async {
             loop {
-                let next = self.within(self.patience.silence, async { Ok(stream.next().await) });
+                // Others may have the way for as long as what is theirs takes.
+                let silence = self.patience.silence.max(way.at_rate());
+                let next = self.within(silence, async { Ok(stream.next().await) });
                 match next.await? {
                     None => return Ok(()),
                     Some(part) => body.extend_from_slice(&part.map_err(|e| self.error(key, &e))?),

@@ -130,7 +130,7 @@ fn a_whole_that_was_damaged_is_fetched_again() {
     assert_eq!(web.get_range("x", 4, 2).unwrap(), "4x");
 }
 
-/// Sends the head of an answer and then, one after the other, its bytes.
+/// Sends the head of an answer (of `late` after three seconds) and then, one after the other, its bytes.
 fn dripping(bytes: usize, pause: Duration) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -138,7 +138,11 @@ fn dripping(bytes: usize, pause: Duration) -> String {
         for socket in listener.incoming().flatten() {
             std::thread::spawn(move || {
                 let mut socket = socket;
-                let _ = socket.read(&mut [0; 4096]);
+                let mut asked = [0; 4096];
+                let length = socket.read(&mut asked).unwrap_or(0);
+                if asked[..length].starts_with(b"GET /late") {
+                    std::thread::sleep(Duration::from_secs(3));
+                }
                 let date = "Thu, 01 Jan 2026 00:00:00 GMT";
                 let head = format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\nLast-Modified: {date}\r\n\r\n"
@@ -184,6 +188,24 @@ fn what_shares_a_line_may_be_slow_together() {
         }
     });
     assert!(store.get("a", 100).is_err(), "it is alone again");
+}
+
+#[test]
+fn a_first_byte_may_come_behind_what_shares_the_line() {
+    let line = dripping(60, Duration::from_millis(60));
+    let silence = Duration::from_secs(1);
+    let patience = Patience { silence, download_bytes_per_s: 10, attempts: 1, ..impatient() };
+    let store = open_with(&line, patience).unwrap();
+    assert!(store.get("late", 100).is_err(), "nothing is before it");
+    std::thread::scope(|scope| {
+        let before: Vec<_> = (0..2).map(|_| scope.spawn(|| store.get("a", 100))).collect();
+        // They are under way.
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(store.get("late", 100).unwrap().len(), 60);
+        for read in before {
+            assert_eq!(read.join().unwrap().unwrap().len(), 60);
+        }
+    });
 }
 
 /// Passes everything on, except the first answer to a PUT after `swallow` is set: then it hangs

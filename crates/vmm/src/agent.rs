@@ -28,8 +28,8 @@ pub const ANSWER_BYTES_MAX: usize = 48 << 20;
 /// Longest standard input of a program; qemu-ga takes one request of it.
 pub const STDIN_BYTES_MAX: usize = 8 << 20;
 
-/// For requests that only look.
-const SOON: Duration = Duration::from_secs(10);
+/// For requests that only look, and for who need not wait for a guest whose pages are far away.
+pub const SOON: Duration = Duration::from_secs(10);
 /// How long one attempt to synchronize may take before it is tried anew.
 const SYNC: Duration = Duration::from_secs(5);
 
@@ -114,6 +114,9 @@ pub struct Exec<'a> {
     pub stdin: &'a [u8],
     /// How long it may run.
     pub timeout: Duration,
+    /// How long the agent may take for one answer: [`SOON`], or more where what it touches comes over a
+    /// slow line.
+    pub patience: Duration,
 }
 
 /// How a program in the guest ended.
@@ -202,11 +205,11 @@ impl Agent<'_> {
         if !exec.stdin.is_empty() {
             arguments["input-data"] = base64::encode(exec.stdin).into();
         }
-        let pid = self.start(arguments)?;
+        let pid = self.start(arguments, exec.patience)?;
         let mut pause = Backoff::new();
         loop {
             let command = "guest-exec-status";
-            let status = self.call(command, json!({ "pid": pid }), SOON)?;
+            let status = self.call(command, json!({ "pid": pid }), exec.patience)?;
             if status["exited"].as_bool() == Some(true) {
                 return output(&status).ok_or_else(|| AgentError::Unexpected {
                     command: command.to_owned(),
@@ -215,7 +218,8 @@ impl Agent<'_> {
             }
             if ambient::now() >= deadline {
                 // Best effort: a guest may have no kill, or no such right.
-                let _ = self.start(json!({ "path": "kill", "arg": ["-9", pid.to_string()] }));
+                let kill = json!({ "path": "kill", "arg": ["-9", pid.to_string()] });
+                let _ = self.start(kill, SOON);
                 let program = exec.program.to_owned();
                 return Err(AgentError::TooLong { program, after: exec.timeout });
             }
@@ -223,9 +227,9 @@ impl Agent<'_> {
         }
     }
 
-    fn start(&self, arguments: Value) -> Result<i64, AgentError> {
+    fn start(&self, arguments: Value, patience: Duration) -> Result<i64, AgentError> {
         let command = "guest-exec";
-        let answer = self.call(command, arguments, SOON)?;
+        let answer = self.call(command, arguments, patience)?;
         answer["pid"].as_i64().ok_or_else(|| AgentError::Unexpected {
             command: command.to_owned(),
             detail: "no process id".to_owned(),
@@ -364,6 +368,7 @@ mod tests {
             environment: &[],
             stdin: b"hi",
             timeout: SOON,
+            patience: SOON,
         };
         let output = agent(&channel).exec(&exec).unwrap();
         assert_eq!((output.code, output.stdout.as_slice()), (3, &b"hello"[..]));

@@ -42,6 +42,7 @@ pub fn agent(bytes: &[u8]) {
         environment: &[],
         stdin: b"",
         timeout: Duration::ZERO,
+        patience: crate::agent::SOON,
     };
     let _ = agent.exec(&exec);
     let _ = agent.call("x", Value::Null, Duration::from_secs(5));

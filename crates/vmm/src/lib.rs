@@ -37,7 +37,7 @@ mod recording;
 mod state;
 mod tpm;
 
-pub use agent::{Agent, AgentError, Exec, ExecOutput, STDIN_BYTES_MAX};
+pub use agent::{Agent, AgentError, Exec, ExecOutput, SOON as AGENT_SOON, STDIN_BYTES_MAX};
 pub use command_line::machine_type;
 pub use confined::{Confined, Ended};
 pub use console::{CONSOLE_LOG, CONSOLE_SOCKET, Console, attach};

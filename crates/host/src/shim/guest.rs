@@ -149,6 +149,17 @@ impl Guest {
         stdin_base64: Option<&str>,
         timeout: Duration,
     ) -> Result<ExecOutcome> {
+        self.exec_patiently(argv, stdin_base64, timeout, vmm::AGENT_SOON)
+    }
+
+    /// As [`Self::exec`], of an agent that may take so long for each answer.
+    pub fn exec_patiently(
+        &self,
+        argv: &[String],
+        stdin_base64: Option<&str>,
+        timeout: Duration,
+        patience: Duration,
+    ) -> Result<ExecOutcome> {
         let (program, arguments) = argv
             .split_first()
             .ok_or_else(|| Failure::new("usage", "there is no command", "name one after --"))?;
@@ -157,8 +168,9 @@ impl Guest {
             .transpose()
             .map_err(|e| Failure::new("internal", e.to_string(), ""))?
             .unwrap_or_default();
-        let done =
-            self.vm.exec(&Exec { program, arguments, environment: &[], stdin: &stdin, timeout })?;
+        let environment = &[];
+        let exec = Exec { program, arguments, environment, stdin: &stdin, timeout, patience };
+        let done = self.vm.exec(&exec)?;
         if done.truncated {
             eprintln!("the guest agent dropped output of {program}: there was too much");
         }

@@ -14,8 +14,9 @@ use model::Name;
 use super::guest::Guest;
 use crate::failure::{Failure, Result};
 
-/// How long the guest may take to become somebody else: its maker's program makes keys.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the guest may take to become somebody else: its maker's program makes keys, and the pages
+/// of all that may come over a slow line.
+const TIMEOUT: Duration = Duration::from_secs(300);
 /// How much of what went wrong is told.
 const SAID_BYTES_MAX: usize = 400;
 
@@ -23,7 +24,7 @@ const SAID_BYTES_MAX: usize = 400;
 /// the guest's order (by bus address).
 pub fn refresh(guest: &Guest, unix_ms: u64, name: &Name, macs: &[[u8; 6]]) -> Result<()> {
     let argv = ["/bin/sh", "-c", &script(unix_ms, name, macs)].map(str::to_owned);
-    let done = guest.exec(&argv, None, TIMEOUT).map_err(|failure| {
+    let done = guest.exec_patiently(&argv, None, TIMEOUT, TIMEOUT).map_err(|failure| {
         let message = format!("the guest's identity was not refreshed: {}", failure.message);
         Failure { kind: "agent", message, ..failure }
     })?;
