@@ -39,7 +39,7 @@ const UNLISTED_AGE_MS: u64 = 24 * 3_600_000;
 impl Host {
     /// Deletes what nothing names, after thinning out what instances keep and makers list.
     pub fn repo_gc(&self, options: &GcOptions) -> Result<GcPrint> {
-        let store = self.store()?;
+        let store = if options.dry_run { self.store()? } else { self.writable_store()? };
         let (mut words, mut bytes) = (Vec::new(), 0);
         if let Some(versions) = options.versions {
             let dropped = self.drop_versions(&store, versions, options)?;
