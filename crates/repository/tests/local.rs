@@ -59,6 +59,29 @@ fn a_second_open_reads_only_what_is_new() {
 }
 
 #[test]
+fn a_log_with_few_objects_and_many_entries_is_fetched_once() {
+    let counted = Arc::new(Counted::new(Memory::new()));
+    let objects: Arc<dyn Objects> = Arc::clone(&counted) as _;
+    let (maker, small, host) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let repository = init(&objects, maker.path());
+    publish(&repository, "few", 0..100).unwrap();
+    open(&objects, &repository, small.path());
+    assert!(files(small.path(), "state-").is_empty(), "not worth a file");
+    let id = publish(&repository, "many", 100..5000).unwrap();
+    let reads = || {
+        let before = counted.counts().reads;
+        let opened = open(&objects, &repository, host.path());
+        (counted.counts().reads - before, opened)
+    };
+    let (first, _) = reads();
+    assert_eq!(files(host.path(), "state-").len(), 1);
+    let (second, again) = reads();
+    assert!(second < first, "{second} reads, {first} before");
+    verify(&again, id, 100..5000);
+}
+
+#[test]
 fn a_store_is_probed_once_and_again_when_it_is_another() {
     let dir = tempfile::tempdir().unwrap();
     let memory = Arc::new(Memory::new());

@@ -229,3 +229,34 @@ fn each_piece_of_a_blob_is_asked_for_once() {
     let error = read_blob(&chunks, &id).unwrap_err();
     assert!(error.to_string().contains(&id_of(&piece(27)).short()), "{error}");
 }
+
+#[test]
+fn what_is_wanted_first_lies_together_in_a_copy() {
+    let objects: Arc<dyn Objects> = Arc::new(Memory::new());
+    let from = private(&objects);
+    let mut writer = from.writer().unwrap();
+    let mut children = Vec::new();
+    for page in (0..1000).map(page) {
+        writer.put(id_of(&page), &page).unwrap();
+        children.push(Child::new("", Target::Chunk(id_of(&page))));
+    }
+    let record = write_record(&mut writer, &children, b"").unwrap();
+    writer.finish().unwrap();
+    let first: Vec<_> = (0..50).map(|n| id_of(&page(n * 20 + 3))).collect();
+    let frames = |first_ones: &[chunk::ChunkId]| {
+        let to = private(&(Arc::new(Memory::new()) as Arc<dyn Objects>));
+        let mut writer = to.writer().unwrap();
+        let roots = [Target::Record(record)];
+        let copied = repository::copy(&from, &mut writer, first_ones, &roots, &mut |_| {}).unwrap();
+        writer.finish().unwrap();
+        assert!(
+            (0..1000).all(|n| *to.fetch(&id_of(&page(n)), Urgency::Urgent).unwrap()[0] == page(n))
+        );
+        let frame = |id| to.place(id).map(|place| (place.object, place.offset)).unwrap();
+        (first.iter().map(frame).collect::<HashSet<_>>().len(), copied.new_bytes)
+    };
+    let (scattered, all_bytes) = frames(&[]);
+    let (together, bytes) = frames(&first);
+    assert!(together * 4 < scattered, "{together} frames, and {scattered}");
+    assert_eq!(bytes, all_bytes, "each once");
+}
