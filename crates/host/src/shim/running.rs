@@ -125,6 +125,9 @@ impl Running {
     /// Stores everything, and counts what that took.
     fn write(&self, plan: &Plan<'_>, began: ambient::Instant) -> Result<seal::Written> {
         let written = seal::write(&self.store, plan, began)?;
+        if let (_, Some((_, trace))) = &plan.traces {
+            self.tracing.stored(trace);
+        }
         self.shared.add_stored(written.print.stored_bytes);
         Ok(written)
     }

@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use api::TracePrint;
-use chunk::ChunkSource;
+use chunk::{ChunkSource, Verified};
 use model::{Generation, VersionId};
-use volume::{Cancel, Fetcher, Recorded, Recorder, Trace, Volume};
+use volume::{Cache, Cancel, Fetcher, Recorded, Recorder, Trace, Volume};
 
 use super::claim::Claim;
 use super::shared::Shared;
@@ -53,17 +53,28 @@ pub struct Tracing {
     /// What that checkpoint's trace says, once it was read.
     own: OnceLock<Option<Trace>>,
     cancel: Cancel,
+    cache: Arc<Cache>,
     /// The trace that this start uses, once it is known.
     to_place: Mutex<Receiver<Trace>>,
 }
 
 impl Tracing {
     /// Starts to record, and no more.
-    pub fn record(claim: &Claim, how: How, volumes: &[Arc<Volume>]) -> Arc<Self> {
-        Self::new(claim, how, volumes).0
+    pub fn record(
+        claim: &Claim,
+        how: How,
+        volumes: &[Arc<Volume>],
+        cache: &Arc<Cache>,
+    ) -> Arc<Self> {
+        Self::new(claim, how, volumes, cache).0
     }
 
-    fn new(claim: &Claim, how: How, volumes: &[Arc<Volume>]) -> (Arc<Self>, SyncSender<Trace>) {
+    fn new(
+        claim: &Claim,
+        how: How,
+        volumes: &[Arc<Volume>],
+        cache: &Arc<Cache>,
+    ) -> (Arc<Self>, SyncSender<Trace>) {
         let names = volumes.iter().map(|volume| volume.name().to_owned()).collect();
         let recorder = Arc::new(Recorder::new(names));
         for (place, volume) in (0..=u8::MAX).zip(volumes) {
@@ -80,6 +91,7 @@ impl Tracing {
             known: known.unwrap_or_default(),
             own: OnceLock::new(),
             cancel: Cancel::default(),
+            cache: cache.clone(),
             to_place: Mutex::new(trace),
         });
         (this, to_place)
@@ -95,7 +107,7 @@ impl Tracing {
         fetcher: &Arc<Fetcher>,
         shared: &Arc<Shared>,
     ) -> (Arc<Self>, Receiver<()>) {
-        let (this, to_place) = Self::new(claim, how, volumes);
+        let (this, to_place) = Self::new(claim, how, volumes, fetcher.cache());
         let (done, settled) = channel();
         let ahead = {
             let (this, done) = (this.clone(), done.clone());
@@ -212,6 +224,12 @@ impl Tracing {
             _ => touched,
         };
         (self.known, Some((self.how, merged)))
+    }
+
+    /// A checkpoint with this trace is stored. The next start here has no time to ask a repository for
+    /// it before QEMU opens its files.
+    pub fn stored(&self, trace: &Trace) {
+        self.cache.keep(&[&Verified::of(trace.encode())]);
     }
 
     /// Ends what is going on.
