@@ -435,7 +435,8 @@ impl Doors for Simulated {
         });
         let volumes: Vec<_> = powering.volumes.all().cloned().collect();
         debug_assert_eq!(volumes.len(), VOLUMES);
-        let tracing = Tracing::record(powering.claim, powering.how, &volumes, powering.fetcher.cache());
+        let tracing =
+            Tracing::record(powering.claim, powering.how, &volumes, powering.fetcher.cache());
         let generation = powering.claim.generation.0;
         let path = powering.local.path().to_owned();
         self.inner().guests.insert(path, (cpu.clone(), generation));
