@@ -14,6 +14,7 @@
 
 mod giving;
 mod identity;
+mod load;
 mod metering;
 mod orders;
 mod tenure;
@@ -30,6 +31,7 @@ use plane::client::{Client, ClientError};
 pub use giving::Give;
 use giving::Giving;
 pub use identity::{Identity, join};
+use load::Loads;
 use tenure::Tenure;
 
 /// Between two tries, when the plane does not answer.
@@ -70,7 +72,7 @@ struct Agent<'a> {
     /// The order that is carried out for each instance: one after the other.
     under_way: Mutex<HashMap<String, String>>,
     /// One beat at a time: what was described last is said last.
-    beating: Mutex<()>,
+    beating: Mutex<Loads>,
     over: AtomicBool,
     heard: &'a (dyn Fn(&Heard) -> bool + Sync),
 }
@@ -172,11 +174,12 @@ impl Agent<'_> {
 
     /// Says what there is, and keeps what the plane grants for it.
     fn beat(&self, client: &Client) -> Result<Result<BeatReply, ClientError>, Failure> {
-        let _one_at_a_time = self.beating.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loads = self.beating.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = ambient::since_boot();
         let mut report = self.host.describe(self.known_as.labels.clone())?;
         let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
         report.peer = self.giving.told(&identity);
+        report.load = Some(loads.of(self.host)?);
         if let Some(name) = &self.known_as.name {
             report.name.clone_from(name);
         }

@@ -29,8 +29,9 @@ pub use output::{
 };
 pub use plane::{
     BeatReply, CamePrint, ChoicePrint, EventPrint, HeadSeen, HostChange, HostIdentity, HostKey,
-    HostPrint, HostReport, HostWish, InstanceChange, InstanceSeen, InstanceWish, NETWORK_LABEL,
-    OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrdersKnown, PeerPrint, PeersPrint,
-    PlacedPrint, PlanPrint, Problem, RELEASE, RELEASE_HEADER, RestartWish, StateWish, Trouble,
+    HostPrint, HostReport, HostWish, InstanceChange, InstanceLoad, InstanceSeen, InstanceWish,
+    LoadSeen, NETWORK_LABEL, OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrdersKnown,
+    OverloadPrint, PeerPrint, PeersPrint, PlacedPrint, PlanPrint, Problem, RELEASE, RELEASE_HEADER,
+    ReliefPrint, RestartWish, StateWish, Trouble,
 };
 pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};

@@ -39,6 +39,32 @@ pub struct HostReport {
     /// Where it gives chunks to other hosts; none: nowhere.
     #[serde(default)]
     pub peer: Option<PeerPrint>,
+    /// How busy it is; none: it does not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadSeen>,
+}
+
+/// How busy a host is, and with which instances.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct LoadSeen {
+    /// Tasks that run or want to, over five minutes, of its CPUs.
+    pub cpu_percent: u32,
+    /// Of its memory, what is in use and cannot be given to others at once.
+    pub memory_percent: u32,
+    /// By name, instances that run there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub instances: BTreeMap<String, InstanceLoad>,
+}
+
+/// What an instance takes of its host, and what it would cost to move it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct InstanceLoad {
+    /// What it has of processors, of one CPU; none: that is not known yet.
+    pub cpu_percent: Option<u32>,
+    /// What it has written since its last checkpoint.
+    pub unsaved_bytes: Option<u64>,
 }
 
 /// Where a host gives chunks to other hosts of its plane.
@@ -277,6 +303,9 @@ pub struct HostPrint {
     /// Where it gives chunks to other hosts.
     #[serde(default)]
     pub peer: Option<PeerPrint>,
+    /// How busy it is; none: it has not said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadSeen>,
 }
 
 /// What is to become of a host.
@@ -372,6 +401,9 @@ pub struct InstanceWish {
     /// The same although that host may run it still: it has not said that it holds it. Once.
     #[serde(default)]
     pub take_over_anyway: bool,
+    /// It is not moved to relieve a host that is overloaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
 }
 
 impl InstanceWish {
@@ -394,6 +426,7 @@ impl InstanceWish {
             network: None,
             take_over: false,
             take_over_anyway: false,
+            pinned: false,
         }
     }
 }
@@ -417,6 +450,8 @@ pub struct InstanceChange {
     pub take_over: bool,
     #[serde(default)]
     pub take_over_anyway: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<bool>,
 }
 
 /// An instance, as the plane sees it.
@@ -444,6 +479,22 @@ pub struct PlacedPrint {
     /// How it last came from one host to another, when it did so by itself and at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub came: Option<CamePrint>,
+    /// When it was last decided that it leaves a host that is overloaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relief: Option<ReliefPrint>,
+}
+
+/// An instance is moved to relieve its host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReliefPrint {
+    /// The id of the host that it leaves.
+    pub from: String,
+    /// The id of the host that has room.
+    pub to: String,
+    /// When that was decided, milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+    /// In words.
+    pub why: Vec<String>,
 }
 
 /// Something has changed; what is shown is as it is now.
@@ -466,13 +517,25 @@ pub struct PlanPrint {
     pub choices: Vec<ChoicePrint>,
     /// Instances that stay where they are.
     pub stay: u64,
+    /// Hosts that are overloaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overloaded: Vec<OverloadPrint>,
+}
+
+/// A host that is overloaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OverloadPrint {
+    /// Its name.
+    pub host: String,
+    /// How, and what is done about it, or why nothing is.
+    pub why: String,
 }
 
 /// One choice of a plan, and its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChoicePrint {
     pub instance: String,
-    /// `place`, `move`, `rescue` or `nowhere`.
+    /// `place`, `move`, `relieve`, `rescue` or `nowhere`.
     pub decision: String,
     /// The name of the host that has it.
     pub source: Option<String>,

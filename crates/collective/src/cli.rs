@@ -14,7 +14,7 @@ pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
 pub use planes::{
-    At, Hosts, Known, Move, OneHost, Placement, Plan, Plane, PlaneVerb, Planes, Token, Up,
+    At, Hosts, Known, Move, OneHost, Pin, Placement, Plan, Plane, PlaneVerb, Planes, Token, Up,
 };
 pub use repo::{Gc, Key, Repo};
 
@@ -105,6 +105,8 @@ pub enum Verb {
     Resume(Resume),
     /// Let an instance go on on another host; a plane does it (COLLECTIVE_PLANE)
     Move(Move),
+    /// Keep an instance where it is when its host is overloaded: a plane moves others instead
+    Pin(Pin),
     /// Power an instance off; its data disks are kept
     Stop(Stop),
     /// Remove an instance and its history, or a branch or a checkpoint of it

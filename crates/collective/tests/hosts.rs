@@ -22,6 +22,9 @@ fn hosts_join_a_plane_that_is_killed_and_begins_again() {
         assert_eq!(host["state"], "ready");
         assert_eq!(host["instances"], 0);
         assert!(host["cache_bytes"].is_u64() && host["memory_bytes"].as_u64().unwrap() > 0);
+        // How busy this machine is when this runs, nobody knows.
+        let busy = host["load"]["memory_percent"].as_u64().unwrap();
+        assert!(busy <= 100 && host["load"]["cpu_percent"].is_u64(), "{host}");
     }
     let work = fleet.id("work");
     let (kind, _, hint) = at(&["host", "remove", &work]).error();

@@ -61,6 +61,7 @@ fn main() {
             cached: Default::default(),
             instances: vec![seen],
             peer: None,
+            load: None,
         };
         let path = format!("/v1/hosts/{n:032x}/beat");
         client.put::<BeatReply>(&path, &report).expect("a beat is taken");

@@ -47,6 +47,21 @@ pub struct Host {
     pub kvm: bool,
     /// Of each version, the bytes that lie here.
     pub cached: BTreeMap<VersionId, u64>,
+    /// How busy it is; none: it has not said so.
+    pub load: Option<Load>,
+    /// It was overloaded when it was last looked at.
+    pub overloaded: bool,
+    /// When an instance last left it or came to it to relieve a host.
+    pub relief_ms_ago: Option<u64>,
+}
+
+/// How busy a host is, by what runs on it, be it a guest or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Tasks that run or want to, over some minutes, of its CPUs.
+    pub cpu_percent: u32,
+    /// Of its memory, what is in use and cannot be given to others at once.
+    pub memory_percent: u32,
 }
 
 /// What a host must have.
@@ -92,6 +107,14 @@ pub struct Instance {
     pub apart: Option<String>,
     /// The host that has it.
     pub at: Option<HostId>,
+    /// It is not moved to relieve its host.
+    pub stays: bool,
+    /// What it has of its host's processors, of one CPU; none: nobody has said so.
+    pub cpu_percent: Option<u32>,
+    /// What it has written since its last checkpoint; none: nobody has said so.
+    pub unsaved_bytes: Option<u64>,
+    /// When it last came from another host.
+    pub moved_ms_ago: Option<u64>,
 }
 
 /// Hosts, and the instances that are to run.

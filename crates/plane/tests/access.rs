@@ -357,6 +357,7 @@ fn look(serving: &Serving, heads: &[(&str, &str)]) -> Vec<(String, OrderAct)> {
         cached: Default::default(),
         instances: Vec::new(),
         peer: None,
+        load: None,
     };
     let mut ordered = Vec::new();
     let ends = std::time::Instant::now() + Duration::from_secs(4);

@@ -67,6 +67,7 @@ fn report(name: &str) -> HostReport {
         cached: [("ab".repeat(32), 1 << 30)].into(),
         instances: Vec::new(),
         peer: None,
+        load: None,
     }
 }
 

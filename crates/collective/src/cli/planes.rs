@@ -20,6 +20,9 @@ pub struct Plane {
     /// The token that callers need is in this file, and is made when it is not there
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Do not move instances away from hosts that are overloaded
+    #[arg(long)]
+    pub no_rebalance: bool,
 }
 
 /// A plane, or what is done with the state of one.
@@ -141,6 +144,15 @@ pub struct Move {
     /// Wait at most this many seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub timeout: u64,
+}
+
+#[derive(Args)]
+pub struct Pin {
+    /// The instance's name
+    pub name: String,
+    /// It may be moved again
+    #[arg(long)]
+    pub off: bool,
 }
 
 #[derive(Subcommand)]

@@ -1,4 +1,4 @@
-//! `run`, `resume`, `suspend`, `stop`, `ps` and `move` where a plane decides: what is wanted is said to
+//! `run`, `resume`, `suspend`, `stop`, `ps`, `move` and `pin` where a plane decides: what is wanted is said to
 //! it, and waited for.
 //!
 //! A verb goes this way when `COLLECTIVE_PLANE` names a plane, or one of its options needs one.
@@ -15,7 +15,7 @@ use plane::client::{Client, ClientError};
 use serde::Serialize;
 
 use super::planes::{client, find, not_answered};
-use crate::cli::{At, Global, Move, Placement, Resume, Run, Stop, Suspend, Token};
+use crate::cli::{At, Global, Move, Pin, Placement, Resume, Run, Stop, Suspend, Token};
 use crate::print::{self, duration};
 
 /// Between two looks.
@@ -419,6 +419,19 @@ pub fn move_(global: &Global, verb: &Move) -> Result<(), Failure> {
         peer_bytes: came.peer_bytes,
     });
     asked.done_after(&placed, None, moved)
+}
+
+pub fn pin(global: &Global, verb: &Pin) -> Result<(), Failure> {
+    let asked = Asked::new(global)?;
+    let name = super::name(&verb.name)?;
+    let pinned = Some(!verb.off);
+    asked.change(&name, &InstanceChange { pinned, ..Default::default() })?;
+    let document = serde_json::json!({"name": name.as_str(), "pinned": !verb.off});
+    print::result(global, &document, || match verb.off {
+        false => format!("{name} stays where it is when its host is overloaded"),
+        true => format!("{name} may be moved when its host is overloaded"),
+    });
+    Ok(())
 }
 
 pub fn ps(global: &Global) -> Result<(), Failure> {

@@ -72,6 +72,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Run(verb) => done(start::run(&global, &verb)),
         Verb::Resume(verb) => done(start::resume(&global, &verb)),
         Verb::Move(verb) => done(fleet::move_(&global, &verb)),
+        Verb::Pin(verb) => done(fleet::pin(&global, &verb)),
         Verb::Undo(verb) => done(start::undo(&global, &verb)),
         Verb::Fork(verb) => done(start::fork(&global, &verb)),
         Verb::Ps(verb) => done(list::ps(&global, &verb)),

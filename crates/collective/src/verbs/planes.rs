@@ -135,6 +135,7 @@ impl Serving {
         let token_file = verb.token_file.clone().unwrap_or_else(|| folder.join(TOKEN_FILE));
         let lease = Duration::from_secs(verb.lease);
         let plane = plane::serve::Plane::open(&state, &token_file, lease).map_err(not_served)?;
+        plane.relieve(!verb.no_rebalance);
         let server = Server::start(plane, verb.listen).map_err(not_served)?;
         let url = format!("https://{}", server.address());
         let document = serde_json::json!({"url": url, "token_file": token_file});
@@ -337,7 +338,11 @@ pub fn plan(global: &Global, verb: &Plan) -> Result<(), Failure> {
                 choice.source.as_deref().map(|name| format!("{name} ")).unwrap_or_default();
             format!("{} {source}-> {target}: {}\n", choice.instance, choice.why.join("; "))
         });
-        format!("{}{} stay where they are", lines.collect::<String>(), plan.stay)
+        let overloaded = plan.overloaded.iter();
+        let overloaded =
+            overloaded.map(|over| format!("{} is overloaded: {}\n", over.host, over.why));
+        let lines = lines.chain(overloaded).collect::<String>();
+        format!("{lines}{} stay where they are", plan.stay)
     });
     Ok(())
 }

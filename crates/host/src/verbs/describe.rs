@@ -62,6 +62,7 @@ impl Host {
             cached: BTreeMap::new(),
             instances,
             peer: None,
+            load: None,
         })
     }
 

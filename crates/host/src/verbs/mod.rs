@@ -7,6 +7,7 @@ mod ask;
 mod auto;
 mod branch;
 mod build;
+mod busy;
 mod config;
 mod describe;
 mod diff;

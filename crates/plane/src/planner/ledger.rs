@@ -118,6 +118,16 @@ impl<'f> Ledger<'f> {
         self.hosts[at].memory_bytes.saturating_sub(self.memory_used[at])
     }
 
+    /// What guests were promised of its memory.
+    pub fn memory_promised(&self, at: usize) -> u64 {
+        self.memory_used[at]
+    }
+
+    /// Whether a host is elsewhere than the instance's user.
+    pub fn is_far(&self, kind: Kind, at: usize) -> bool {
+        self.lacks[kind][at].1
+    }
+
     /// CPUs that may still be promised; a guest never has more than its host.
     pub fn cpus_free(&self, at: usize) -> u32 {
         let cpus = self.hosts[at].cpus;

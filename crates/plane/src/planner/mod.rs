@@ -13,15 +13,19 @@
 //! The largest are placed first: what is left over takes the small ones. Memory is never promised
 //! twice, a CPU at most [`OVERCOMMIT`] times.
 //!
+//! What is moved to relieve hosts that are overloaded is decided after that ([`rebalance`]).
+//!
 //! **Invariant:** every choice says why, in words: which of these decided, and over whom.
 //! **Invariant:** looks at each host at most once for each instance that it places.
 
+mod balance;
 mod ledger;
 mod words;
 
 use model::{HostId, Name};
 
 use crate::fleet::{Fleet, HostState, Instance};
+pub use balance::{HIGH, HOST_REST_MS, INSTANCE_REST_MS, LOW, Overload, Relief, rebalance};
 use ledger::{Ledger, Refusal};
 pub use words::Why;
 
@@ -37,10 +41,25 @@ pub enum Decision {
     Place { on: HostId },
     /// It leaves a host that works.
     Move { source: HostId, on: HostId },
+    /// It leaves a host that is overloaded.
+    Relieve { source: HostId, on: HostId },
     /// Its host is gone; it goes on elsewhere from its last checkpoint.
     Rescue { source: HostId, on: HostId },
     /// No host fits. One that runs on a host that is drained has to be suspended.
     Nowhere { source: Option<HostId> },
+}
+
+impl Decision {
+    /// The host that it is decided for.
+    pub fn target(&self) -> Option<HostId> {
+        match *self {
+            Self::Place { on }
+            | Self::Move { on, .. }
+            | Self::Relieve { on, .. }
+            | Self::Rescue { on, .. } => Some(on),
+            Self::Nowhere { .. } => None,
+        }
+    }
 }
 
 /// A decision, and the reasons.

@@ -26,6 +26,10 @@ impl Why {
         &self.reasons
     }
 
+    pub(super) fn of(reasons: impl IntoIterator<Item = String>) -> Self {
+        Self { reasons: reasons.into_iter().collect() }
+    }
+
     pub(super) fn chosen(
         ledger: &Ledger<'_>,
         instance: &Instance,

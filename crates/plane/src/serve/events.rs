@@ -54,7 +54,7 @@ pub fn channel() -> (mpsc::Sender<Bytes>, Reader) {
 }
 
 /// Which keys are about what.
-const INSTANCES: [&str; 4] = ["instances/", "seen/", "places/", "trouble/"];
+const INSTANCES: [&str; 5] = ["instances/", "seen/", "places/", "trouble/", "moves/"];
 const HOSTS: [&str; 2] = ["hosts/", "alive/"];
 
 impl Plane {

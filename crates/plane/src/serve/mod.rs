@@ -27,7 +27,7 @@ mod steered;
 mod token;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -93,6 +93,8 @@ pub struct Plane {
     log: Mutex<()>,
     /// Who adds to what was used.
     metering: Mutex<()>,
+    /// Hosts that are overloaded are not relieved.
+    no_relief: AtomicBool,
     requests: AtomicU64,
     refused: AtomicU64,
     /// How often steering met an error.
@@ -133,7 +135,7 @@ impl Plane {
 
     fn on(kv: Arc<dyn Kv>, secret: Secret, authority: Authority, lease: Duration) -> Self {
         let (revoked, revoked_file, swept, log, metering, hosts_seen) = Default::default();
-        let (requests, refused, stumbled, unreadable) = Default::default();
+        let (no_relief, requests, refused, stumbled, unreadable) = Default::default();
         Self {
             kv,
             secret,
@@ -145,12 +147,23 @@ impl Plane {
             swept,
             log,
             metering,
+            no_relief,
             requests,
             refused,
             stumbled,
             unreadable,
             hosts_seen,
         }
+    }
+
+    /// Whether instances leave hosts that are overloaded, while this plane steers; they do, unless
+    /// this says otherwise.
+    pub fn relieve(&self, whether: bool) {
+        self.no_relief.store(!whether, Ordering::Relaxed);
+    }
+
+    fn relieves(&self) -> bool {
+        !self.no_relief.load(Ordering::Relaxed)
     }
 
     /// What lets a new host join, and nothing else.

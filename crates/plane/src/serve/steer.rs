@@ -19,7 +19,7 @@ use api::{InstanceWish, OrderAct, OrderPrint, StateWish};
 use kv::{LeaseId, Revision, Txn};
 use model::{HostId, Name};
 
-use super::state::{METERED, Picture, PlaceRecord, Step, json};
+use super::state::{LOADS, METERED, Picture, PlaceRecord, Step, json};
 use super::{Plane, Refused};
 use crate::planner;
 
@@ -148,9 +148,10 @@ impl Plane {
         while !over.load(Ordering::Relaxed) {
             let left = ends.saturating_duration_since(ambient::now());
             let batch = watch.next(left.min(Duration::from_millis(100)))?;
-            // What was used steers nothing, and is said all the time.
+            // What was used, and how busy hosts are, is said all the time: the next look is early enough.
             let steers = |batch: kv::Batch| {
-                batch.changes.iter().any(|change| !change.key().starts_with(METERED))
+                let passing = |key: &str| [METERED, LOADS].iter().any(|said| key.starts_with(said));
+                batch.changes.iter().any(|change| !passing(change.key()))
             };
             if left.is_zero() || batch.is_some_and(steers) {
                 break;
@@ -162,8 +163,12 @@ impl Plane {
 
     /// Gives the orders that are to be given now.
     pub(super) fn steer(&self) -> Result<(), Refused> {
-        let picture = self.picture()?;
-        let plan = planner::plan(&picture.fleet()?);
+        let mut picture = self.picture()?;
+        let fleet = picture.fleet()?;
+        let plan = planner::plan(&fleet);
+        if self.relieves() {
+            self.begin_relief(&mut picture, &planner::rebalance(&fleet, &plan))?;
+        }
         let mut writes = Writes { plane: self, txn: Txn::new(), count: 0 };
         let mut standing = picture.orders.clone();
         for (name, step, on) in picture.steps(&plan) {
@@ -205,7 +210,7 @@ impl Plane {
                         let key = format!("orders/{to}/{name}");
                         writes.add(|txn| txn.put(&key, json(&order)))?;
                     }
-                    Some(words(&picture, to, act))
+                    Some(words(&picture, &name, to, act))
                 }
             };
             let wish = &record.wish;
@@ -260,9 +265,9 @@ fn order(name: &Name, act: OrderAct, at: u64, wish: &InstanceWish) -> OrderPrint
     }
 }
 
-fn words(picture: &Picture, to: HostId, act: OrderAct) -> String {
+fn words(picture: &Picture, of: &Name, to: HostId, act: OrderAct) -> String {
     let host = picture.host_name(to);
-    match act {
+    let what = match act {
         OrderAct::Start => format!("starts on {host}"),
         OrderAct::TakeOver => format!("is taken over by {host}"),
         OrderAct::Suspend => format!("is suspended on {host}"),
@@ -270,5 +275,9 @@ fn words(picture: &Picture, to: HostId, act: OrderAct) -> String {
         OrderAct::Stop => format!("is stopped on {host}"),
         OrderAct::Look => format!("{host} looks at it"),
         OrderAct::Unknown => format!("{host} does what a newer plane wants"),
+    };
+    match picture.on_its_way(of) {
+        Some((_, why)) => format!("{what}: {}", why.join("; ")),
+        None => what,
     }
 }

@@ -1,6 +1,7 @@
 //! Steering, tried: hosts that are late, die, come back and are drained, people who change their minds,
 //! from one number each time. Hosts and the repository are of the test's own making, in memory; the
-//! plane is the real one on a real state, and leases end when the test says so.
+//! plane is the real one on a real state, and leases end when the test says so. So does time go by for
+//! what rests: what was written down of it becomes older.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,19 +9,24 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use api::{
-    HeadSeen, HostChange, HostReport, HostWish, InstanceChange, InstanceSeen, InstanceWish,
-    OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, RestartWish, StateWish,
+    HeadSeen, HostChange, HostReport, HostWish, InstanceChange, InstanceLoad, InstanceSeen,
+    InstanceWish, LoadSeen, OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrdersKnown,
+    RestartWish, StateWish,
 };
 use kv::Txn;
 use model::{HostId, Name};
 
 use super::Plane;
 use super::ask::{Ask, Request};
+use super::state::{MoveRecord, ReliefRecord, WayRecord, json};
 use crate::access::Caller;
+use crate::planner::{HOST_REST_MS, INSTANCE_REST_MS};
 
 const HOSTS: u8 = 4;
 const INSTANCES: usize = 6;
 const STEPS: usize = 400;
+/// The one that stays, however busy its host is.
+const PINNED: &str = "i5";
 
 #[derive(Debug, Clone, PartialEq)]
 struct Head {
@@ -48,12 +54,36 @@ struct World {
     hosts: Vec<Host>,
     taken_over: u32,
     refused: u32,
+    /// What an instance has of processors while it runs, of one CPU.
+    uses: BTreeMap<String, u32>,
+    /// How long it has been, by what the test has let go by, ms.
+    clock_ms: u64,
+    /// What has been moved to relieve a host: when it was last seen to be decided, and what was.
+    moves: BTreeMap<String, (u64, MoveRecord)>,
+    /// When hosts last took part.
+    took_part: BTreeMap<String, u64>,
+    relieved: u32,
+    began: ambient::Instant,
 }
 
 /// Whose wishes they are.
 fn asked<T>(by: impl FnOnce(&Ask<'_>) -> T) -> T {
     let caller = Caller::Administrator;
     by(&Ask::new(&Request::default(), &caller, Vec::new()))
+}
+
+/// As busy as what runs there makes it.
+fn load(host: &Host, uses: &BTreeMap<String, u32>) -> LoadSeen {
+    let used = |name: &String| uses.get(name).copied().unwrap_or_default();
+    let load = |name: &String| InstanceLoad {
+        cpu_percent: Some(used(name)),
+        unsaved_bytes: Some(u64::from(used(name)) << 20),
+    };
+    LoadSeen {
+        cpu_percent: host.runs.keys().map(used).sum::<u32>() / 8,
+        memory_percent: 15 + 30 * host.runs.len() as u32,
+        instances: host.runs.keys().map(|name| (name.clone(), load(name))).collect(),
+    }
 }
 
 fn id(host: u8) -> HostId {
@@ -102,6 +132,8 @@ impl World {
             cached: BTreeMap::new(),
             instances: instances.collect(),
             peer: None,
+            // One of them is a release older.
+            load: (at > 0).then(|| load(host, &self.uses)),
         };
         self.plane.beat(id(at), report).unwrap();
         let known = OrdersKnown { known: Vec::new(), wait_ms: 0 };
@@ -109,6 +141,13 @@ impl World {
             // An order may be carried out twice, and long after it was given.
             self.hosts[usize::from(at)].orders.push(order);
         }
+    }
+
+    /// An instance has more to do, or less.
+    fn work(&mut self) {
+        let name = format!("i{}", self.below(INSTANCES));
+        let uses = [0, 5, 300, 500, 700][self.below(5)];
+        self.uses.insert(name, uses);
     }
 
     /// The host is cut off: it stops by its own clock, and only then the plane sees its lease end.
@@ -162,8 +201,8 @@ impl World {
         };
         let end = if done { OrderEnd::Done } else { OrderEnd::Refused };
         let (act, order, name) = (order.act, order.id, order.name);
-        let report =
-            OrderReport { order, name, act, end, trouble: None, head: Some(seen), cost: None };
+        let (head, cost) = (Some(seen), done.then(OrderCost::default));
+        let report = OrderReport { order, name, act, end, trouble: None, head, cost };
         // It may be lost.
         if self.below(8) > 0 {
             self.plane.order_ended(id(at), &report).unwrap();
@@ -180,6 +219,13 @@ impl World {
         asked(|ask| self.plane.rewish(ask, &name, None, &change)).unwrap();
     }
 
+    fn wish_on(&self, of: usize, host: u8) {
+        let name = Name::new(&format!("i{of}")).unwrap();
+        let (state, on) = (Some(StateWish::Running), Some(id(host).to_string()));
+        let change = InstanceChange { state, on, ..Default::default() };
+        asked(|ask| self.plane.rewish(ask, &name, None, &change)).unwrap();
+    }
+
     fn drain(&mut self) {
         let at = self.below(usize::from(HOSTS)) as u8;
         let wishes = [HostWish::Ready, HostWish::Ready, HostWish::Cordoned, HostWish::Draining];
@@ -187,6 +233,64 @@ impl World {
         let change = HostChange { state, within_s: Some(0) };
         // One that has not been heard of yet is not known.
         let _ = asked(|ask| self.plane.wish_host(ask, id(at), None, change));
+    }
+
+    /// What is written down of reliefs becomes older.
+    fn rest(&mut self) {
+        let by_ms = [30_000, HOST_REST_MS / 2, INSTANCE_REST_MS / 2][self.below(3)];
+        self.clock_ms += by_ms;
+        for entry in self.plane.kv.list("moves/").unwrap().entries {
+            let mut record: MoveRecord = serde_json::from_slice(&entry.value).unwrap();
+            record.unix_ms -= by_ms;
+            let known = entry.key.strip_prefix("moves/").and_then(|of| self.moves.get_mut(of));
+            known.expect("it was seen").1 = record.clone();
+            self.plane.kv.commit(&Txn::new().put(&entry.key, json(&record))).unwrap();
+        }
+        for entry in self.plane.kv.list("relief/").unwrap().entries {
+            let mut record: ReliefRecord = serde_json::from_slice(&entry.value).unwrap();
+            record.unix_ms = record.unix_ms.map(|at| at - by_ms);
+            self.plane.kv.commit(&Txn::new().put(&entry.key, json(&record))).unwrap();
+        }
+        for entry in self.plane.kv.list("ways/").unwrap().entries {
+            let mut way: WayRecord = serde_json::from_slice(&entry.value).unwrap();
+            way.came_unix_ms = way.came_unix_ms.saturating_sub(by_ms);
+            self.plane.kv.commit(&Txn::new().put(&entry.key, json(&way))).unwrap();
+        }
+    }
+
+    /// Steers, and looks at what leaves a host that is overloaded: neither it nor any of both hosts may
+    /// have taken part in that lately, and each host may.
+    fn steer(&mut self, what: &str) {
+        // What has really gone by counts too: it was decided between these two.
+        let now = |world: &Self| world.clock_ms + world.began.elapsed().as_millis() as u64;
+        let before = now(self);
+        self.plane.steer().unwrap();
+        let after = now(self) + 1000;
+        let rested = |last: Option<u64>, rest| last.is_none_or(|last| after - last >= rest);
+        for entry in self.plane.kv.list("moves/").unwrap().entries {
+            let of = entry.key["moves/".len()..].to_owned();
+            let record: MoveRecord = serde_json::from_slice(&entry.value).unwrap();
+            let last = self.moves.get(&of);
+            if last.is_some_and(|(_, last)| *last == record) {
+                continue;
+            }
+            self.relieved += 1;
+            let last = last.map(|(at, _)| *at);
+            assert!(rested(last, INSTANCE_REST_MS), "{what}: {of} moves again: {record:?}");
+            assert!(of != PINNED && record.why.len() == 3, "{what}: {of}: {record:?}");
+            assert_ne!(
+                record.target,
+                id(0).to_string(),
+                "{what}: {of}: nobody knows how busy it is"
+            );
+            for host in [&record.source, &record.target] {
+                let last = self.took_part.insert(host.clone(), before);
+                assert!(rested(last, HOST_REST_MS), "{what}: {host} again: {record:?}");
+                let (_, host) = self.plane.host(host.parse().unwrap()).unwrap();
+                assert_eq!(host.state, "ready", "{what}: {record:?}");
+            }
+            self.moves.insert(of, (before, record));
+        }
     }
 
     /// What waits to be tried again waits no longer.
@@ -208,20 +312,33 @@ impl World {
     }
 }
 
-fn run(seed: u64) -> (u32, u32) {
+fn run(seed: u64) -> [u32; 3] {
     let folder = tempfile::tempdir().unwrap();
     let state = format!("embedded:{}", folder.path().join("state").display());
     let lease = Duration::from_secs(3600);
     let plane = Plane::open(&state, &folder.path().join("token"), lease).unwrap();
     let hosts = (0..HOSTS).map(|_| Host::default()).collect();
     let chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut world =
-        World { plane, chance, heads: BTreeMap::new(), hosts, taken_over: 0, refused: 0 };
+    let mut world = World {
+        plane,
+        chance,
+        heads: BTreeMap::new(),
+        hosts,
+        taken_over: 0,
+        refused: 0,
+        uses: BTreeMap::new(),
+        clock_ms: 0,
+        moves: BTreeMap::new(),
+        took_part: BTreeMap::new(),
+        relieved: 0,
+        began: ambient::now(),
+    };
     for at in 0..INSTANCES {
         let restart = if at % 3 == 0 { RestartWish::Never } else { RestartWish::OnFailure };
         let wish = InstanceWish {
             appliance: Some("tiny".to_owned()),
             restart,
+            pinned: format!("i{at}") == PINNED,
             ..InstanceWish::new("ab".repeat(32), 1, 1 << 30)
         };
         let name = Name::new(&format!("i{at}")).unwrap();
@@ -229,7 +346,8 @@ fn run(seed: u64) -> (u32, u32) {
     }
     for step in 0..STEPS {
         let at = world.below(usize::from(HOSTS)) as u8;
-        match world.below(20) {
+        let what = format!("seed {seed}, step {step}");
+        match world.below(24) {
             0..=5 => world.beat(at),
             6..=11 => world.obey(at),
             12 => world.cut_off(at),
@@ -237,18 +355,30 @@ fn run(seed: u64) -> (u32, u32) {
             14 => world.wish(),
             15 if world.below(3) == 0 => world.drain(),
             16 => world.time_goes_by(),
-            _ => world.plane.steer().unwrap(),
+            20 => world.work(),
+            21 => world.rest(),
+            _ => world.steer(&what),
         }
-        world.check(&format!("seed {seed}, step {step}"));
+        world.check(&what);
     }
-    // All is well again: everything ends as it is wished.
+    // All is well again, and after a while nobody has much to do: everything ends as it is wished.
     for at in 0..HOSTS {
         world.hosts[usize::from(at)].away = false;
         world.beat(at);
         let change = HostChange { state: HostWish::Ready, within_s: None };
         asked(|ask| world.plane.wish_host(ask, id(at), None, change)).unwrap();
     }
-    for _ in 0..40 {
+    for round in 0..50 {
+        if round == 0 || round == 10 {
+            // All on one host: that is too much for it.
+            (0..INSTANCES).for_each(|at| world.wish_on(at, 1 + (round / 10) as u8));
+        }
+        if round < 20 {
+            world.work();
+            world.rest();
+        } else {
+            world.uses.clear();
+        }
         for at in 0..HOSTS {
             world.beat(at);
             while !world.hosts[usize::from(at)].orders.is_empty() {
@@ -256,8 +386,9 @@ fn run(seed: u64) -> (u32, u32) {
             }
         }
         world.time_goes_by();
-        world.plane.steer().unwrap();
-        world.check(&format!("seed {seed}, at the end"));
+        let what = format!("seed {seed}, at the end");
+        world.steer(&what);
+        world.check(&what);
     }
     for placed in world.plane.instances(&Caller::Administrator).unwrap() {
         let head = &world.heads[&placed.name];
@@ -282,17 +413,17 @@ fn run(seed: u64) -> (u32, u32) {
     let mut term = None;
     world.plane.steer_once(&mut term, &over).unwrap();
     assert!(term.is_some(), "nobody else steers");
-    (world.taken_over, world.refused)
+    [world.taken_over, world.refused, world.relieved]
 }
 
 #[test]
 fn everything_ends_as_it_is_wished_and_nothing_runs_twice() {
     let seeds = std::env::var("COLLECTIVE_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    let (mut taken_over, mut refused) = (0, 0);
+    let mut sums = [0; 3];
     for seed in 1..=seeds.unwrap_or(12) {
-        let (taken, late) = run(seed);
-        taken_over += taken;
-        refused += late;
+        sums.iter_mut().zip(run(seed)).for_each(|(sum, more)| *sum += more);
     }
-    assert!(taken_over > 5 && refused > 30, "{taken_over} taken over, {refused} refused");
+    let [taken_over, refused, relieved] = sums;
+    let sums = format!("{taken_over} taken over, {refused} refused, {relieved} to relieve a host");
+    assert!(taken_over > 5 && refused > 30 && relieved > 24, "{sums}");
 }

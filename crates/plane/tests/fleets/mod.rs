@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use model::{HostId, Name, VersionId, parse_bytes};
-use plane::fleet::{Fleet, Host, HostState, Instance, Need};
+use plane::fleet::{Fleet, Host, HostState, Instance, Load, Need};
 
 fn host_id(name: &str) -> HostId {
     let mut bytes = [0; 16];
@@ -24,6 +24,16 @@ pub fn state(word: &str) -> Option<HostState> {
         .find(|state| state.as_str() == word)
 }
 
+fn percent(word: &str) -> u32 {
+    word.strip_suffix('%').unwrap().parse().unwrap()
+}
+
+/// `CPUS%/MEMORY%`.
+pub fn load(word: &str) -> Load {
+    let (cpus, memory) = word.split_once('/').unwrap();
+    Load { cpu_percent: percent(cpus), memory_percent: percent(memory) }
+}
+
 pub fn host<'w>(words: impl Iterator<Item = &'w str>) -> Host {
     let mut host = Host {
         id: host_id(""),
@@ -34,11 +44,15 @@ pub fn host<'w>(words: impl Iterator<Item = &'w str>) -> Host {
         memory_bytes: 0,
         kvm: false,
         cached: BTreeMap::new(),
+        load: None,
+        overloaded: false,
+        relief_ms_ago: None,
     };
     for word in words {
         match word.split_once('=') {
             Some(("cpus", value)) => host.cpus = value.parse().unwrap(),
             Some(("memory", value)) => host.memory_bytes = parse_bytes(value).unwrap(),
+            Some(("load", value)) => host.load = Some(load(value)),
             Some((key, value)) => match key.strip_prefix("has:") {
                 Some(version) => {
                     host.cached.insert(version_id(version), parse_bytes(value).unwrap());
@@ -66,6 +80,10 @@ pub fn instance<'w>(mut words: impl Iterator<Item = &'w str>) -> Instance {
         near: None,
         apart: None,
         at: None,
+        stays: false,
+        cpu_percent: None,
+        unsaved_bytes: None,
+        moved_ms_ago: None,
     };
     for word in words {
         match word.split_once('=') {
@@ -76,10 +94,13 @@ pub fn instance<'w>(mut words: impl Iterator<Item = &'w str>) -> Instance {
             Some(("near", value)) => instance.near = Some(value.to_owned()),
             Some(("apart", value)) => instance.apart = Some(value.to_owned()),
             Some(("at", value)) => instance.at = Some(host_id(value)),
+            Some(("uses", value)) => instance.cpu_percent = Some(percent(value)),
+            Some(("unsaved", value)) => instance.unsaved_bytes = Some(parse_bytes(value).unwrap()),
             Some((key, value)) => {
                 let key = key.strip_prefix("need:").unwrap().to_owned();
                 instance.needs.push(Need::Label { key, value: value.to_owned() });
             }
+            None if word == "pinned" => instance.stays = true,
             None => {
                 assert_eq!(word, "kvm");
                 instance.needs.push(Need::Kvm);

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use api::{BeatReply, HostChange, HostPrint, HostReport, HostWish, PeersPrint};
+use api::{BeatReply, HostChange, HostPrint, HostReport, HostWish, LoadSeen, PeersPrint};
 use kv::{Condition, Entry, KvError, Outcome, Revision, Txn};
 use model::HostId;
 
-use super::{HostRecord, Result, SeenRecord, TRIES, host_id, json, name, read, version};
+use super::{HostRecord, LOADS, Result, SeenRecord, TRIES, host_id, json, name, read, version};
 use crate::fleet::{Host, HostState};
 use crate::serve::ask::Ask;
 use crate::serve::{Plane, Refused};
@@ -23,7 +23,7 @@ const LATELY: Duration = Duration::from_secs(2);
 
 impl Plane {
     /// A host says that it is there, and what it has.
-    pub(in crate::serve) fn beat(&self, id: HostId, report: HostReport) -> Result<BeatReply> {
+    pub(in crate::serve) fn beat(&self, id: HostId, mut report: HostReport) -> Result<BeatReply> {
         for id in report.cached.keys() {
             version(id)?;
         }
@@ -40,6 +40,8 @@ impl Plane {
             }
         }
         let begun_again = self.keep_alive(id)?;
+        // By itself: it changes all the time, and is no news to who listens to events.
+        self.keep_load(id, report.load.take())?;
         let mut managed = Vec::new();
         for seen in &report.instances {
             if self.kv.get(&format!("instances/{}", seen.name))?.is_some() {
@@ -113,9 +115,11 @@ impl Plane {
     /// All hosts, by name.
     pub(in crate::serve) fn hosts(&self) -> Result<Vec<HostPrint>> {
         let alive = self.alive()?;
+        let mut loads = self.loads()?;
         let mut hosts = Vec::new();
         for entry in self.kv.list("hosts/")?.entries {
-            hosts.push(print(&entry, &alive)?);
+            let load = loads.remove(&entry.key["hosts/".len()..]);
+            hosts.push(print(&entry, &alive, load)?);
         }
         hosts.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         Ok(hosts)
@@ -124,7 +128,8 @@ impl Plane {
     pub(in crate::serve) fn host(&self, id: HostId) -> Result<(Revision, HostPrint)> {
         let entry = self.kv.get(&format!("hosts/{id}"))?;
         let entry = entry.ok_or_else(|| Refused::not_found(&format!("host {id}")))?;
-        Ok((entry.revision, print(&entry, &self.alive()?)?))
+        let load = self.kv.get(&format!("{LOADS}{id}"))?.as_ref().map(read).transpose()?;
+        Ok((entry.revision, print(&entry, &self.alive()?, load)?))
     }
 
     pub(super) fn alive(&self) -> Result<HashSet<HostId>> {
@@ -218,7 +223,9 @@ impl Plane {
             }
         }
         let txn = Txn::remove(&format!("hosts/{id}"), revision)
-            .put(&format!("revoked/{id}"), json(&ambient::unix_ms()));
+            .put(&format!("revoked/{id}"), json(&ambient::unix_ms()))
+            .delete(&format!("{LOADS}{id}"))
+            .delete(&format!("relief/{id}"));
         let alive = format!("alive/{id}");
         let txn = if host.state == HostState::Gone.as_str() {
             txn.when(&alive, Condition::Absent)
@@ -246,7 +253,7 @@ fn state(wish: HostWish) -> HostState {
     }
 }
 
-/// A host as the planner sees it.
+/// A host as the planner sees it, but for how busy it is.
 pub fn as_planned(id: HostId, record: &HostRecord, lives: bool) -> Result<Host> {
     let report = &record.report;
     let cached = report.cached.iter();
@@ -259,10 +266,13 @@ pub fn as_planned(id: HostId, record: &HostRecord, lives: bool) -> Result<Host> 
         memory_bytes: report.memory_bytes,
         kvm: report.kvm,
         cached: cached.map(|(id, bytes)| Ok((version(id)?, *bytes))).collect::<Result<_>>()?,
+        load: None,
+        overloaded: false,
+        relief_ms_ago: None,
     })
 }
 
-fn print(entry: &Entry, alive: &HashSet<HostId>) -> Result<HostPrint> {
+fn print(entry: &Entry, alive: &HashSet<HostId>, load: Option<LoadSeen>) -> Result<HostPrint> {
     let record: HostRecord = read(entry)?;
     let id = host_id(&entry.key["hosts/".len()..])?;
     let host = as_planned(id, &record, alive.contains(&id))?;
@@ -277,5 +287,6 @@ fn print(entry: &Entry, alive: &HashSet<HostId>) -> Result<HostPrint> {
         memory_bytes: host.memory_bytes,
         kvm: host.kvm,
         peer: record.report.peer,
+        load: load.filter(|_| host.state != HostState::Gone),
     })
 }

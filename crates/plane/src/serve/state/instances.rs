@@ -9,8 +9,8 @@ use model::{HostId, Name};
 use super::projects::Belongs;
 use super::usage::Change;
 use super::{
-    GoneRecord, InstanceRecord, PlaceRecord, Result, SeenRecord, TRIES, TroubleRecord, WayRecord,
-    host_id, json, read, version,
+    GoneRecord, InstanceRecord, MoveRecord, PlaceRecord, Result, SeenRecord, TRIES, TroubleRecord,
+    WayRecord, host_id, json, read, version,
 };
 use crate::access::{Caller, Demand, Right};
 use crate::fleet::{Instance, Need};
@@ -74,6 +74,8 @@ impl Plane {
             self.kv.get(&format!("trouble/{name}"))?.as_ref().map(read).transpose()?;
         let way: Option<WayRecord> =
             self.kv.get(&format!("ways/{name}"))?.as_ref().map(read).transpose()?;
+        let moved: Option<MoveRecord> =
+            self.kv.get(&format!("moves/{name}"))?.as_ref().map(read).transpose()?;
         let host = head.as_ref().and_then(|head| head.holder.clone());
         let host_lives = match &host {
             Some(id) => self.kv.get(&format!("alive/{id}"))?.is_some(),
@@ -92,6 +94,7 @@ impl Plane {
             next: place.and_then(|place| place.next),
             trouble: trouble.and_then(|record| record.trouble),
             came: way.and_then(|way| way.came),
+            relief: moved.map(MoveRecord::print),
         })
     }
 
@@ -199,6 +202,7 @@ impl Plane {
                 memory_bytes: change.memory_bytes.unwrap_or(record.wish.memory_bytes),
                 take_over: change.take_over || change.take_over_anyway,
                 take_over_anyway: change.take_over_anyway,
+                pinned: change.pinned.unwrap_or(record.wish.pinned),
                 ..record.wish.clone()
             };
             as_planned(name.clone(), &wish, None)?;
@@ -246,7 +250,7 @@ impl Plane {
         (at, old): &(Revision, InstanceRecord),
     ) -> Result<Outcome> {
         let change = Change { name, old: Some((*at, old)), new: None };
-        let known = ["places", "trouble", "seen", "since", "ways"];
+        let known = ["places", "trouble", "seen", "since", "ways", "moves"];
         // Who hears of it later has to be told whose it was.
         let gone = GoneRecord { project: old.belongs.project.clone(), unix_ms: ambient::unix_ms() };
         self.change_instance(ask, &change, |txn| {
@@ -400,5 +404,9 @@ pub fn as_planned(name: Name, wish: &InstanceWish, at: Option<HostId>) -> Result
         near: wish.near.clone(),
         apart: wish.apart.clone(),
         at,
+        stays: wish.pinned,
+        cpu_percent: None,
+        unsaved_bytes: None,
+        moved_ms_ago: None,
     })
 }

@@ -4,11 +4,14 @@
 //! | --- | --- |
 //! | `hosts/ID` | what a host said last, and what is to become of it |
 //! | `alive/ID` | nothing; it is there as long as the host's lease |
+//! | `loads/ID` | how busy it says it is |
+//! | `relief/ID` | whether it is overloaded, and when an instance last left it or came to it for that |
 //! | `instances/NAME` | what somebody wants of an instance |
 //! | `seen/NAME` | the newest head of it that a host has said |
 //! | `gone/NAME` | for a day, to which project one belonged that was removed |
 //! | `since/NAME` | the generation of its head that the wish counts from, where that was seen later |
 //! | `places/NAME` | where it is to start, and what is done next, in words |
+//! | `moves/NAME` | when and why it last left a host that was overloaded |
 //! | `orders/ID/NAME` | what a host is to do with it |
 //! | `trouble/NAME` | why that failed, and when it is tried again |
 //! | `revoked/ID` | certificates of this host from before then are worth nothing, Unix time in ms; also in a file |
@@ -38,6 +41,7 @@ mod orders;
 mod picture;
 mod plan;
 mod projects;
+mod relief;
 mod revocations;
 mod tokens;
 mod usage;
@@ -51,6 +55,7 @@ use super::Refused;
 pub use metered::{METERED, Used, day, parse_day};
 pub use picture::{Picture, Step};
 pub use projects::Belongs;
+pub use relief::{LOADS, MoveRecord, ReliefRecord};
 pub use revocations::{Revocations, read_file as read_revocations};
 
 /// How often something is tried again that somebody else has changed at the same time.
@@ -113,6 +118,9 @@ pub struct WayRecord {
     /// The host that let it go last.
     pub left: Option<LeftRecord>,
     pub came: Option<api::CamePrint>,
+    /// When the plane heard of that.
+    #[serde(default)]
+    pub came_unix_ms: u64,
 }
 
 /// What is known of an instance that was let go.

@@ -129,7 +129,7 @@ impl Plane {
                             .fold(left.cost.stored_bytes, u64::saturating_add),
                         peer_bytes: cost.peer_bytes,
                     };
-                    WayRecord { left: None, came: Some(came) }
+                    WayRecord { left: None, came: Some(came), came_unix_ms: unix_ms }
                 }),
             _ => None,
         })

@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use api::{HostWish, InstanceSeen, InstanceWish, OrderAct, OrderPrint, RestartWish, StateWish};
+use api::{
+    HostWish, InstanceSeen, InstanceWish, LoadSeen, OrderAct, OrderPrint, RestartWish, StateWish,
+};
 use kv::{Entry, Revision};
 use model::{Generation, HostId, InstanceState, Name};
 
 use super::hosts::as_planned;
 use super::{
-    HostRecord, InstanceRecord, PlaceRecord, Result, SeenRecord, TroubleRecord, host_id, name, read,
+    HostRecord, InstanceRecord, LOADS, MoveRecord, PlaceRecord, ReliefRecord, Result, SeenRecord,
+    TroubleRecord, WayRecord, host_id, name, read,
 };
 use crate::fleet::Fleet;
-use crate::planner::{Decision, Plan};
+use crate::planner::Plan;
 use crate::reconcile::{Act, Holder, Restart, Seen, Wanted, WantedState, decide};
 use crate::serve::Plane;
 
@@ -27,6 +30,13 @@ pub struct Picture {
     pub hosts: BTreeMap<HostId, HostRecord>,
     pub alive: HashSet<HostId>,
     pub orders: BTreeMap<(Name, HostId), OrderPrint>,
+    /// What left a host that was overloaded.
+    pub moves: BTreeMap<Name, (Revision, MoveRecord)>,
+    /// When instances last came from another host, however that was.
+    pub came: BTreeMap<Name, u64>,
+    pub loads: HashMap<HostId, LoadSeen>,
+    /// None: there is no such key.
+    pub relief: HashMap<HostId, (Option<Revision>, ReliefRecord)>,
     /// What hosts say that their instances do.
     says: HashMap<(HostId, String), InstanceSeen>,
     pub now_unix_ms: u64,
@@ -75,8 +85,34 @@ impl Plane {
             }
             picture.hosts.insert(id, record);
         }
+        self.draw_relief(&mut picture)?;
         picture.alive = self.alive()?;
         Ok(picture)
+    }
+
+    fn draw_relief(&self, picture: &mut Picture) -> Result<()> {
+        let unreadable = &mut picture.unreadable;
+        picture.moves =
+            self.named("moves/", unreadable, |entry| Ok((entry.revision, read(entry)?)))?;
+        let came = |entry: &Entry| Ok(read::<WayRecord>(entry)?.came_unix_ms);
+        picture.came = self.named("ways/", unreadable, came)?;
+        // One of which nobody has written down when it came has rested.
+        picture.came.retain(|_, unix_ms| *unix_ms > 0);
+        for (of, entry) in self.below(LOADS)? {
+            match (host_id(&of), read(&entry)) {
+                (Ok(id), Ok(load)) => drop(picture.loads.insert(id, load)),
+                _ => picture.unreadable += 1,
+            }
+        }
+        for (of, entry) in self.below("relief/")? {
+            match (host_id(&of), read(&entry)) {
+                (Ok(id), Ok(record)) => {
+                    picture.relief.insert(id, (Some(entry.revision), record));
+                }
+                _ => picture.unreadable += 1,
+            }
+        }
+        Ok(())
     }
 
     fn named<T, M: FromIterator<(Name, T)>>(
@@ -107,15 +143,21 @@ impl Picture {
     pub fn fleet(&self) -> Result<Fleet> {
         let mut fleet = Fleet::default();
         for (id, record) in &self.hosts {
-            fleet.hosts.push(as_planned(*id, record, self.alive.contains(id))?);
+            let host = as_planned(*id, record, self.alive.contains(id))?;
+            fleet.hosts.push(self.with_load(host));
         }
         for (of, (_, record)) in &self.wishes {
             let wish = &record.wish;
             if wish.state != StateWish::Running || self.waits_for_its_host(of, wish) {
                 continue;
             }
-            let at = self.wished_host(wish).or_else(|| self.holder(of)).or_else(|| self.place(of));
-            fleet.instances.push(super::instances::as_planned(of.clone(), wish, at)?);
+            let at = self
+                .wished_host(wish)
+                .or_else(|| self.on_its_way(of).map(|(target, _)| target))
+                .or_else(|| self.holder(of))
+                .or_else(|| self.place(of));
+            let instance = super::instances::as_planned(of.clone(), wish, at)?;
+            fleet.instances.push(self.with_cost(instance));
         }
         Ok(fleet)
     }
@@ -126,7 +168,7 @@ impl Picture {
         gone && wish.restart == RestartWish::Never && !wish.take_over
     }
 
-    fn holder(&self, of: &Name) -> Option<HostId> {
+    pub(super) fn holder(&self, of: &Name) -> Option<HostId> {
         self.seen.get(of)?.head.holder.as_deref()?.parse().ok()
     }
 
@@ -156,12 +198,7 @@ impl Picture {
     pub fn steps(&self, plan: &Plan) -> Vec<(Name, Step, Option<HostId>)> {
         let mut chosen: HashMap<&Name, (Option<HostId>, String)> = HashMap::new();
         for choice in &plan.choices {
-            let on = match choice.decision {
-                Decision::Place { on }
-                | Decision::Move { on, .. }
-                | Decision::Rescue { on, .. } => Some(on),
-                Decision::Nowhere { .. } => None,
-            };
+            let on = choice.decision.target();
             chosen.insert(&choice.instance, (on, choice.why.reasons().join("; ")));
         }
         let of = |name: &Name| chosen.get(name).map(|(on, why)| (*on, why.as_str()));
@@ -216,7 +253,8 @@ impl Picture {
         if holder.is_none() && head.state == "none" && wish.appliance.is_none() {
             return (Step::Rest(Some("there is no such instance in the repository".into())), None);
         }
-        let on = self.wished_host(wish).or(match (chosen, holder) {
+        let on_its_way = || self.on_its_way(of).map(|(target, _)| target);
+        let on = self.wished_host(wish).or_else(on_its_way).or(match (chosen, holder) {
             (Some((on, _)), _) => on,
             (None, None) => self.place(of),
             (None, Some(_)) => None,
@@ -283,7 +321,7 @@ impl Picture {
         (step, on)
     }
 
-    fn says(&self, host: HostId, of: &Name) -> Option<InstanceState> {
+    pub(super) fn says(&self, host: HostId, of: &Name) -> Option<InstanceState> {
         match self.says.get(&(host, of.to_string()))?.state.as_str() {
             // It is on its way.
             "starting" | "running" => Some(InstanceState::Running),
