@@ -321,6 +321,54 @@ fn a_package_brings_its_disks_in_order_and_asks_for_its_form() {
     }
 }
 
+/// Secure boot and a TPM are part of a computer: they leave with it and come back, and what does not is said.
+#[test]
+fn what_protects_a_computer_leaves_with_it_and_comes_back() {
+    let world = world("protected");
+    let raw = path(&world, "disk.raw");
+    let protected = ["--firmware", "uefi", "--secure-boot", "--tpm"];
+    world
+        .run("A", &[&["import", &raw, "--format", "raw", "--name", "it"], &protected[..]].concat())
+        .ok();
+    // The hardware of an OVA of `it`.
+    let hardware = || {
+        let file = path(&world, "it.ova");
+        let said = world.run("A", &["export", "it", &file, "--format", "ova", "--force"]).ok();
+        let text = shell(&world, "tar xOf it.ova it.ovf");
+        let section = text.split("VirtualHardwareSection").nth(1).unwrap().to_owned();
+        (section, said["notes"].clone())
+    };
+    let (before, notes) = hardware();
+    assert!(before.contains("efiSecureBootEnabled\" vmw:value=\"true\""), "{before}");
+    assert!(before.contains("vmware.vtpm"), "{before}");
+    for lost in ["variables", "virtual TPM"] {
+        assert!(notes.to_string().contains(lost), "{notes}");
+    }
+
+    let file = path(&world, "it.ova");
+    let back = world.run("A", &["import", &file, "--name", "it"]).ok();
+    assert_eq!(back["volumes"][1]["name"], "tpm", "{back}");
+    assert!(back["notes"].to_string().contains("virtual TPM is a new one"), "{back}");
+    assert_eq!(hardware().0, before);
+
+    // What its user says goes before that.
+    assert!(back["notes"].to_string().contains("Microsoft's keys; --firmware uefi"), "{back}");
+    world.run("A", &["import", &file, "--name", "it", "--firmware", "uefi"]).ok();
+    assert_eq!(hardware().0, before.replace("\"true\"", "\"false\""));
+    world.run("A", &["import", &file, "--name", "it", "--firmware", "bios"]).ok();
+    let (bios, _) = hardware();
+    assert!(bios.contains("vmware.vtpm") && !bios.contains("efi"), "{bios}");
+
+    // What is in a package cannot be stated from outside.
+    shell(
+        &world,
+        "tar xf it.ova; cp disk.raw it-disk1.vmdk; rm it.mf
+         sed -i 's/ ovf:size=\"[0-9]*\"//' it.ovf; tar cf raw.ova it.ovf it-disk1.vmdk",
+    );
+    let hint = refused(&world, "raw.ova", &[], "it-disk1.vmdk: its format is not recognised");
+    assert!(hint.contains("qemu-img") && !hint.contains("--format raw"), "{hint}");
+}
+
 #[test]
 fn a_box_is_unpacked_within_bounds() {
     let world = world("box");

@@ -5,6 +5,7 @@
 //! its configuration says nothing, and nobody can log in to ask.
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 
 use crate::error::{ImportError, Result};
 use crate::iso;
@@ -69,7 +70,7 @@ pub fn check_user_data(document: &'static str, bytes: &[u8]) -> Result<()> {
     if first == "#cloud-config" {
         let top = parse(document, text)?;
         return match top {
-            Top::Map(_) | Top::Nothing => Ok(()),
+            Top::Map | Top::Nothing => Ok(()),
             Top::Other => Err(wrong(document, Some((2, 1)), "it is not a list of `key: value`")),
         };
     }
@@ -96,11 +97,28 @@ pub fn check_network_config(bytes: &[u8]) -> Result<()> {
         detail: detail.to_owned(),
         hint,
     };
-    match parse(DOCUMENT, text)? {
-        Top::Map(keys) if keys.iter().any(|key| key == "version" || key == "network") => Ok(()),
-        Top::Map(_) => Err(bad("it has no `version`")),
-        Top::Nothing | Top::Other => Err(bad("it is not a list of `key: value`")),
+    let Top::Map = parse(DOCUMENT, text)? else {
+        return Err(bad("it is not a list of `key: value`"));
+    };
+    let outer: Network = read(DOCUMENT, text)?;
+    let network = outer.network.as_deref().unwrap_or(&outer);
+    if network.config.as_ref().and_then(Value::as_str) == Some("disabled") {
+        return Ok(());
     }
+    // Any other cloud-init passes over, and its guest has no network.
+    match network.version.as_ref().map(Value::as_u64) {
+        Some(Some(1 | 2)) => Ok(()),
+        Some(_) => Err(bad("its `version` is neither 1 nor 2")),
+        None => Err(bad("it has no `version`")),
+    }
+}
+
+/// What of a network-config is looked at.
+#[derive(serde::Deserialize)]
+struct Network {
+    version: Option<Value>,
+    config: Option<Value>,
+    network: Option<Box<Network>>,
 }
 
 fn readable<'a>(document: &'static str, bytes: &'a [u8]) -> Result<&'a str> {
@@ -125,9 +143,13 @@ fn wrong(document: &'static str, place: Option<(u64, u64)>, detail: &str) -> Imp
 }
 
 fn parse(document: &'static str, text: &str) -> Result<Top> {
+    read(document, text)
+}
+
+fn read<T: serde::de::DeserializeOwned>(document: &'static str, text: &str) -> Result<T> {
     // Binary content is common in `write_files`, and nothing here is kept.
     let options = serde_saphyr::options! { ignore_binary_tag_for_string: true };
-    serde_saphyr::from_str_with_options::<Top>(text, options).map_err(|error| {
+    serde_saphyr::from_str_with_options::<T>(text, options).map_err(|error| {
         let place = error.location().map(|at| (at.line().max(1), at.column().max(1)));
         let full = error.without_snippet().to_string();
         let detail = full.rsplit_once(" at line ").map_or(full.as_str(), |(first, _)| first);
@@ -137,7 +159,7 @@ fn parse(document: &'static str, text: &str) -> Result<Top> {
 
 /// The outermost shape of a YAML document, all of which was read.
 enum Top {
-    Map(Vec<String>),
+    Map,
     Nothing,
     Other,
 }
@@ -153,11 +175,8 @@ impl<'de> Deserialize<'de> for Top {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top, A::Error> {
-                let mut keys = Vec::new();
-                while let Some((key, _)) = map.next_entry::<String, IgnoredAny>()? {
-                    keys.push(key);
-                }
-                Ok(Top::Map(keys))
+                while map.next_entry::<String, IgnoredAny>()?.is_some() {}
+                Ok(Top::Map)
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Top, A::Error> {
@@ -247,10 +266,25 @@ mod tests {
 
     #[test]
     fn a_network_has_a_version() {
-        for good in ["version: 2\nethernets: {}\n", "network:\n  version: 1\n  config: []\n"] {
+        for good in [
+            "version: 2\nethernets: {}\n",
+            "network:\n  version: 1\n  config: []\n",
+            "network: {config: disabled}\n",
+            "config: disabled\n",
+        ] {
             assert!(check_network_config(good.as_bytes()).is_ok(), "{good}");
         }
-        for bad in ["", "ethernets: {}\n", "- a\n", "version: [\n"] {
+        for bad in [
+            "",
+            "ethernets: {}\n",
+            "- a\n",
+            "version: [\n",
+            "version: 3\n",
+            "network: {version: 0}\n",
+            "network: {ethernets: {}}\n",
+            "network: yes\n",
+            "config: off\n",
+        ] {
             assert!(check_network_config(bad.as_bytes()).is_err(), "{bad:?}");
         }
     }

@@ -113,7 +113,32 @@ fn what_cannot_be_run_or_trusted_is_refused() {
 
 #[test]
 fn makers_say_uefi_each_in_their_own_way() {
-    assert!(!ovf::parse(TINY).unwrap().efi);
+    let with = |word: &str, before: &str| {
+        ovf::parse(&TINY.replacen(before, &format!("{word}{before}"), 1)).unwrap()
+    };
+    let plain = ovf::parse(TINY).unwrap();
+    assert!(!plain.efi && !plain.secure_boot && !plain.tpm);
+    for (word, signed_alone) in [
+        ("<vmw:Config vmw:key=\"bootOptions.efiSecureBootEnabled\" vmw:value=\"true\"/>", true),
+        ("<vmw:Config vmw:key=\"bootOptions.efiSecureBootEnabled\" vmw:value=\"false\"/>", false),
+        ("<vmw:ExtraConfig vmw:key=\"uefi.secureBoot.enabled\" vmw:value=\"TRUE\"/>", true),
+        ("<vmw:Config vmw:key=\"cpuHotAddEnabled\" vmw:value=\"true\"/>", false),
+    ] {
+        assert_eq!(with(word, "</VirtualHardwareSection>").secure_boot, signed_alone, "{word}");
+    }
+    let item = |subtype| {
+        format!(
+            "<Item ovf:required=\"false\"><rasd:InstanceID>14</rasd:InstanceID><rasd:ResourceSubType>\
+             {subtype}</rasd:ResourceSubType><rasd:ResourceType>1</rasd:ResourceType></Item>"
+        )
+    };
+    let vmware = |subtype| with(&item(subtype), "</VirtualHardwareSection>").tpm;
+    assert!(vmware("vmware.vtpm") && !vmware("vmware.vmci"));
+    let virtual_box = |kind| {
+        let word = format!("<Machine><TrustedPlatformModule type=\"{kind}\"/></Machine>");
+        with(&word, "<Name>").tpm
+    };
+    assert!(virtual_box("v2_0") && !virtual_box("None"));
     for word in [
         "<vmw:Config vmw:key=\"firmware\" vmw:value=\"efi\"/>",
         "<Machine><Hardware><Firmware type=\"EFI64\"/></Hardware></Machine>",
@@ -161,7 +186,13 @@ fn what_we_write_we_read() {
     let text = written(&hardware);
     assert!(!ovf::parse(&text).unwrap().efi);
     hardware.boot.kind = model::BootKind::Uefi;
-    assert!(ovf::parse(&written(&hardware)).unwrap().efi);
+    let uefi = ovf::parse(&written(&hardware)).unwrap();
+    assert!(uefi.efi && !uefi.secure_boot && !uefi.tpm);
+    hardware.boot.secure_boot = true;
+    hardware.disks.push(model::DiskSpec::tpm());
+    let whole = ovf::parse(&written(&hardware)).unwrap();
+    assert!(whole.efi && whole.secure_boot && whole.tpm);
+    assert_eq!(whole.notes, Vec::<String>::new());
     let again = ovf::parse(&text).unwrap();
     assert_eq!((again.cpus, again.memory_bytes), (read.cpus, read.memory_bytes));
     assert_eq!(again.nics, read.nics);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use import::archive::{self, Member};
 use import::digests::{Checked, Digests, MANIFEST_BYTES_MAX};
-use import::{Format, ovf};
+use import::{Format, ImportError, ovf};
 use model::{BootKind, DiskBus, Media};
 
 use super::computer::{Computer, Disk};
@@ -168,6 +168,11 @@ pub fn read(converter: &Converter, files: &Files, description: &str) -> Result<C
         let bus = if wanted.media == Media::Cd { DiskBus::Sata } else { wanted.bus };
         disks.push(Disk { name, bus, media: wanted.media, content });
     }
+    if system.tpm {
+        notes.push(
+            "its virtual TPM is a new one: what the old one had sealed stays shut".to_owned(),
+        );
+    }
     if hard == 0 {
         return Err(Failure::new("import", "its computer has no disk", "name another file"));
     }
@@ -177,8 +182,8 @@ pub fn read(converter: &Converter, files: &Files, description: &str) -> Result<C
         disks,
         nics: system.nics,
         boot: if system.efi { BootKind::Uefi } else { BootKind::Bios },
-        secure_boot: false,
-        tpm: false,
+        secure_boot: system.efi && system.secure_boot,
+        tpm: system.tpm,
         description: system.name,
         properties: system.properties,
         notes,
@@ -218,7 +223,15 @@ fn bring(
 /// What was brought becomes a disk; its format is what its magic says.
 fn understood(converter: &Converter, name: &str, media: Media) -> Result<Content> {
     let input = brought(name);
-    let format = import::detect(&mut File::open(converter.folder().join(&input))?)?;
+    let format = import::detect(&mut File::open(converter.folder().join(&input))?);
+    let format = format.map_err(|error| match error {
+        // `--format raw` would take the package itself for a disk.
+        ImportError::Unrecognised { .. } => Failure {
+            hint: "convert it with qemu-img, for example into qcow2, and pack it anew".to_owned(),
+            ..error.into()
+        },
+        error => error.into(),
+    })?;
     if (format == Format::Iso) != (media == Media::Cd) {
         return Err(Failure::new("import", format!("it is a {format}, in the wrong drive"), ""));
     }

@@ -156,15 +156,13 @@ impl Host {
 }
 
 fn notes(version: &Version) -> Vec<String> {
-    match version.hardware.boot.kind {
-        BootKind::Bios => Vec::new(),
-        BootKind::Uefi => {
-            vec!["it starts by UEFI, whose variables are not in the file".to_owned()]
-        }
-        BootKind::Kernel => {
-            vec!["its kernel is not on its disks: another program must bring one".to_owned()]
-        }
-    }
+    let boot = match version.hardware.boot.kind {
+        BootKind::Bios => None,
+        BootKind::Uefi => Some("it starts by UEFI, whose variables are not in the file"),
+        BootKind::Kernel => Some("its kernel is not on its disks: another program must bring one"),
+    };
+    let tpm = version.hardware.has_tpm().then_some("what its virtual TPM has is not in the file");
+    boot.into_iter().chain(tpm).map(str::to_owned).collect()
 }
 
 /// The disk that was asked for, or the only one there is.

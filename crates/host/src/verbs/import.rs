@@ -36,9 +36,9 @@ pub struct ImportOptions {
     pub nic: Option<NicModel>,
     /// UEFI or BIOS; none: as the file says.
     pub firmware: Option<BootKind>,
-    /// UEFI starts only what is signed.
+    /// UEFI starts only what is signed, also if the file does not say so.
     pub secure_boot: bool,
-    /// A virtual TPM.
+    /// A virtual TPM, also if the file has none.
     pub tpm: bool,
     /// The empty disk beside a CD.
     pub disk_bytes: Option<u64>,
@@ -252,6 +252,7 @@ fn apply(
     }
     if let Some(kind) = options.firmware {
         computer.boot = kind;
+        computer.secure_boot = false;
     }
     if options.secure_boot {
         if computer.boot != BootKind::Uefi {
@@ -259,7 +260,12 @@ fn apply(
         }
         computer.secure_boot = true;
     }
-    computer.tpm = options.tpm;
+    if computer.secure_boot && !options.secure_boot {
+        let note =
+            "it starts only what is signed with Microsoft's keys; --firmware uefi starts all";
+        computer.notes.push(note.to_owned());
+    }
+    computer.tpm |= options.tpm;
     if let Some(model) = options.nic {
         computer.nics.fill(model);
     }

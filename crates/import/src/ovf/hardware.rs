@@ -11,12 +11,16 @@ const CPUS_MAX: u64 = 64;
 /// 16 TiB: far beyond any host, far below what would overflow.
 const MEMORY_BYTES_MAX: u64 = 16 << 40;
 const ITEMS_MAX: usize = 512;
+/// A virtual TPM, in VMware's word: the standard has none.
+pub(super) const VTPM: &str = "vmware.vtpm";
 
 /// What the items say together.
 pub(super) struct HardwareItems {
     pub cpus: u32,
     pub memory_bytes: u64,
     pub nics: Vec<NicModel>,
+    /// It has a virtual TPM.
+    pub tpm: bool,
     /// Disks and drives, in order.
     pub attached: Vec<Attached>,
     pub notes: Vec<String>,
@@ -49,6 +53,7 @@ pub(super) fn read(section: Node<'_, '_>, configuration: Option<&str>) -> Result
         cpus: 0,
         memory_bytes: 0,
         nics: Vec::new(),
+        tpm: false,
         attached: Vec::new(),
         notes: Vec::new(),
     };
@@ -92,6 +97,7 @@ pub(super) fn read(section: Node<'_, '_>, configuration: Option<&str>) -> Result
                 resource: child_text(item, "HostResource").map(str::to_owned),
                 media: if kind == 17 { Media::Disk } else { Media::Cd },
             }),
+            1 if subtype.eq_ignore_ascii_case(VTPM) => hardware.tpm = true,
             // Floppy, USB, sound, screen, keyboard ...: left out, as on most hosts.
             14 | 23 | 24 | 35 | 0 | 1 => {}
             other => {

@@ -37,6 +37,10 @@ pub struct System {
     pub memory_bytes: u64,
     /// It starts by UEFI, not by BIOS.
     pub efi: bool,
+    /// UEFI starts only what is signed.
+    pub secure_boot: bool,
+    /// It has a virtual TPM.
+    pub tpm: bool,
     /// In the order of their controllers and their places there.
     pub disks: Vec<SystemDisk>,
     /// Its network cards.

@@ -64,6 +64,8 @@ pub fn parse(text: &str) -> Result<System> {
         cpus: hardware.cpus,
         memory_bytes: hardware.memory_bytes,
         efi: starts_by_efi(system),
+        secure_boot: starts_signed_alone(system),
+        tpm: hardware.tpm || has_tpm(system),
         disks: system_disks,
         nics: hardware.nics,
         properties,
@@ -103,6 +105,24 @@ fn starts_by_efi(system: Node<'_, '_>) -> bool {
         // VirtualBox's.
         "Firmware" => attribute(node, "type").is_some_and(|kind| kind.starts_with("EFI")),
         _ => false,
+    })
+}
+
+/// VMware's words, in two of its dialects. VirtualBox has it in the firmware's variables.
+fn starts_signed_alone(system: Node<'_, '_>) -> bool {
+    const KEYS: [&str; 2] = ["bootOptions.efiSecureBootEnabled", "uefi.secureBoot.enabled"];
+    system.descendants().filter(Node::is_element).any(|node| {
+        ["Config", "ExtraConfig"].contains(&node.tag_name().name())
+            && attribute(node, "key").is_some_and(|key| KEYS.contains(&key))
+            && value(node, "true")
+    })
+}
+
+/// VirtualBox's word; VMware's is an item of the hardware.
+fn has_tpm(system: Node<'_, '_>) -> bool {
+    system.descendants().filter(Node::is_element).any(|node| {
+        node.tag_name().name() == "TrustedPlatformModule"
+            && attribute(node, "type").is_some_and(|kind| kind.starts_with("v2"))
     })
 }
 

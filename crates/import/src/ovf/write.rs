@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use model::{BootKind, DiskBus, Hardware, NicModel};
 
+use super::hardware::VTPM;
+
 /// A computer that leaves.
 pub struct Exported<'a> {
     /// What it is called.
@@ -41,6 +43,9 @@ const MEMORY: u32 = 2;
 const SATA: u32 = 3;
 const VIRTIO: u32 = 4;
 const FIRST_FREE: u32 = 10;
+
+/// CIM's type of what has no type.
+const OTHER: u32 = 1;
 
 /// Writes the description.
 pub fn write(exported: &Exported<'_>) -> String {
@@ -86,6 +91,12 @@ pub fn write(exported: &Exported<'_>) -> String {
         // VMware's words, which others read too: the standard has none.
         text.push_str(
             "      <vmw:Config ovf:required=\"false\" vmw:key=\"firmware\" vmw:value=\"efi\"/>\n",
+        );
+        let _ = writeln!(
+            text,
+            "      <vmw:Config ovf:required=\"false\" vmw:key=\"bootOptions.efiSecureBootEnabled\" \
+             vmw:value=\"{}\"/>",
+            exported.hardware.boot.secure_boot
         );
     }
     text.push_str("    </VirtualHardwareSection>\n  </VirtualSystem>\n</Envelope>\n");
@@ -135,15 +146,21 @@ fn items(exported: &Exported<'_>, text: &mut String) {
         item(text, &format!("Network card {index}"), id, 10, &what);
         id += 1;
     }
+    if hardware.has_tpm() {
+        let what = [("AutomaticAllocation", "false"), ("ResourceSubType", VTPM)];
+        item(text, "Virtual TPM", id, OTHER, &what);
+    }
 }
 
 /// One item; its fields in the order of the alphabet, as the schema wants them.
 fn item(text: &mut String, name: &str, id: u32, kind: u32, fields: &[(&str, &str)]) {
-    let (id, kind) = (id.to_string(), kind.to_string());
+    let (id, number) = (id.to_string(), kind.to_string());
     let mut all: Vec<(&str, &str)> = fields.to_vec();
-    all.extend([("ElementName", name), ("InstanceID", &id), ("ResourceType", &kind)]);
+    all.extend([("ElementName", name), ("InstanceID", &id), ("ResourceType", &number)]);
     all.sort_unstable();
-    text.push_str("      <Item>\n");
+    // Who does not know what it is can do without.
+    let required = if kind == OTHER { " ovf:required=\"false\"" } else { "" };
+    let _ = writeln!(text, "      <Item{required}>");
     for (field, value) in all {
         let _ = writeln!(text, "        <rasd:{field}>{}</rasd:{field}>", escaped(value));
     }
