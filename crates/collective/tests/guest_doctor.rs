@@ -117,7 +117,7 @@ fn fuse_that_is_not_for_this_user_is_found() {
     let as_nobody = |mode: &str, path: &str| {
         let script = format!(
             "mount -t tmpfs tmpfs /dev; mknod -m 666 /dev/null c 1 3; mknod -m 444 /dev/urandom c 1 9
-             mknod -m {mode} /dev/fuse c 10 229; shift; PATH=$PATH:/sbin:/usr/sbin
+             mknod -m {mode} /dev/fuse c 10 229; mknod -m {mode} /dev/kvm c 1 3; shift; PATH=$PATH:/sbin:/usr/sbin
              set -- setpriv --reuid 65534 --regid 65534 --clear-groups env PATH={path} {} \"$@\"",
             program.display()
         );
@@ -126,9 +126,14 @@ fn fuse_that_is_not_for_this_user_is_found() {
     let shut = as_nobody("600", "/usr/bin:/bin");
     expect(&shut, "fuse", "failed", "Permission denied");
     assert!(finding(&shut, "fuse")["hint"].to_string().contains("chmod 0666 /dev/fuse"));
+    expect(&shut, "accelerator", "warning", "may not open /dev/kvm");
+    assert!(finding(&shut, "accelerator")["hint"].to_string().contains("usermod -aG kvm"));
     let bare = as_nobody("666", "/nonexistent");
     expect(&bare, "fuse", "failed", "fusermount3");
-    expect(&as_nobody("666", "/usr/bin:/bin"), "fuse", "ok", "opens");
+    let open = as_nobody("666", "/usr/bin:/bin");
+    expect(&open, "fuse", "ok", "opens");
+    // Who is let in need not wait for the next boot.
+    expect(&open, "accelerator", "warning", "/dev/kvm is there but runs no 64-bit guest");
     expect(&bare, "confinement", "warning", "as you");
 }
 

@@ -47,7 +47,7 @@ pub use launch::{
     Accel, BASELINE_CPU, DISKS_MAX, DiskFile, Launch, NICS_MAX, NicLaunch, SATA_DISKS_MAX,
     find_qemu, find_qemu_img, find_swtpm,
 };
-pub use probe::{KvmProof, prove_kvm, prove_tcg};
+pub use probe::{KvmProof, open_kvm, prove_kvm, prove_tcg};
 pub use qemu::{BlockDevice, Exit, QEMU_LOG, Qemu, RunState, VNC_SOCKET};
 pub use qmp::{Event, Qmp, QmpError};
 pub use tpm::{TPM_FILE, TPM_FILE_BYTES_MAX, TPM_LOG, TpmLaunch};

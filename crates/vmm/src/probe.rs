@@ -61,18 +61,25 @@ pub enum KvmProof {
 /// Runs the payload under KVM. 3 s are plenty for `deadline`: where it works, it takes less than
 /// a second on an overloaded host. Changes nothing; ask once and remember.
 pub fn prove_kvm(qemu: &Path, jail: &Jail, deadline: Duration) -> KvmProof {
-    let kvm = match fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        Ok(kvm) => kvm,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let why = "this user may not open /dev/kvm (on most systems: join the group kvm)";
-            return KvmProof::NotThere { why: why.to_owned() };
-        }
-        Err(_) => return KvmProof::NotThere { why: "this host has no /dev/kvm".to_owned() },
-    };
-    match run(Accel::Kvm, Some(kvm.into()), qemu, jail, deadline) {
-        Ok(()) => KvmProof::Proven,
-        Err(why) => KvmProof::False { why },
+    match open_kvm() {
+        Err(why) => KvmProof::NotThere { why },
+        Ok(kvm) => match run(Accel::Kvm, Some(kvm.into()), qemu, jail, deadline) {
+            Ok(()) => KvmProof::Proven,
+            Err(why) => KvmProof::False { why },
+        },
     }
+}
+
+/// Opens KVM's device; the error is the reason in words.
+pub fn open_kvm() -> Result<fs::File, String> {
+    let opened = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "there is no /dev/kvm".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "this user may not open /dev/kvm (on most systems: join the group kvm)".to_owned()
+        }
+        _ => format!("/dev/kvm does not open: {error}"),
+    })
 }
 
 /// Runs the payload under TCG: whether QEMU, the jail and the payload themselves work here.

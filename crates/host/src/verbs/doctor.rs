@@ -51,7 +51,14 @@ impl Host {
             Ok(vmm::KvmProof::NotThere { why }) => warning(
                 "accelerator",
                 format!("TCG: no KVM ({why})"),
-                "guests run in software, several times slower; where KVM is, they run at speed",
+                if Path::new("/dev/kvm").exists() {
+                    "guests run in software, several times slower, until this user may open it: usually \
+                     `usermod -aG kvm USER`, and log in again"
+                } else {
+                    "guests run in software, several times slower. On a machine of its own: switch \
+                     virtualisation on in its firmware, `modprobe kvm_intel` or `kvm_amd`; in a virtual \
+                     machine: ask for nested virtualisation"
+                },
             ),
             Ok(vmm::KvmProof::False { why }) => warning(
                 "accelerator",
