@@ -17,7 +17,7 @@ pub use access::{
 };
 pub use makers::{
     CatalogPrint, CatalogVersion, ChannelPrint, DelegatePrint, DiffPrint, FilePrint, MakerPrint,
-    PackagePrint, PublishPrint, SignedPrint, UpdatePrint, UpdatesPrint,
+    PackagePrint, PublishPrint, ReleasePrint, SignedPrint, UpdatePrint, UpdatesPrint,
 };
 pub use meter::{MeterReply, MeterReport, RunPrint, UsagePrint};
 pub use output::{

@@ -110,6 +110,15 @@ pub struct CatalogPrint {
     pub licence: String,
     /// Every channel and the version that it offers.
     pub channels: std::collections::BTreeMap<String, String>,
+    /// Channels whose version is for so many of a hundred instances only.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub rollouts: std::collections::BTreeMap<String, u8>,
+    /// Of what `stable` offers, or the first channel: bytes that are not holes, before compression.
+    #[serde(default)]
+    pub size_bytes: Option<u64>,
+    /// What instances that have another version would fetch to have that one; none: there are no such.
+    #[serde(default)]
+    pub update_bytes: Option<u64>,
     pub versions: Vec<CatalogVersion>,
 }
 
@@ -121,6 +130,43 @@ pub struct CatalogVersion {
     pub published: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub yanked: Option<String>,
+    /// As above; of versions that channels offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_bytes: Option<u64>,
+}
+
+/// `catalog MAKER/NAME`: what a maker signed about a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleasePrint {
+    pub appliance: String,
+    pub version: String,
+    pub id: String,
+    pub published: String,
+    /// Why it was taken back.
+    pub yanked: Option<String>,
+    /// The delegate who signed it; none: the maker itself.
+    pub signed_by: Option<String>,
+    pub root_fingerprint: String,
+    pub description: String,
+    pub licence: String,
+    pub licence_text: String,
+    pub notes: String,
+    /// Bytes of its volumes that are not holes.
+    pub size_bytes: u64,
+    /// So many are in the list of its packages.
+    pub packages: u64,
+    pub healthy_within_s: u64,
+    pub health: Vec<String>,
+    pub migrate: Vec<String>,
+    pub least: Option<String>,
+    /// The program that published it, and the one that built it.
+    pub published_by: String,
+    pub built_by: Option<String>,
+    /// What it was built from: hashes of the recipe's folder and of the packages.
+    pub recipe: Option<String>,
+    pub recipe_packages: Option<String>,
 }
 
 /// `diff`.

@@ -45,11 +45,18 @@ fn guest_gets_its_makers_version_keeps_its_data_and_goes_back_when_it_does_not_w
     market.publish("1.1", larger, &["--notes", "more memory"]);
     let check = world.run("A", &["update", "n1", "--check"]).ok();
     assert_eq!((&check["from"], &check["to"]), (&"1.0".into(), &"1.1".into()), "{check}");
+    // The catalogue says what it takes, from what is here.
+    let row = world.run("A", &["catalog"]).ok()[0].clone();
+    let says = row["update_bytes"].as_u64().expect("an instance has 1.0");
+    let size = row["size_bytes"].as_u64().unwrap();
+    assert!(says < size && size >= 4096, "{row}");
+    assert!(check["reason"].as_str().unwrap().starts_with(&model::format_bytes(says)), "{check}");
     assert_eq!(market.version("A", "n1"), "1.0", "only looked");
     let updated = world.run("A", &["update", "n1", "--now", "--force"]).ok();
     assert_eq!(updated["applied"], true, "{updated}");
     world.await_console("A", "n1", "boots=2");
     assert_eq!(market.version("A", "n1"), "1.1");
+    assert!(world.run("A", &["catalog"]).ok()[0]["update_bytes"].is_null(), "it has the newest");
     assert_eq!(world.run("A", &["inspect", "n1"]).ok()["memory_bytes"], 24 << 20);
 
     // One that does not work undoes itself, and the session goes on as it was.
@@ -108,6 +115,10 @@ fn guest_that_stops_has_its_new_version_when_it_starts_and_one_that_sleeps_has_n
     let key = market.path("acme.key");
     let to = market.path("www");
     let promote = ["promote", "nano", "beta", "stable", "--to", &to, "--key", &key];
+    // Put off, it is nobody's yet.
+    market.make(&[&promote[..], &["--after", "1h"]].concat()).ok();
+    let none = world.run("A", &["update", "auto", "--check"]).ok();
+    assert_eq!(none["to"], "1", "{none}");
     assert_eq!(market.make(&promote).ok()["channels"]["stable"], "2");
     for name in ["auto", "ask"] {
         let fetched = world.run("A", &["update", name, "--fetch"]).ok();
@@ -364,6 +375,22 @@ fn guest_with_a_cd_of_its_own_keeps_its_place_in_its_makers_list() {
     assert!(!row.as_array().unwrap().is_empty());
 }
 
+/// What an instance wrote on its system disk is not as its maker shipped it.
+#[test]
+fn guest_that_writes_on_its_system_disk_is_said_to_drift() {
+    let market = Market::new("update-drift");
+    let world = &market.world;
+    let shipped = |text: String| text.replace("role: data", "role: system");
+    market.publish("1", shipped, &[]);
+    market.trusts("A");
+    world.run("A", &["run", "acme/nano", "--name", "n1"]).ok();
+    let drift = || world.run("A", &["inspect", "n1", "--drift"]).ok()["drift"].clone();
+    assert_eq!(drift(), serde_json::json!([]), "nothing was kept of what it wrote");
+    world.run("A", &["checkpoint", "n1"]).ok();
+    assert_eq!(drift()[0]["disk"], "data", "it counts its boots there");
+    world.run("A", &["rm", "n1", "--force"]).ok();
+}
+
 /// A disk that is full is said before anything is stopped, and nothing that was fetched is lost.
 #[test]
 fn guest_on_a_full_disk_keeps_its_version_until_there_is_room() {
@@ -426,8 +453,12 @@ fn guest_gets_what_differs_and_not_what_changed_with_it() {
                 "disk1",
             ])
             .ok();
+        // To some first: the delta is for those who have what it is promoted to, too.
         let words = ["publish", "work", "--version", version, "--to", &to, "--key", &key];
-        market.make(&[&words[..], &["--maker", "acme"]].concat()).ok()
+        let more = ["--maker", "acme", "--channel", "beta"];
+        let published = market.make(&[&words[..], &more].concat()).ok();
+        market.make(&["promote", "work", "beta", "stable", "--to", &to, "--key", &key]).ok();
+        published
     };
     let mut text = noise(3 << 20, 1);
     publish("1", &text);

@@ -173,6 +173,42 @@ fn what_was_not_signed_is_not_used() {
     assert!(seen.stderr.contains("as of "), "{seen:?}");
 }
 
+/// Before anybody has it: what a version is, by what its maker signed.
+#[test]
+fn what_a_maker_signed_about_a_version_can_be_read() {
+    let market = Market::new("about");
+    let licence = market.path("LICENCE");
+    fs::write(&licence, "do as you like\n").unwrap();
+    let says = ["--licence", "MIT", "--licence-file", &licence, "--notes", "the first"];
+    let published = market.publish("1", same, &says);
+    market.trusts("A");
+    let row = market.world.run("A", &["catalog", "--search", "system of our own"]).ok()[0].clone();
+    assert_eq!((&row["licence"], &row["update_bytes"]), (&"MIT".into(), &serde_json::Value::Null));
+    let about = market.world.run("A", &["catalog", "acme/nano"]).ok();
+    assert_eq!(about["id"], published["version_id"]);
+    assert_eq!(about["licence_text"], "do as you like\n");
+    assert_eq!((&about["notes"], &about["licence"]), (&"the first".into(), &"MIT".into()));
+    assert_eq!(
+        (&about["size_bytes"], &about["healthy_within_s"]),
+        (&row["size_bytes"], &180.into())
+    );
+    assert_eq!(about["recipe"].as_str().map(str::len), Some(64), "{about}");
+    let sbom = market.world.run("A", &["catalog", "acme/nano@1", "--sbom"]).ok();
+    assert_eq!(sbom["spdxVersion"], "SPDX-2.3");
+    assert_eq!(
+        (&sbom["packages"][0]["name"], &sbom["name"]),
+        (&"acme/nano".into(), &"acme/nano-1".into())
+    );
+    assert_eq!(market.world.run("A", &["catalog", "acme/nano@9"]).error().0, "not_found");
+    // Some get the next one; the list says so, and what was taken back is shown as that.
+    market.publish("2", larger, &["--percent", "10"]);
+    let row = market.world.run("A", &["catalog"]).ok()[0].clone();
+    assert_eq!((&row["channels"]["stable"], &row["rollouts"]["stable"]), (&"2".into(), &10.into()));
+    let (to, key) = (market.path("www"), market.path("acme.key"));
+    market.make(&["yank", "nano", "2", "--reason", "it hums", "--to", &to, "--key", &key]).ok();
+    assert_eq!(market.world.run("A", &["catalog", "acme/nano@2"]).ok()["yanked"], "it hums");
+}
+
 /// A part of a maker's names is somebody else's: she publishes it with her own key, users see who signed, and
 /// what the maker takes back is gone.
 #[test]

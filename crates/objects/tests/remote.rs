@@ -157,6 +157,42 @@ fn dripping(bytes: usize, pause: Duration) -> String {
     format!("http://{address}")
 }
 
+/// Answers every request for a part of 100 bytes with this head and this body.
+fn lying(head: &'static str, body: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let _ = socket.read(&mut [0; 4096]);
+            let date = "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT";
+            let answer = format!("HTTP/1.1 206 Partial Content\r\n{date}\r\n{head}\r\n\r\n");
+            let _ = socket.write_all(answer.as_bytes());
+            let _ = socket.write_all(body);
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    });
+    format!("http://{address}")
+}
+
+/// Whoever says something else of a part than was asked for gives nothing. (Other bytes of the same length are
+/// found by their hash, above.)
+#[test]
+fn a_server_that_lies_about_ranges_and_lengths_gives_nothing() {
+    let right = lying("Content-Range: bytes 10-14/100\r\nContent-Length: 5", b"01234");
+    assert_eq!(open_with(&right, impatient()).unwrap().get_range("a", 10, 5).unwrap(), "01234");
+    let lies: [(&str, &[u8]); 5] = [
+        ("Content-Range: bytes 0-4/100\r\nContent-Length: 5", b"01234"),
+        ("Content-Range: bytes 10-14/100\r\nContent-Length: 3", b"012"),
+        ("Content-Range: bytes 10-14/100\r\nContent-Length: 9", b"012345678"),
+        ("Content-Range: bytes 10-14/100\r\nContent-Length: 9", b"01234"),
+        ("Content-Length: 5", b"01234"),
+    ];
+    for (head, body) in lies {
+        let said = open_with(&lying(head, body), impatient()).unwrap().get_range("a", 10, 5);
+        assert!(said.is_err(), "{head}: {said:?}");
+    }
+}
+
 #[test]
 fn a_server_that_is_never_silent_and_never_done_is_unavailable_soon() {
     let patience = Patience { download_bytes_per_s: 1000, ..impatient() };

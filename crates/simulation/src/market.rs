@@ -60,7 +60,9 @@ impl Run {
             });
         }
         let offered = versions.last().map_or("", |(version, _)| version);
-        appliance.offer_in("stable", offered, 100, false).expect("a version of ours");
+        appliance
+            .offer_in("stable", offered, host::makers::Rollout::to(100))
+            .expect("a version of ours");
         changes.insert(Appliance::document(SHORT), put(document::encode(&appliance)?));
         let own = self.folder.path().join("own");
         let seen = Trusted::to_publish(&objects, &own)?;

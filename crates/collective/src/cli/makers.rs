@@ -49,7 +49,9 @@ pub enum Trust {
 
 #[derive(Args)]
 pub struct Catalog {
-    /// Only this maker's
+    /// Only this maker's; or all that was signed about one version: MAKER/NAME, MAKER/NAME:CHANNEL,
+    /// MAKER/NAME@VERSION
+    #[arg(value_name = "MAKER")]
     pub maker: Option<String>,
     /// Only what has these words in its name or description
     #[arg(long, value_name = "WORDS")]
@@ -57,6 +59,9 @@ pub struct Catalog {
     /// All versions, not only what channels offer
     #[arg(long)]
     pub versions: bool,
+    /// Print the list of a version's packages instead, as its maker signed it (SPDX, JSON)
+    #[arg(long, requires = "maker", conflicts_with_all = ["search", "versions"])]
+    pub sbom: bool,
 }
 
 #[derive(Args)]
@@ -158,6 +163,9 @@ pub struct Publish {
     /// First to so many of a hundred instances
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub percent: u8,
+    /// Not before so long from now (30m, 12h, 7d): until then the channel offers what it did
+    #[arg(long, value_name = "TIME", conflicts_with = "emergency")]
+    pub after: Option<String>,
     /// To everybody at once
     #[arg(long)]
     pub emergency: bool,
@@ -193,6 +201,9 @@ pub struct Promote {
     /// First to so many of a hundred instances
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub percent: u8,
+    /// Not before so long from now (30m, 12h, 7d): until then the channel offers what it did
+    #[arg(long, value_name = "TIME")]
+    pub after: Option<String>,
     #[command(flatten)]
     pub keys: Keys,
 }

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 
+use host::makers::Rollout;
 use host::trust::key::Key;
 use host::trust::{Delegate, Roles};
 use host::{Failure, PublishOptions};
@@ -59,8 +60,11 @@ pub fn publish(global: &Global, verb: &Publish) -> Result<(), Failure> {
                 text
             }
         },
-        percent: verb.percent,
-        emergency: verb.emergency,
+        rollout: Rollout {
+            percent: verb.percent,
+            emergency: verb.emergency,
+            from_unix_ms: from(verb.after.as_deref())?,
+        },
         healthy_within_s: verb.healthy_within,
         health: words(&verb.health),
         migrate: words(&verb.migrate),
@@ -98,8 +102,9 @@ pub fn promote(global: &Global, verb: &Promote) -> Result<(), Failure> {
     let keys = keys(&verb.keys)?;
     let appliance = appliance(&verb.appliance)?;
     let host = open(global)?;
-    let done =
-        host.promote(&verb.to, &appliance, &verb.from, &verb.channel, verb.percent, &keys)?;
+    let rollout =
+        Rollout { from_unix_ms: from(verb.after.as_deref())?, ..Rollout::to(verb.percent) };
+    let done = host.promote(&verb.to, &appliance, &verb.from, &verb.channel, rollout, &keys)?;
     print::result(global, &done, || {
         format!("channel {} of {} offers version {}", verb.channel, done.appliance, done.version)
     });
@@ -190,6 +195,15 @@ pub fn key(global: &Global, verb: SigningKey) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The instant that is so long from now; 0: at once.
+fn from(after: Option<&str>) -> Result<u64, Failure> {
+    let Some(after) = after else { return Ok(0) };
+    let hint = "for example --after 12h";
+    let seconds = model::auto::parse_every(after)
+        .map_err(|_| Failure::new("usage", format!("{after} is not a time from now"), hint))?;
+    Ok(ambient::unix_ms().saturating_add(seconds.saturating_mul(1000)))
 }
 
 /// Reads `2:KEY,KEY,KEY`: public keys (or files of keys), and how many of them must sign.

@@ -120,21 +120,38 @@ fn compared(found: &str, location: &str, yes: bool) -> Result<String, Failure> {
 }
 
 pub fn catalog(global: &Global, verb: &Catalog) -> Result<(), Failure> {
+    let one = verb.maker.as_deref().filter(|text| text.contains('/') || verb.sbom);
+    if let Some(one) = one {
+        let host = open(global)?;
+        if verb.sbom {
+            std::io::stdout().write_all(&host.release_sbom(one)?)?;
+            return Ok(());
+        }
+        let release = host.release_print(one)?;
+        print::result(global, &release, || about(&release));
+        return Ok(());
+    }
     let (rows, notes) = open(global)?.catalog(verb.maker.as_deref(), verb.search.as_deref())?;
     print::result(global, &rows, || {
         if rows.is_empty() {
             return "nothing: `collective trust list` lists the makers that are asked".to_owned();
         }
         let channels = |row: &api::CatalogPrint| {
-            let all = row.channels.iter().map(|(name, version)| format!("{name} {version}"));
+            let all = row.channels.iter().map(|(name, version)| match row.rollouts.get(name) {
+                Some(percent) => format!("{name} {version} ({percent} %)"),
+                None => format!("{name} {version}"),
+            });
             all.collect::<Vec<_>>().join(", ")
         };
+        let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), format_bytes);
         let mut text = print::table(
-            &["APPLIANCE", "CHANNELS", "LICENCE", "DESCRIPTION"],
+            &["APPLIANCE", "CHANNELS", "SIZE", "UPDATE", "LICENCE", "DESCRIPTION"],
             rows.iter().map(|row| {
                 vec![
                     row.appliance.clone(),
                     channels(row),
+                    size(row.size_bytes),
+                    size(row.update_bytes),
                     row.licence.clone(),
                     row.description.clone(),
                 ]
@@ -161,6 +178,37 @@ pub fn catalog(global: &Global, verb: &Catalog) -> Result<(), Failure> {
         print::note(global, &note);
     }
     Ok(())
+}
+
+/// What a maker signed about a version, line by line.
+fn about(release: &api::ReleasePrint) -> String {
+    let words = |words: &[String]| words.join(" ");
+    let rows = [
+        ("version", format!("{} {}", release.appliance, release.version)),
+        ("id", release.id.clone()),
+        ("published", format!("{} by {}", release.published, release.published_by)),
+        ("taken back", release.yanked.clone().unwrap_or_default()),
+        ("signed by", release.signed_by.clone().unwrap_or_default()),
+        ("root", release.root_fingerprint.clone()),
+        ("description", release.description.clone()),
+        ("size", format_bytes(release.size_bytes)),
+        ("packages", format!("{} (--sbom lists them)", release.packages)),
+        ("built by", release.built_by.clone().unwrap_or_default()),
+        ("recipe", release.recipe.clone().unwrap_or_default()),
+        ("of packages", release.recipe_packages.clone().unwrap_or_default()),
+        ("ready within", format!("{} s", release.healthy_within_s)),
+        ("health", words(&release.health)),
+        ("migrate", words(&release.migrate)),
+        ("not without", release.least.clone().unwrap_or_default()),
+        ("licence", release.licence.clone()),
+        ("notes", release.notes.clone()),
+    ];
+    let said = rows.iter().filter(|(_, value)| !value.is_empty());
+    let lines: Vec<String> = said.map(|(key, value)| format!("{key:<12} {value}")).collect();
+    match release.licence_text.trim_end() {
+        "" => lines.join("\n"),
+        text => format!("{}\n\n{text}", lines.join("\n")),
+    }
 }
 
 pub fn update(global: &Global, verb: &Update) -> Result<ExitCode, Failure> {

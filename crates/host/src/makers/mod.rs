@@ -24,7 +24,7 @@ use trust::{TrustError, Trusted};
 
 pub use document::{Appliance, Channel, DOCUMENT_BYTES_MAX, Listed, Release};
 pub use offer::{Offer, Wanted, offer};
-pub use rollout::Refused;
+pub use rollout::{Refused, Rollout};
 
 use crate::dir::{self, HostDir};
 use crate::failure::{Failure, Result};

@@ -51,7 +51,7 @@ impl Host {
         let mut print = DiffPrint {
             from: format!("{} {}", from.name, from.version.version),
             to: format!("{} {}", to.name, to.version.version),
-            packages: packages(&from.version, &to.version),
+            packages: packages(&from.version.packages, &to.version.packages),
             files: None,
             changed_bytes: changed_bytes(&fetcher, &from, &to)?,
             fetch_bytes: wire_bytes(&store, &lacks),
@@ -124,10 +124,8 @@ fn side_of(
 }
 
 /// Packages that are not in both with the same version, by name.
-fn packages(from: &Version, to: &Version) -> Vec<PackagePrint> {
-    let listed = |version: &Version| -> BTreeMap<String, String> {
-        version.packages.iter().cloned().collect()
-    };
+fn packages(from: &[(String, String)], to: &[(String, String)]) -> Vec<PackagePrint> {
+    let listed = |all: &[(String, String)]| all.iter().cloned().collect::<BTreeMap<_, _>>();
     let (from, to) = (listed(from), listed(to));
     let names: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
     let differ = names.into_iter().filter(|name| from.get(*name) != to.get(*name));
@@ -280,5 +278,30 @@ fn same_content(
             Ok(true)
         }
         FileKind::Directory | FileKind::Special => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_that_came_went_or_changed_are_named() {
+        let of = |all: &[(&str, &str)]| -> Vec<(String, String)> {
+            all.iter().map(|(name, number)| ((*name).to_owned(), (*number).to_owned())).collect()
+        };
+        let from = of(&[("bash", "5.2"), ("less", "590"), ("vim", "9.0")]);
+        let to = of(&[("bash", "5.3"), ("less", "590"), ("nano", "7.2")]);
+        let said: Vec<_> =
+            packages(&from, &to).into_iter().map(|p| (p.name, p.from, p.to)).collect();
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            said,
+            [
+                ("bash".to_owned(), some("5.2"), some("5.3")),
+                ("nano".to_owned(), None, some("7.2")),
+                ("vim".to_owned(), some("9.0"), None),
+            ]
+        );
     }
 }

@@ -8,6 +8,7 @@ mod auto;
 mod branch;
 mod build;
 mod busy;
+mod catalog;
 mod config;
 mod describe;
 mod diff;

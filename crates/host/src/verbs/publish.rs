@@ -19,7 +19,7 @@ use crate::Host;
 use crate::deltas::{self, Made};
 use crate::failure::{Failure, Result};
 use crate::makers::document::{self, Appliance, Built, DeltaSays, LayoutSays, Listed, Release};
-use crate::makers::{MAKER, Refused, document::HEALTHY_WITHIN_S};
+use crate::makers::{MAKER, Refused, Rollout, document::HEALTHY_WITHIN_S};
 use crate::record::{How, Version};
 use crate::store::{self, Store};
 
@@ -38,8 +38,8 @@ pub struct PublishOptions {
     pub notes: String,
     pub licence: Option<String>,
     pub licence_text: String,
-    pub percent: u8,
-    pub emergency: bool,
+    /// To whom, and when.
+    pub rollout: Rollout,
     pub healthy_within_s: Option<u64>,
     pub health: Vec<String>,
     pub migrate: Vec<String>,
@@ -148,7 +148,8 @@ impl Host {
             }
             release.trace_booted = traces[0].map(|id| id.to_string());
             release.trace_continued = traces[1].map(|id| id.to_string());
-            let sbom = super::sbom::spdx(&published, &id_text)?;
+            let (name, packages) = (published.appliance.as_str(), &published.packages);
+            let sbom = super::sbom::spdx(name, &published.version, packages, &id_text)?;
             let by = shop.trusted.list_for(&Appliance::document(short), &options.keys)?.0;
             let named = |document: String| match by {
                 Some(_) => Release::delegated(short, &document),
@@ -157,14 +158,13 @@ impl Host {
             release.sbom = Some(named(Release::sbom_document(&id_text)));
             release.content_bytes = copied.reused_bytes + copied.new_bytes;
             release.packages = published.packages.len() as u64;
-            let before = appliance.channels.get(&options.channel);
-            let before = before.and_then(|channel| appliance.find(&channel.version));
-            if let Some(before) = before.filter(|_| options.deltas) {
+            let before = appliance.before(&options.channel);
+            for before in before.iter().filter(|_| options.deltas) {
                 let to = (published_id, &published);
                 let mut parts = BTreeMap::new();
                 let says = self.deltas(&store, &options.to, before, to, &mut parts, progress)?;
                 changes.extend(parts.into_iter().map(|(name, part)| (named(name), part)));
-                delta_bytes = says.as_ref().map_or(0, DeltaSays::all_bytes);
+                delta_bytes += says.as_ref().map_or(0, DeltaSays::all_bytes);
                 release.deltas.extend(says);
             }
             changes.insert(named(Release::sbom_document(&id_text)), Change::Put(sbom));
@@ -182,7 +182,7 @@ impl Host {
             appliance.licence.clone_from(licence);
         }
         appliance
-            .offer_in(&options.channel, &options.version, options.percent, options.emergency)
+            .offer_in(&options.channel, &options.version, options.rollout)
             .map_err(|why| refused(short, &options.version, &why))?;
         changes.insert(Appliance::document(short), Change::Put(document::encode(&appliance)?));
         shop.change(&changes, &options.keys)?;
@@ -355,7 +355,7 @@ impl Host {
         appliance: &Name,
         from: &str,
         channel: &str,
-        percent: u8,
+        rollout: Rollout,
         keys: &[Key],
     ) -> Result<api::ChannelPrint> {
         self.edit(to, appliance, keys, |appliance| {
@@ -369,7 +369,7 @@ impl Host {
             })?;
             let version = source.version;
             appliance
-                .offer_in(channel, &version, percent, false)
+                .offer_in(channel, &version, rollout)
                 .map_err(|why| refused(&appliance.name, &version, &why))?;
             Ok((channel.to_owned(), version))
         })

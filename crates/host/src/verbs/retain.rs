@@ -233,7 +233,7 @@ mod tests {
         web.channels.remove("beta");
         web.channels.remove("stable");
         for (channel, version) in [("beta", "4"), ("stable", "6"), ("beta", "8"), ("stable", "9")] {
-            web.offer_in(channel, version, 100, false).unwrap();
+            web.offer_in(channel, version, crate::makers::Rollout::to(100)).unwrap();
         }
         web.channels.get_mut("stable").unwrap().before = None;
         web.channels.remove("beta");

@@ -1,13 +1,13 @@
-//! `trust`, `catalog`: makers, and what they offer.
+//! `trust`: makers, and the versions that they signed.
 
-use api::{CatalogPrint, CatalogVersion, DelegatePrint, MakerPrint};
+use api::{DelegatePrint, MakerPrint};
 use model::InstanceId;
 use trust::Trusted;
 
 use super::Reference;
 use crate::Host;
 use crate::failure::{Failure, Result};
-use crate::makers::{self, Appliance, Listed, Maker, Release, Wanted, document};
+use crate::makers::{self, Appliance, Maker, Release, Wanted, document};
 use crate::record::{Follow, How, UpdatePolicy};
 use crate::store::{self, Store};
 use crate::time::rfc3339;
@@ -76,46 +76,6 @@ impl Host {
                 "`collective trust list` lists those it trusts; `collective trust add LOCATION` adds one",
             )
         })
-    }
-
-    /// What makers offer: one of them, or all; with `search`, what has these words in its name or
-    /// description. The second part says which makers did not answer.
-    pub fn catalog(
-        &self,
-        maker: Option<&str>,
-        search: Option<&str>,
-    ) -> Result<(Vec<CatalogPrint>, Vec<String>)> {
-        let makers = match maker {
-            Some(name) => vec![self.maker(name)?],
-            None => makers::all(&self.dir)?,
-        };
-        let (mut rows, mut notes) = (Vec::new(), Vec::new());
-        for maker in makers {
-            let trusted = maker.ask_or_kept(&self.dir)?;
-            let freshness = trusted.freshness();
-            if let Some(why) = &freshness.why {
-                let age = rfc3339(freshness.asked_unix_ms);
-                notes.push(format!("{}: as of {age}, because {why}", maker.name));
-            }
-            for document in trusted.names() {
-                let Some(name) = document.strip_suffix(".appliance.json") else { continue };
-                // One person's signature may have ended, and not the others'.
-                let appliance = match Appliance::read(&trusted, name) {
-                    Ok(Some(appliance)) => appliance,
-                    Ok(None) => continue,
-                    Err(failure) if trusted.signed_by(&document).is_some() => {
-                        notes.push(format!("{}/{name}: {failure}", maker.name));
-                        continue;
-                    }
-                    Err(failure) => return Err(failure),
-                };
-                let text = format!("{} {}", appliance.name, appliance.description).to_lowercase();
-                if search.is_none_or(|words| text.contains(&words.to_lowercase())) {
-                    rows.push(row(&maker, &appliance));
-                }
-            }
-        }
-        Ok((rows, notes))
     }
 
     /// The version that a new instance is to have, of a maker that is trusted. What the record says
@@ -249,24 +209,4 @@ pub(super) fn print(maker: &Maker, trusted: &Trusted) -> Result<MakerPrint> {
         appliances: trusted.names().iter().filter(|n| n.ends_with(".appliance.json")).count()
             as u64,
     })
-}
-
-fn row(maker: &Maker, appliance: &Appliance) -> CatalogPrint {
-    let version = |listed: &Listed| CatalogVersion {
-        version: listed.version.clone(),
-        id: listed.id.clone(),
-        published: rfc3339(listed.published_unix_ms),
-        yanked: listed.yanked.clone(),
-    };
-    CatalogPrint {
-        appliance: format!("{}/{}", maker.name, appliance.name),
-        description: appliance.description.clone(),
-        licence: appliance.licence.clone(),
-        channels: appliance
-            .channels
-            .iter()
-            .map(|(name, channel)| (name.clone(), channel.version.clone()))
-            .collect(),
-        versions: appliance.versions.iter().rev().map(version).collect(),
-    }
 }

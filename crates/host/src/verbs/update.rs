@@ -36,7 +36,7 @@ mod swap;
 mod trial;
 
 use dress::{can_run, fits};
-use fetch::{News, PAGE};
+use fetch::News;
 pub(super) use fetch::{missing, wire_bytes};
 use find::Found;
 use swap::Swap;
@@ -165,21 +165,17 @@ impl Host {
         let mut print = nothing(name, &version.version, String::new());
         print.to.clone_from(&release.version);
         if options.mode == UpdateMode::Check {
-            let delta = release.deltas.iter().find(|d| d.from == now.release.to_string());
-            print.fetched_bytes = 0;
-            if let Some(says) = delta.filter(|_| layout.is_some())
-                && let Some(gives) = &says.layout
-            {
-                print.reused_bytes = release.content_bytes.saturating_sub(gives.new_bytes);
-                print.reason = Some(format!("{} to fetch", model::format_bytes(says.all_bytes())));
-                return Ok(print);
-            }
-            store.reach(&maker.location)?;
-            let missing = missing(&fetcher, &version, &new)?;
-            print.reused_bytes = release.content_bytes.saturating_sub(missing.len() as u64 * PAGE);
-            let size = wire_bytes(&store, &missing);
-            let size = delta.map_or(size, |delta| delta.bytes.min(size));
-            print.reason = Some(format!("{} to fetch", model::format_bytes(size)));
+            let size = fetch::size(
+                &store,
+                &maker,
+                &fetcher,
+                &release,
+                now.release,
+                &layout,
+                (&version, &new),
+            )?;
+            print.reused_bytes = release.content_bytes.saturating_sub(size.new);
+            print.reason = Some(format!("{} to fetch", model::format_bytes(size.fetch)));
             return Ok(print);
         }
         let news = News {

@@ -30,7 +30,7 @@ const NAMES_BYTES: u64 = 256 << 10;
 /// Parts of a delta are fuller than this on average, bytes.
 const PART_BYTES_LEAST: u64 = 64 << 10;
 /// A page, bytes.
-pub(super) const PAGE: u64 = model::PAGE_BYTES as u64;
+const PAGE: u64 = model::PAGE_BYTES as u64;
 
 /// A new version, and what it is compared with.
 pub(super) struct News<'a> {
@@ -160,6 +160,55 @@ pub(super) struct Fetched {
     pub fallback: Option<String>,
     /// Whether all of it is here now: a cache may be too small, or its disk full.
     pub all: bool,
+}
+
+/// What an update takes, bytes.
+pub(in crate::verbs) struct Size {
+    /// On the wire.
+    pub fetch: u64,
+    /// Of pages that are not here.
+    pub new: u64,
+}
+
+/// What fetching a release takes for who has the version `from`.
+pub(super) fn size(
+    store: &Store,
+    maker: &Maker,
+    fetcher: &Arc<Fetcher>,
+    release: &Release,
+    from: VersionId,
+    layout: &Option<Layout>,
+    (old, new): (&Version, &Version),
+) -> Result<Size> {
+    let delta = release.deltas.iter().find(|delta| delta.from == from.to_string());
+    if let Some(says) = delta.filter(|_| layout.is_some())
+        && let Some(gives) = &says.layout
+    {
+        return Ok(Size { fetch: says.all_bytes(), new: gives.new_bytes });
+    }
+    store.reach(&maker.location)?;
+    let missing = missing(fetcher, old, new)?;
+    let size = wire_bytes(store, &missing);
+    let fetch = delta.map_or(size, |delta| delta.bytes.min(size));
+    Ok(Size { fetch, new: missing.len() as u64 * PAGE })
+}
+
+impl Host {
+    /// The same, of a release that is only looked at.
+    pub(in crate::verbs) fn update_size(
+        &self,
+        store: &Store,
+        maker: &Maker,
+        trusted: &Trusted,
+        release: &Release,
+        from: VersionId,
+    ) -> Result<Size> {
+        store.know(&maker.location);
+        let fetcher = self.fetcher(store)?;
+        let layout = layout_of(store, &fetcher, trusted, release, from);
+        let (old, new) = (store.version(from)?, store.version(release.version_id()?)?);
+        size(store, maker, &fetcher, release, from, &layout, (&old, &new))
+    }
 }
 
 /// The pages of a new version's disks that this host lacks, where they differ from the old one's.
