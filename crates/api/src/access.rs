@@ -59,6 +59,9 @@ pub struct ProjectPrint {
     /// Of those that are to run, as the next.
     pub cpus: u64,
     pub memory_bytes: u64,
+    /// What its instances have ever put into the repository.
+    #[serde(default)]
+    pub stored_bytes: u64,
     pub quota: Quota,
 }
 
@@ -73,6 +76,9 @@ pub struct Quota {
     pub cpus: Option<u64>,
     #[serde(default)]
     pub memory_bytes: Option<u64>,
+    /// Once they have put so much into the repository, nothing is made or started any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
 }
 
 /// A new token.

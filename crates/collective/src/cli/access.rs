@@ -61,8 +61,11 @@ pub enum Projects {
         /// So much memory, of those that are to run
         #[arg(long, value_name = "SIZE")]
         memory: Option<String>,
+        /// Make and start nothing any more once so much was put into the repository, all in all
+        #[arg(long, value_name = "SIZE")]
+        stored: Option<String>,
         /// No bound at all
-        #[arg(long, conflicts_with_all = ["instances", "cpus", "memory"])]
+        #[arg(long, conflicts_with_all = ["instances", "cpus", "memory", "stored"])]
         unlimited: bool,
         #[command(flatten)]
         at: At,

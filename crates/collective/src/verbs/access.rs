@@ -145,11 +145,13 @@ pub fn projects(global: &Global, verb: &Projects) -> Result<(), Failure> {
             print::result(global, &project, || format!("{name} is removed"));
             Ok(())
         }
-        Projects::Quota { name, instances, cpus, memory, unlimited, at } => {
-            let memory = memory.as_deref().map(model::parse_bytes).transpose();
-            let memory_bytes = memory
-                .map_err(|error| Failure::new("usage", error.to_string(), "for example 8GiB"))?;
-            let new = Quota { instances: *instances, cpus: *cpus, memory_bytes };
+        Projects::Quota { name, instances, cpus, memory, stored, unlimited, at } => {
+            let bytes = |text: &Option<String>| {
+                let bytes = text.as_deref().map(model::parse_bytes).transpose();
+                bytes.map_err(|error| Failure::new("usage", error.to_string(), "for example 8GiB"))
+            };
+            let (memory_bytes, stored_bytes) = (bytes(memory)?, bytes(stored)?);
+            let new = Quota { instances: *instances, cpus: *cpus, memory_bytes, stored_bytes };
             let said = *unlimited || new != Quota::default();
             quota(global, &client(global, at)?, &super::name(name)?, said.then_some(new))
         }
@@ -179,11 +181,13 @@ fn quota(
         };
         let quota = &shown.quota;
         let memory = quota.memory_bytes.map(format_bytes);
+        let stored = quota.stored_bytes.map(format_bytes);
         format!(
-            "instances  {}\ncpus       {}\nmemory     {}",
+            "instances  {}\ncpus       {}\nmemory     {}\nstored     {}",
             of(count(shown.instances), quota.instances.map(count)),
             of(count(shown.cpus), quota.cpus.map(count)),
             of(format_bytes(shown.memory_bytes), memory),
+            of(format_bytes(shown.stored_bytes), stored),
         )
     });
     Ok(())

@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 
 use api::{MeterReply, MeterReport, RunPrint};
 use kv::{Condition, Txn};
-use model::HostId;
+use model::{HostId, Name};
 use time::{Date, OffsetDateTime};
 
 use super::{HostRecord, InstanceRecord, Result, SeenRecord, TRIES, json, read};
@@ -106,6 +106,13 @@ impl Plane {
             }
         }
         Ok(used)
+    }
+
+    /// What a project's instances have put into the repository, as far as hosts have said.
+    pub(super) fn stored(&self, project: &Name) -> Result<u64> {
+        let entries = self.kv.list(&format!("{ALL}{project}/"))?.entries;
+        let mut each = entries.iter().map(|entry| Ok(read::<Counters>(entry)?.stored_bytes));
+        each.try_fold(0, |sum: u64, bytes: Result<u64>| Ok(sum.saturating_add(bytes?)))
     }
 
     /// What was used in all.

@@ -68,6 +68,7 @@ impl Plane {
             instances: used.instances,
             cpus: used.cpus,
             memory_bytes: used.memory_bytes,
+            stored_bytes: self.stored(project)?,
             quota: record.quota,
         })
     }

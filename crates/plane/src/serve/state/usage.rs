@@ -3,6 +3,9 @@
 //! A host starts nothing that is larger than was wished for; what is larger all the same (it was started
 //! by hand, or has a new version) is wished for as large as it is from the next beat on.
 //!
+//! What was stored is the meter's ([`Plane::stored`]), which hears of it later: a project that has stored
+//! what its quota allows makes and starts nothing more, and what runs goes on and stores.
+//!
 //! **Invariant:** `usage/PROJECT` is the sum over the project's instances: each commit that changes one
 //! changes it too, or is refused when somebody else has changed it meanwhile. So several planes that
 //! admit at once admit no more than one would.
@@ -84,6 +87,15 @@ fn refused(project: &Name, over: &str) -> Refused {
     Refused::new(409, "quota", detail, hint)
 }
 
+/// By what was ever stored: nobody says what of it is still there.
+fn has_stored(project: &Name, stored: u64, most: u64) -> Refused {
+    let (stored, most) = (format_bytes(stored), format_bytes(most));
+    let detail =
+        format!("the quota of project {project} does not allow it: stored: {stored} of {most}");
+    let hint = "what runs goes on; ask an admin for more: `collective project quota --stored SIZE`";
+    Refused::new(409, "quota", detail, hint)
+}
+
 /// A change of what is wished of an instance.
 pub struct Change<'a> {
     pub name: &'a Name,
@@ -126,6 +138,15 @@ impl Plane {
                         && let Some(over) = sum.over(used, &record.quota)
                     {
                         return Err(refused(&project, &over));
+                    }
+                    if ask.is_some()
+                        && (new.instances > old.instances || new.cpus > old.cpus)
+                        && let Some(most) = record.quota.stored_bytes
+                    {
+                        let stored = self.stored(&project)?;
+                        if stored >= most {
+                            return Err(has_stored(&project, stored, most));
+                        }
                     }
                     // In a project that is there, and says the same, when this is done.
                     let there = at.map_or(Condition::Absent, Condition::At);
@@ -226,7 +247,7 @@ mod tests {
         let two = Plane::on(one.kv.clone(), one.secret.clone(), authority, one.lease);
         let default = named(DEFAULT_PROJECT);
         let quota = |quota: Quota| asked(|ask| one.put_quota(ask, &default, quota)).unwrap();
-        quota(Quota { instances: Some(7), cpus: Some(12), memory_bytes: None });
+        quota(Quota { instances: Some(7), cpus: Some(12), ..Quota::default() });
         let admitted = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for (at, plane) in [&*one, &two, &one, &two].into_iter().enumerate() {
@@ -273,7 +294,7 @@ mod tests {
         let location = format!("embedded:{}", folder.path().join("state").display());
         let plane = Plane::open(&location, &folder.path().join("token"), Duration::from_secs(60));
         let plane = plane.unwrap();
-        let quota = Quota { instances: None, cpus: Some(4), memory_bytes: Some(4 << 30) };
+        let quota = Quota { cpus: Some(4), memory_bytes: Some(4 << 30), ..Quota::default() };
         asked(|ask| plane.put_quota(ask, &named(DEFAULT_PROJECT), quota)).unwrap();
         wish(&plane, "web", 1).unwrap();
         let beat = |host: u8, cpus: u32, memory_gib: u64| {
@@ -306,5 +327,46 @@ mod tests {
             asked(|ask| plane.rewish(ask, &named("web"), None, &change)),
             "CPUs: 0 of 4, and it would be 6",
         );
+    }
+
+    #[test]
+    fn a_project_that_has_stored_what_it_may_makes_and_starts_nothing_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = format!("embedded:{}", folder.path().join("state").display());
+        let plane = Plane::open(&location, &folder.path().join("token"), Duration::from_secs(60));
+        let plane = plane.unwrap();
+        let default = named(DEFAULT_PROJECT);
+        let quota = |gib: u64| {
+            let quota = Quota { stored_bytes: Some(gib << 30), ..Quota::default() };
+            asked(|ask| plane.put_quota(ask, &default, quota)).unwrap();
+        };
+        quota(2);
+        wish(&plane, "web", 1).unwrap();
+        wish(&plane, "db", 1).unwrap();
+        state(&plane, "db", StateWish::Suspended).unwrap();
+        let host = model::HostId::from_bytes([5; 16]);
+        let report = serde_json::json!({"name": "h", "cpus": 8, "memory_bytes": 1u64 << 33, "instances":
+            [{"name": "web", "state": "running", "generation": 1, "managed": true}]});
+        plane.beat(host, serde_json::from_value(report).unwrap()).unwrap();
+        let says = |number: u64, stored_bytes: u64| {
+            let run = serde_json::json!({"run": "1", "name": "web", "appliance": "acme/web",
+                "stored_bytes": stored_bytes});
+            let report = serde_json::json!({"number": number, "runs": [run]});
+            plane.meter(host, &serde_json::from_value(report).unwrap()).unwrap().number
+        };
+        let number = says(0, (2 << 30) - 1);
+        state(&plane, "db", StateWish::Running).unwrap();
+        state(&plane, "db", StateWish::Suspended).unwrap();
+        says(number, 2 << 30);
+        let full = "stored: 2.0 GiB of 2.0 GiB";
+        over(wish(&plane, "new", 1), full);
+        over(state(&plane, "db", StateWish::Running), full);
+        // What runs goes on, and rests when it is told to; another project stores for itself.
+        state(&plane, "web", StateWish::Running).unwrap();
+        state(&plane, "web", StateWish::Stopped).unwrap();
+        asked(|ask| plane.add_project(ask, &named("default2"))).unwrap();
+        assert_eq!(plane.stored(&named("default2")).unwrap(), 0);
+        quota(3);
+        wish(&plane, "new", 1).unwrap();
     }
 }
