@@ -103,24 +103,27 @@ impl Repository {
             Some(numbers) => numbers.contains(&(applied + 1)),
             None => applied > 0 && self.has_object(applied + 1)?,
         };
-        let (from, jump) = if applied > 0 && next_is_there {
-            (applied + 1, false)
+        let (from, newest) = if applied > 0 && next_is_there {
+            (applied + 1, None)
         } else {
             let newest = self.load_object(last)?;
             let snapshot = if newest.snapshot.is_some() { last } else { newest.latest_snapshot };
-            (snapshot.max(1), true)
+            (snapshot.max(1), Some(newest))
         };
+        let jump = newest.is_some();
         // On a copy, so that readers never wait for a merge of segments.
         let mut index = self.index().clone();
         if jump && applied > 0 {
             index.reset();
         }
-        let mut loaded = Vec::new().into_iter();
+        let (mut loaded, mut newest) = (Vec::new().into_iter(), newest);
         for number in from..=last {
-            if loaded.len() == 0 {
-                loaded = self.load_objects(number, last)?.into_iter();
+            let read_before = if number == last { newest.take() } else { None };
+            if loaded.len() == 0 && read_before.is_none() {
+                let upto = if newest.is_some() { last - 1 } else { last };
+                loaded = self.load_objects(number, upto)?.into_iter();
             }
-            let Some(object) = loaded.next() else { break };
+            let Some(object) = read_before.or_else(|| loaded.next()) else { break };
             let jumped = jump && number == from;
             let tables = match object.snapshot.as_ref().filter(|_| jumped) {
                 Some(snapshot) => self.load_segments(&snapshot.tables)?,

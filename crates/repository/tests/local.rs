@@ -70,13 +70,21 @@ fn a_log_with_few_objects_and_many_entries_is_fetched_once() {
     assert!(files(small.path(), "state-").is_empty(), "not worth a file");
     let id = publish(&repository, "many", 100..5000).unwrap();
     let reads = || {
-        let before = counted.counts().reads;
+        let before = counted.counts();
         let opened = open(&objects, &repository, host.path());
-        (counted.counts().reads - before, opened)
+        let after = counted.counts();
+        (after.reads - before.reads, after.read_bytes - before.read_bytes, opened)
     };
-    let (first, _) = reads();
+    let (first, first_bytes, _) = reads();
+    let held: u64 = objects
+        .list_names("index")
+        .unwrap()
+        .iter()
+        .map(|name| objects.head(&format!("index/{name}")).unwrap().bytes)
+        .sum();
+    assert!(first_bytes < held + 1024, "{first_bytes} bytes, of {held} of the log");
     assert_eq!(files(host.path(), "state-").len(), 1);
-    let (second, again) = reads();
+    let (second, _, again) = reads();
     assert!(second < first, "{second} reads, {first} before");
     verify(&again, id, 100..5000);
 }
