@@ -46,6 +46,11 @@ impl Effort {
     pub const QUICK: Self = Self { pages: 32, level: 2 };
     /// It is stored once and fetched by many: what a build makes.
     pub const THOROUGH: Self = Self { pages: 64, level: 6 };
+    /// Every start fetches all of it: what earlier starts touched.
+    pub const FORESEEN: Self = Self { pages: 128, level: 19 };
+    /// A start fetches a page of it here and there, and somebody waits for each: what is left when
+    /// [`Effort::FORESEEN`] is taken out.
+    pub const SELDOM: Self = Self { pages: 16, level: 6 };
 
     /// After how many bytes a frame is closed although it has fewer chunks.
     fn bytes(self) -> usize {

@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use chunk::frame::Effort;
 use chunk::{ChunkSink, ChunkSource, PAGE_BYTES, Urgency, Verified};
 use model::ChunkId;
 
@@ -41,7 +42,8 @@ pub struct Copied {
 /// it, after the session has finished.
 ///
 /// `first` are pages of it that will be wanted before the others, in this order: what of them is new
-/// lies together, so that few requests bring it and nothing else.
+/// lies together, so that few requests bring it and nothing else, and small; and of the rest, a page
+/// that is wanted alone brings little with it.
 pub fn copy(
     from: &Repository,
     to: &mut PackWriter,
@@ -61,12 +63,16 @@ pub fn copy(
         listed: 0,
         progress,
     };
-    for id in first {
-        if !copying.to.reuse(id, 0)? && copying.page(id)? {
-            copying.ahead.insert(*id);
+    if !first.is_empty() {
+        copying.to.set_effort(Effort::FORESEEN)?;
+        for id in first {
+            if !copying.to.reuse(id, 0)? && copying.page(id)? {
+                copying.ahead.insert(*id);
+            }
         }
+        copying.take_gathered()?;
+        copying.to.set_effort(Effort::SELDOM)?;
     }
-    copying.take_gathered()?;
     walk(from, crate::walk::roots("what is copied", roots), &mut copying)?;
     copying.take_gathered()?;
     Ok(copying.copied)

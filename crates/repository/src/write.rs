@@ -58,6 +58,8 @@ pub struct PackWriter {
     pipeline: Option<Pipeline>,
     pages: FrameBuilder,
     others: FrameBuilder,
+    /// Pages and what names them are in packs of their own.
+    apart: bool,
     /// Chunks of this session that the index does not list yet.
     unlisted: HashSet<StoredName>,
     /// Packs that this session found chunks in, or listed itself.
@@ -79,6 +81,7 @@ impl PackWriter {
             pipeline: None,
             pages: FrameBuilder::new(effort),
             others: FrameBuilder::new(effort),
+            apart: effort == Effort::THOROUGH,
             unlisted: HashSet::new(),
             relied: HashSet::new(),
             epoch,
@@ -153,6 +156,15 @@ impl PackWriter {
         self.list(packs)
     }
 
+    /// From now on, pages are put together like this.
+    pub(crate) fn set_effort(&mut self, effort: Effort) -> Result<(), RepositoryError> {
+        if self.pages.effort() != effort {
+            self.send(false)?;
+            self.pages = FrameBuilder::new(effort);
+        }
+        Ok(())
+    }
+
     /// Stores a chunk whether or not it is there already.
     pub(crate) fn put_copy(&mut self, id: ChunkId, bytes: &[u8]) -> Result<(), RepositoryError> {
         // Nodes are read by other paths than pages, and at other times.
@@ -173,9 +185,11 @@ impl PackWriter {
         }
         let pipeline = match &mut self.pipeline {
             Some(pipeline) => pipeline,
-            none => none.insert(Pipeline::start(&self.repository, builder.effort())?),
+            none => none.insert(Pipeline::start(&self.repository, self.apart)?),
         };
-        let empty = pipeline.empty_builder().unwrap_or_else(|| FrameBuilder::new(builder.effort()));
+        let effort = builder.effort();
+        let empty = pipeline.empty_builder().filter(|empty| empty.effort() == effort);
+        let empty = empty.unwrap_or_else(|| FrameBuilder::new(effort));
         let full = std::mem::replace(builder, empty);
         pipeline.send(full)?;
         let quarter = self.repository.grace_ms() / 4;

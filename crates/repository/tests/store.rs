@@ -253,10 +253,17 @@ fn what_is_wanted_first_lies_together_in_a_copy() {
             (0..1000).all(|n| *to.fetch(&id_of(&page(n)), Urgency::Urgent).unwrap()[0] == page(n))
         );
         let frame = |id| to.place(id).map(|place| (place.object, place.offset)).unwrap();
-        (first.iter().map(frame).collect::<HashSet<_>>().len(), copied.new_bytes)
+        let wanted = first.iter().map(frame).collect::<HashSet<_>>();
+        let all: Vec<_> = (0..1000).map(|n| id_of(&page(n))).collect();
+        let all = all.iter().map(frame).collect::<HashSet<_>>();
+        ((wanted.len(), all.len()), copied.new_bytes)
     };
-    let (scattered, all_bytes) = frames(&[]);
-    let (together, bytes) = frames(&first);
+    let ((scattered, few), all_bytes) = frames(&[]);
+    let ((together, many), bytes) = frames(&first);
     assert!(together * 4 < scattered, "{together} frames, and {scattered}");
+    assert!(
+        many > few + few / 2,
+        "a page that is wanted alone brings little: {many} frames, and {few}"
+    );
     assert_eq!(bytes, all_bytes, "each once");
 }

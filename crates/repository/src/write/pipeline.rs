@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use chunk::PAGE_BYTES;
 use chunk::crypt::PackId;
-use chunk::frame::{Effort, Frame, FrameBuilder};
+use chunk::frame::{Frame, FrameBuilder};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use objects::ObjectError;
 
@@ -72,7 +72,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn start(repository: &Repository, effort: Effort) -> Result<Self, RepositoryError> {
+    pub(super) fn start(repository: &Repository, apart: bool) -> Result<Self, RepositoryError> {
         let compressors =
             std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, COMPRESSORS_MAX));
         let compressors = ambient::threads(compressors);
@@ -96,7 +96,6 @@ impl Pipeline {
         }
         drop((compressed, to_compress));
         let of = repository.clone();
-        let apart = effort == Effort::THOROUGH;
         this.spawn("pack", move |shared| pack(&of, &to_pack, &packed, shared, apart))?;
         for _ in 0..ambient::threads(UPLOADERS) {
             let (of, to_upload) = (repository.clone(), to_upload.clone());
