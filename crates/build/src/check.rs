@@ -14,7 +14,7 @@ use model::{
 use serde_saphyr::{Location, Spanned};
 
 use crate::RecipeError;
-use crate::document::{CardDoc, Document, HardwareDoc, NicDoc, ProfileDoc, ReadyDoc};
+use crate::document::{CardDoc, Document, HardwareDoc, HttpDoc, NicDoc, ProfileDoc, ReadyDoc};
 use crate::place::Placed;
 use crate::recipe::{DiskContent, Recipe};
 
@@ -205,14 +205,24 @@ impl Check<'_> {
         match &ready.value {
             ReadyDoc::Started => Ok(Ready::Started),
             ReadyDoc::Agent => Ok(Ready::Agent),
-            ReadyDoc::Port(port) => {
-                if nics.iter().any(|nic| nic.ports.contains(port)) {
-                    Ok(Ready::Port(*port))
+            ReadyDoc::Port(port) | ReadyDoc::Http(HttpDoc { port, .. })
+                if !nics.iter().any(|nic| nic.ports.contains(port)) =>
+            {
+                Err(self.wrong(
+                    ready,
+                    format!("no network card offers port {port}"),
+                    "add it to the `ports` of one of `nics`",
+                ))
+            }
+            ReadyDoc::Port(port) => Ok(Ready::Port(*port)),
+            ReadyDoc::Http(HttpDoc { port, path }) => {
+                if Ready::is_path(path) {
+                    Ok(Ready::Http { port: *port, path: path.clone() })
                 } else {
                     Err(self.wrong(
                         ready,
-                        format!("no network card offers port {port}"),
-                        "add it to the `ports` of one of `nics`",
+                        "the path must begin with a slash and be 1 to 1024 printable bytes",
+                        "for example `ready: {http: {port: 80, path: /}}`; write %20 for a space",
                     ))
                 }
             }

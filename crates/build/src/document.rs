@@ -408,8 +408,20 @@ pub(crate) enum ReadyDoc {
     Agent,
     /// A TCP port in the guest accepts a connection.
     Port(u16),
+    /// A web server in the guest has a page.
+    Http(HttpDoc),
     /// A line on the serial console contains this text.
     Console(String),
+}
+
+/// A page that is asked for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HttpDoc {
+    /// The TCP port in the guest.
+    pub port: u16,
+    /// What is asked for: a path, with a query if need be. At most 1024 bytes.
+    pub path: String,
 }
 
 /// The JSON Schema of `appliance.yaml`, for editors and other programs.

@@ -41,6 +41,10 @@ fn a_good_recipe_is_accepted() {
     assert_eq!(recipe.name().as_str(), "web");
     assert_eq!(recipe.version(), "1");
     assert_eq!(recipe.ready(), &model::Ready::Port(80));
+    let page = GOOD.replacen("{port: 80}", "{http: {port: 80, path: /api/state}}", 1);
+    let page = Recipe::parse(&page, "r.yaml").unwrap();
+    let (port, path) = (80, "/api/state".to_owned());
+    assert_eq!(page.ready(), &model::Ready::Http { port, path });
 }
 
 #[test]
@@ -183,6 +187,17 @@ fn values_are_checked() {
         "[\"nginx-light=1.0\"]",
         "r.yaml:12:42: \"nginx-light=1.0\" is not the name of a Debian package \
          (use the package's name alone, without a version)",
+    );
+    check(
+        "ready: {port: 80}",
+        "ready: {http: {port: 81, path: /}}",
+        "r.yaml:16:8: no network card offers port 81 (add it to the `ports` of one of `nics`)",
+    );
+    check(
+        "ready: {port: 80}",
+        "ready: {http: {port: 80, path: api/state}}",
+        "r.yaml:16:8: the path must begin with a slash and be 1 to 1024 printable bytes \
+         (for example `ready: {http: {port: 80, path: /}}`; write %20 for a space)",
     );
     check(
         "ready: {port: 80}",

@@ -111,6 +111,21 @@ fn a_version() {
     assert_eq!(running.first_disks(true), warm.disks);
     assert_eq!(running.first_disks(false), version.disks);
     assert_eq!(version.first_disks(true), version.disks);
+    // A page has to be there, and not only a port; who does not know that sees the port.
+    let ready = Ready::Http { port: 80, path: "/api/state?short".to_owned() };
+    let with_page = Version { ready, ..version.clone() };
+    let bytes = encode_version(&with_page);
+    golden("version-page.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(with_page));
+    let text = String::from_utf8(bytes).unwrap();
+    assert_eq!(
+        decode_version(text.replace("ready_path", "unknown").as_bytes()),
+        Ok(version.clone())
+    );
+    for wrong in ["api", "/a b", "/a\\r\\nX: y", ""] {
+        let text = text.replace("/api/state?short", wrong);
+        assert!(decode_version(text.as_bytes()).is_err(), "{wrong}");
+    }
     // Its maker says when checkpoints are taken by themselves.
     let auto = Some(Auto::parse("5m,dirtied=256MiB,last=6,hourly=24").unwrap());
     let saved = Version { auto, ..version.clone() };

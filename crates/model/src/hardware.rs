@@ -204,8 +204,20 @@ pub enum Ready {
     Started,
     /// A TCP port in the guest accepts a connection.
     Port(u16),
+    /// A web server at this TCP port in the guest has this page: it is sent, or is elsewhere (status
+    /// 200 to 399). The path begins with a slash and is of printable ASCII.
+    Http { port: u16, path: String },
     /// A line on the serial console contains this text.
     Console(String),
     /// The guest agent answers a ping.
     Agent,
+}
+
+impl Ready {
+    /// Whether a page can be asked for by this path: up to 1024 bytes that cannot end a request's line.
+    pub fn is_path(path: &str) -> bool {
+        path.starts_with('/')
+            && path.len() <= 1024
+            && path.bytes().all(|byte| byte.is_ascii_graphic())
+    }
 }

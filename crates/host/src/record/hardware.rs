@@ -232,22 +232,28 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
     })
 }
 
-pub(super) fn encode_ready(ready: &Ready) -> ReadyWire {
-    match ready {
+/// The check, and the page that is asked for, which older programs do not know: for them, the port
+/// that it is at.
+pub(super) fn encode_ready(ready: &Ready) -> (ReadyWire, Option<String>) {
+    let wire = match ready {
+        Ready::Http { port, path } => return (ReadyWire::Port(*port), Some(path.clone())),
         Ready::Started => ReadyWire::Started,
         Ready::Port(port) => ReadyWire::Port(*port),
         Ready::Console(text) => ReadyWire::Console(text.clone()),
         Ready::Agent => ReadyWire::Agent,
-    }
+    };
+    (wire, None)
 }
 
-pub(super) fn decode_ready(wire: ReadyWire) -> Ready {
-    match wire {
-        ReadyWire::Started => Ready::Started,
-        ReadyWire::Port(port) => Ready::Port(port),
-        ReadyWire::Console(text) => Ready::Console(text),
-        ReadyWire::Agent => Ready::Agent,
-    }
+pub(super) fn decode_ready(wire: ReadyWire, path: Option<String>) -> Result<Ready, RecordError> {
+    Ok(match (wire, path) {
+        (ReadyWire::Port(port), Some(path)) if Ready::is_path(&path) => Ready::Http { port, path },
+        (_, Some(path)) => return Err(RecordError::field("ready_path", path)),
+        (ReadyWire::Started, None) => Ready::Started,
+        (ReadyWire::Port(port), None) => Ready::Port(port),
+        (ReadyWire::Console(text), None) => Ready::Console(text),
+        (ReadyWire::Agent, None) => Ready::Agent,
+    })
 }
 
 /// Reads an identifier written in hexadecimal.

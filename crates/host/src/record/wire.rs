@@ -64,6 +64,9 @@ struct VersionWire {
     description: String,
     hardware: HardwareWire,
     ready: ReadyWire,
+    /// A page, where `ready` is the port that it is at; who does not know it asks the port only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ready_path: Option<String>,
     kernel: Option<BlobWire>,
     initrd: Option<BlobWire>,
     /// Format 3: UEFI's program.
@@ -223,6 +226,7 @@ fn manifests(field: &'static str, texts: &[String]) -> Result<Vec<ManifestId>, R
 
 /// Writes a version's body.
 pub fn encode_version(version: &Version) -> Vec<u8> {
+    let (ready, ready_path) = hardware::encode_ready(&version.ready);
     encode(&VersionWire {
         kind: "version".to_owned(),
         format: version_format(version),
@@ -230,7 +234,8 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
         version: version.version.clone(),
         description: version.description.clone(),
         hardware: hardware::encode(&version.hardware),
-        ready: hardware::encode_ready(&version.ready),
+        ready,
+        ready_path,
         kernel: version.kernel.as_ref().map(encode_blob),
         initrd: version.initrd.as_ref().map(encode_blob),
         firmware: version.firmware.as_ref().map(encode_blob),
@@ -326,7 +331,7 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
         version: wire.version,
         description: wire.description,
         hardware,
-        ready: hardware::decode_ready(wire.ready),
+        ready: hardware::decode_ready(wire.ready, wire.ready_path)?,
         kernel: wire.kernel.map(decode_blob).transpose()?,
         initrd: wire.initrd.map(decode_blob).transpose()?,
         firmware,

@@ -255,7 +255,9 @@ pub fn mapped_files(
 /// With a port check, the port has to be reachable from here: published, or by a port of its own
 /// on loopback.
 fn add_ready_port(ready: &Ready, ports: &mut Vec<PortMap>) -> Result<Option<SocketAddr>> {
-    let Ready::Port(guest_port) = ready else { return Ok(None) };
+    let (Ready::Port(guest_port) | Ready::Http { port: guest_port, .. }) = ready else {
+        return Ok(None);
+    };
     if let Some(port) = ports.iter().find(|port| port.guest_port == *guest_port) {
         let address = if port.address.is_unspecified() {
             std::net::Ipv4Addr::LOCALHOST.into()

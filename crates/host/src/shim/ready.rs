@@ -83,6 +83,7 @@ impl ReadyCheck {
         match &self.ready {
             Ready::Started => "its CPUs run".to_owned(),
             Ready::Port(port) => format!("its port {port} has to answer"),
+            Ready::Http { port, path } => format!("its port {port} has to have the page {path}"),
             Ready::Console(text) => format!("its console has to say {text:?}"),
             Ready::Agent => "its agent has to answer".to_owned(),
         }
@@ -93,6 +94,13 @@ impl ReadyCheck {
             Ready::Started => true,
             Ready::Port(port) => match self.port {
                 Some(published) => answers(published),
+                None => self.guest.listens(*port),
+            },
+            Ready::Http { port, path } => match self.port {
+                // First whether somebody is there at all: a connection that was made before the
+                // guest had a network may hang for long.
+                Some(published) => answers(published) && has_page(published, path),
+                // No way leads there from here.
                 None => self.guest.listens(*port),
             },
             Ready::Console(_) if self.continued => true,
@@ -115,6 +123,30 @@ fn answers(address: SocketAddr) -> bool {
         stream.set_write_timeout(Some(Duration::from_millis(500)))?;
         stream.write_all(b"HEAD / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
         Ok(stream.read(&mut [0; 1])? == 1)
+    };
+    try_it().unwrap_or(false)
+}
+
+/// A page may take so long: a guest whose code comes over a slow line should not be asked again and
+/// again meanwhile.
+const PAGE_MAX: Duration = Duration::from_secs(10);
+
+/// Whether a web server in the guest, at this published port, has a page: it sends it, or says where
+/// it is.
+fn has_page(address: SocketAddr, path: &str) -> bool {
+    let try_it = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
+        stream.set_read_timeout(Some(PAGE_MAX))?;
+        stream.set_write_timeout(Some(Duration::from_millis(500)))?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
+        let mut line = [0; "HTTP/1.1 200".len()];
+        stream.read_exact(&mut line)?;
+        let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9', b' ', status, tens, ones] =
+            line
+        else {
+            return Ok(false);
+        };
+        Ok(matches!(status, b'2' | b'3') && tens.is_ascii_digit() && ones.is_ascii_digit())
     };
     try_it().unwrap_or(false)
 }
@@ -166,5 +198,37 @@ mod tests {
         assert!(answers(address));
         server.join().unwrap();
         assert!(!answers(address), "nobody listens");
+    }
+
+    #[test]
+    fn a_page_is_there_when_its_server_says_so() {
+        use std::io::BufRead;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let lines = [
+            ("HTTP/1.1 200 OK\r\n\r\nhello", true),
+            ("HTTP/1.0 302 Found\r\nLocation: /login\r\n\r\n", true),
+            ("HTTP/1.1 204 \r\n\r\n", true),
+            ("HTTP/1.1 404 Not Found\r\n\r\n", false),
+            ("HTTP/1.1 502 Bad Gateway\r\n\r\n", false),
+            ("HTTP/1.1 2xx what\r\n\r\n", false),
+            ("SSH-2.0-OpenSSH_9.2p1\r\n", false),
+            ("HTTP/1", false),
+            ("", false),
+        ];
+        let server = std::thread::spawn(move || {
+            for (answer, _) in lines {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut asked = String::new();
+                std::io::BufReader::new(&stream).read_line(&mut asked).unwrap();
+                assert_eq!(asked, "GET /api/state?short HTTP/1.0\r\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        for (answer, is_there) in lines {
+            assert_eq!(has_page(address, "/api/state?short"), is_there, "{answer:?}");
+        }
+        server.join().unwrap();
+        assert!(!has_page(address, "/"), "nobody listens");
     }
 }
