@@ -22,6 +22,8 @@
 mod embedded;
 mod error;
 mod etcd;
+#[doc(hidden)]
+pub mod fuzz;
 mod open;
 mod txn;
 mod watch;

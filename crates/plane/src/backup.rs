@@ -57,15 +57,33 @@ pub fn write<'a>(entries: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<
     let mut count = 0;
     line(&mut file, &header);
     for (key, value) in entries {
-        if LEFT_OUT.iter().any(|prefix| key.starts_with(prefix)) {
+        if is_left_out(key) {
             continue;
         }
         line(&mut file, &Line { key: key.to_owned(), value: STANDARD.encode(value) });
         count += 1;
     }
+    end(file, count)
+}
+
+/// Whether a key is in no backup.
+pub(crate) fn is_left_out(key: &str) -> bool {
+    LEFT_OUT.iter().any(|prefix| key.starts_with(prefix))
+}
+
+fn end(mut file: Vec<u8>, entries: u64) -> Vec<u8> {
     let blake3 = blake3::hash(&file).to_hex().to_string();
-    line(&mut file, &End { entries: count, blake3 });
+    line(&mut file, &End { entries, blake3 });
     file
+}
+
+/// The lines of `file`, without its last one, with an end that is right: for the fuzzers.
+pub(crate) fn with_end(file: &[u8]) -> Vec<u8> {
+    let whole = file.strip_suffix(b"\n").unwrap_or(file);
+    let lines = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let lines = &file[..lines];
+    let entries = lines.split(|byte| *byte == b'\n').skip(1).filter(|text| !text.is_empty());
+    end(lines.to_vec(), entries.count() as u64)
 }
 
 fn line(file: &mut Vec<u8>, value: &impl Serialize) {

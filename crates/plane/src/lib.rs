@@ -17,6 +17,8 @@ pub mod audit;
 pub mod backup;
 pub mod client;
 pub mod fleet;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod identity;
 pub mod meter;
 pub mod planner;

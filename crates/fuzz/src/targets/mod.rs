@@ -10,6 +10,7 @@ mod import;
 mod manifest;
 mod overlay;
 mod peer;
+mod plane;
 mod repository;
 mod vmm;
 mod volume;
@@ -61,6 +62,9 @@ pub const TARGETS: &[Target] = &[
     target("head", host::head, host::heads, 5_000),
     target("signed", host::signed, host::documents, 5_000),
     target("peer", peer::peer, peer::peers, 10_000),
+    target("plane-backup", ::plane::fuzz::backup, plane::backups, 10_000),
+    target("plane-request", ::plane::fuzz::request, plane::requests, 10_000),
+    target("etcd", ::kv::fuzz::etcd, plane::answers, 20_000),
     target("shim", ::host::fuzz::shim, host::lines, 10_000),
     target("host-file", host::file, host::files, 3_000),
     target("tpm", ::host::fuzz::tpm_volume, host::tpms, 20_000),

@@ -18,7 +18,7 @@
 mod http;
 mod mark;
 mod stream;
-mod wire;
+pub(crate) mod wire;
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ pub use authority::{
     Authority, CERTIFICATE_LASTS, HostCertificate, PLANE_NAME, Peer, fingerprint, name_in, new_key,
     public_part,
 };
-pub use user::UserToken;
+pub use user::{UserToken, parts as user_token_parts};
 
 /// Why something is not an identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -37,6 +37,7 @@ use tokio::sync::Semaphore;
 use crate::identity::{Authority, IdentityError, Secret};
 use state::Revocations;
 
+pub(crate) use ask::{Ask, Request};
 #[doc(hidden)]
 pub use door::Bounds;
 pub use http::Server;
