@@ -227,7 +227,8 @@ impl Plane {
                 writes.add(|txn| txn.put(&key, json(&place)))?;
             }
         }
-        for (name, host) in standing.into_keys() {
+        for ((name, host), order) in standing {
+            self.take_back(host, &order)?;
             let key = format!("orders/{host}/{name}");
             writes.add(|txn| txn.delete(&key))?;
         }

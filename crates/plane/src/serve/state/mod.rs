@@ -117,13 +117,29 @@ pub struct PlaceRecord {
 pub struct WayRecord {
     /// The host that let it go last.
     pub left: Option<LeftRecord>,
+    /// An order to let it go that was taken back since its head says that it was done: its host may say
+    /// what that cost after all, and as late as another one says that it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_back: Option<TakenBackRecord>,
+    /// Where it came to before anybody said what it cost to let it go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<LeftRecord>,
     pub came: Option<api::CamePrint>,
     /// When the plane heard of that.
     #[serde(default)]
     pub came_unix_ms: u64,
 }
 
-/// What is known of an instance that was let go.
+/// An order that was done before its host said so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenBackRecord {
+    pub host: String,
+    /// The order's id.
+    pub order: String,
+    pub unix_ms: u64,
+}
+
+/// What is known of an instance that was let go, or has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftRecord {
     pub host: String,

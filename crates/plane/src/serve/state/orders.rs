@@ -6,7 +6,10 @@ use api::{CamePrint, OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, T
 use kv::{Condition, Txn};
 use model::HostId;
 
-use super::{LeftRecord, Result, SeenRecord, TroubleRecord, WayRecord, json, name, read};
+use super::{
+    LeftRecord, Result, SeenRecord, TRIES, TakenBackRecord, TroubleRecord, WayRecord, json, name,
+    read,
+};
 use crate::serve::Plane;
 
 /// The longest that a host is let wait for an order.
@@ -57,7 +60,7 @@ impl Plane {
         let wish = format!("instances/{name}");
         let Some(wished) = self.kv.get(&wish)? else { return Ok(()) };
         if standing.is_none() && !holds {
-            return Ok(());
+            return self.left_already(id, name.as_str(), report);
         }
         let head = report.head.as_ref().filter(|head| head.name == report.name);
         if let Some(head) = head {
@@ -70,11 +73,8 @@ impl Plane {
         {
             txn = txn.when(&key, Condition::At(entry.revision)).delete(&key);
         }
-        if let Some(way) = self.way_of(id, name.as_str(), report)? {
-            // By itself: the order may be replaced at the same moment, and its cost counts all the same.
-            let there = Txn::new().when(&wish, Condition::At(wished.revision));
-            self.kv.commit(&there.put(&format!("ways/{name}"), json(&way)))?;
-        }
+        // By itself: the order may be replaced at the same moment, and its cost counts all the same.
+        self.note_way(id, name.as_str(), report)?;
         let txn = match (report.end, &report.trouble, head) {
             (OrderEnd::Done, _, Some(head)) if report.act == OrderAct::Stop => {
                 // It rests because it was told to: whoever wants it to run now wants that.
@@ -95,44 +95,65 @@ impl Plane {
         Ok(())
     }
 
-    /// How it is on its way to another host, or has come, when that follows from a report.
-    fn way_of(&self, id: HostId, name: &str, report: &OrderReport) -> Result<Option<WayRecord>> {
-        let (OrderEnd::Done, Some(head), Some(cost)) = (report.end, &report.head, report.cost)
-        else {
-            return Ok(None);
-        };
-        let (host, unix_ms) = (id.to_string(), ambient::unix_ms());
-        let entry = self.kv.get(&format!("ways/{name}"))?;
-        let way: WayRecord = entry.as_ref().map(read).transpose()?.unwrap_or_default();
-        Ok(match report.act {
-            OrderAct::Suspend | OrderAct::Leave => {
-                let left = LeftRecord { host, generation: head.generation, unix_ms, cost };
-                Some(WayRecord { left: Some(left), ..way })
-            }
-            // Whatever was done with it between is another story.
-            OrderAct::Start => way
+    /// A host that does not hold it any more and has no order says what it cost to let it go, when its
+    /// head was heard of before: once, for the order that it had.
+    fn left_already(&self, id: HostId, name: &str, report: &OrderReport) -> Result<()> {
+        let (_, way) = self.way(name)?;
+        let known = way.taken_back.is_some_and(|taken| {
+            taken.host == id.to_string() && taken.order == report.order && way.left.is_none()
+        });
+        if known { self.note_way(id, name, report) } else { Ok(()) }
+    }
+
+    /// An order to let it go is taken back, since its head says that it was done.
+    pub(in crate::serve) fn take_back(&self, id: HostId, order: &OrderPrint) -> Result<()> {
+        if !matches!(order.act, OrderAct::Suspend | OrderAct::Leave) {
+            return Ok(());
+        }
+        let (host, order_id, unix_ms) = (id.to_string(), order.id.clone(), ambient::unix_ms());
+        let taken = TakenBackRecord { host, order: order_id, unix_ms };
+        self.change_way(&order.name, |way| {
+            // It has been said meanwhile.
+            let said = way
                 .left
-                .filter(|left| {
-                    left.generation.checked_add(1) == Some(head.generation) && left.host != host
-                })
-                .map(|left| {
-                    let came = CamePrint {
-                        from: left.host,
-                        to: host,
-                        generation: head.generation,
-                        pause_ms: left
-                            .cost
-                            .stood_ms
-                            .saturating_add(unix_ms.saturating_sub(left.unix_ms)),
-                        moved_bytes: [cost.fetched_bytes, cost.peer_bytes]
-                            .into_iter()
-                            .fold(left.cost.stored_bytes, u64::saturating_add),
-                        peer_bytes: cost.peer_bytes,
-                    };
-                    WayRecord { left: None, came: Some(came), came_unix_ms: unix_ms }
-                }),
-            _ => None,
+                .as_ref()
+                .is_some_and(|left| left.host == taken.host && left.generation > order.at);
+            (!said).then(|| WayRecord {
+                left: None,
+                taken_back: Some(taken.clone()),
+                arrived: None,
+                ..way
+            })
         })
+    }
+
+    fn note_way(&self, id: HostId, name: &str, report: &OrderReport) -> Result<()> {
+        self.change_way(name, |way| way_of(id, way, report, ambient::unix_ms()))
+    }
+
+    fn way(&self, name: &str) -> Result<(Condition, WayRecord)> {
+        let entry = self.kv.get(&format!("ways/{name}"))?;
+        let at = entry.as_ref().map_or(Condition::Absent, |entry| Condition::At(entry.revision));
+        Ok((at, entry.as_ref().map(read).transpose()?.unwrap_or_default()))
+    }
+
+    /// Changes what is known of its way, as long as it is wished.
+    fn change_way(
+        &self,
+        name: &str,
+        change: impl Fn(WayRecord) -> Option<WayRecord>,
+    ) -> Result<()> {
+        let (wish, key) = (format!("instances/{name}"), format!("ways/{name}"));
+        for _ in 0..TRIES {
+            let Some(wished) = self.kv.get(&wish)? else { return Ok(()) };
+            let (at, way) = self.way(name)?;
+            let Some(way) = change(way) else { return Ok(()) };
+            let stands = Txn::new().when(&wish, Condition::At(wished.revision)).when(&key, at);
+            if self.kv.commit(&stands.put(&key, json(&way)))?.is_done() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// What failed is tried again, each time later.
@@ -145,5 +166,105 @@ impl Plane {
         let wait_ms = 1u64.checked_shl(tries).unwrap_or(u64::MAX).saturating_mul(first_ms);
         let again_unix_ms = ambient::unix_ms() + wait_ms.min(most_ms);
         Ok(TroubleRecord { trouble: trouble.cloned(), tries, again_unix_ms })
+    }
+}
+
+/// How it is on its way to another host, or has come, when that follows from a report.
+fn way_of(id: HostId, way: WayRecord, report: &OrderReport, unix_ms: u64) -> Option<WayRecord> {
+    let (OrderEnd::Done, Some(head), Some(cost)) = (report.end, &report.head, report.cost) else {
+        return None;
+    };
+    let here = LeftRecord { host: id.to_string(), generation: head.generation, unix_ms, cost };
+    let (left, arrived, since) = match report.act {
+        OrderAct::Suspend | OrderAct::Leave => {
+            let since = way.taken_back.as_ref().map_or(unix_ms, |taken| taken.unix_ms.min(unix_ms));
+            (Some(here), way.arrived.clone(), since)
+        }
+        OrderAct::Start => {
+            let since = way.left.as_ref().map_or(unix_ms, |left| left.unix_ms);
+            (way.left.clone(), Some(here), since)
+        }
+        _ => return None,
+    };
+    // Whatever was done with it between is another story.
+    let fit = left.as_ref().zip(arrived.as_ref()).filter(|(left, arrived)| {
+        left.generation.checked_add(1) == Some(arrived.generation) && left.host != arrived.host
+    });
+    let Some((from, to)) = fit else {
+        let (left, arrived) = match report.act {
+            OrderAct::Start => (way.left.clone(), arrived.filter(|_| way.taken_back.is_some())),
+            _ => (left, None),
+        };
+        let next = WayRecord { left, arrived, ..way.clone() };
+        return (next != way).then_some(next);
+    };
+    let bytes = [to.cost.fetched_bytes, to.cost.peer_bytes];
+    let came = CamePrint {
+        from: from.host.clone(),
+        to: to.host.clone(),
+        generation: to.generation,
+        pause_ms: from.cost.stood_ms.saturating_add(to.unix_ms.saturating_sub(since)),
+        moved_bytes: bytes.into_iter().fold(from.cost.stored_bytes, u64::saturating_add),
+        peer_bytes: to.cost.peer_bytes,
+    };
+    Some(WayRecord { came: Some(came), came_unix_ms: to.unix_ms, ..WayRecord::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::{HeadSeen, OrderCost};
+
+    fn id(byte: u8) -> HostId {
+        HostId::from_bytes([byte; 16])
+    }
+
+    fn said(act: OrderAct, generation: u64) -> OrderReport {
+        let head = HeadSeen {
+            name: "t1".to_owned(),
+            generation,
+            holder: None,
+            state: "suspended".to_owned(),
+            checkpoint_unix_ms: None,
+        };
+        let cost = match act {
+            OrderAct::Start => OrderCost { fetched_bytes: 5, peer_bytes: 7, ..Default::default() },
+            _ => OrderCost { stood_ms: 40, stored_bytes: 100, ..Default::default() },
+        };
+        OrderReport {
+            order: "9".to_owned(),
+            name: "t1".to_owned(),
+            act,
+            end: OrderEnd::Done,
+            head: Some(head),
+            cost: Some(cost),
+            trouble: None,
+        }
+    }
+
+    #[test]
+    fn what_a_move_cost_is_known_in_whatever_order_hosts_say_it() {
+        let (leaves, starts) = (said(OrderAct::Leave, 4), said(OrderAct::Start, 5));
+        let came = |way: &WayRecord| way.came.clone().map(|came| (came.pause_ms, came.moved_bytes));
+        // As a rule: let go, heard of at 1000; come, heard of at 1300.
+        let way = way_of(id(1), WayRecord::default(), &leaves, 1000).unwrap();
+        assert_eq!(came(&way), None);
+        let way = way_of(id(2), way, &starts, 1300).unwrap();
+        assert_eq!(came(&way), Some((340, 112)));
+        assert_eq!((&way.left, &way.arrived), (&None, &None));
+        // Its head was heard of at 1000, and so the order taken back; it has come before its first host
+        // says a word.
+        let taken =
+            TakenBackRecord { host: id(1).to_string(), order: "9".to_owned(), unix_ms: 1000 };
+        let way = WayRecord { taken_back: Some(taken), ..WayRecord::default() };
+        let way = way_of(id(2), way, &starts, 1300).unwrap();
+        assert_eq!(came(&way), None);
+        let way = way_of(id(1), way, &leaves, 2000).unwrap();
+        assert_eq!(came(&way), Some((340, 112)));
+        // A start that nobody has left for says nothing, and neither does one of another story.
+        assert_eq!(way_of(id(2), WayRecord::default(), &starts, 1300), None);
+        let way = way_of(id(1), WayRecord::default(), &leaves, 1000).unwrap();
+        assert_eq!(way_of(id(2), way.clone(), &said(OrderAct::Start, 7), 1300), None);
+        assert_eq!(way_of(id(1), way, &starts, 1300), None, "it came back to where it was");
     }
 }
