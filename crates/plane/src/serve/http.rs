@@ -197,7 +197,11 @@ async fn respond(
             let detail =
                 format!("a body of more than {BODY_BYTES_MAX} bytes, or one that broke off");
             let refused = Refused::new(413, "usage", detail, "send less");
-            return Ok(write(plane.refuse(&refused), &id));
+            let mut response = write(plane.refuse(&refused), &id);
+            // What is left of the body is not read, so nothing can follow it: who would send the next
+            // request on this connection has to know.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return Ok(response);
         }
     };
     let request = Request { body, ..request };
