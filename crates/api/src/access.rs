@@ -38,6 +38,9 @@ pub struct UserPrint {
     pub everywhere: Option<Role>,
     /// Roles by project.
     pub projects: BTreeMap<String, Role>,
+    /// The last login by a provider; none: there was none.
+    #[serde(default)]
+    pub login: Option<crate::UserLogin>,
 }
 
 /// A user's role in a project.
@@ -144,7 +147,7 @@ pub struct AuditEntry {
     /// From 1, without a gap.
     pub number: u64,
     pub unix_ms: u64,
-    /// A user, `administrator`, `host ID` or `join token`.
+    /// A user, `administrator`, `host ID`, `join token` or `a stranger`, who was refused a login.
     pub who: String,
     /// The id of the user's token.
     pub token: Option<String>,
@@ -152,7 +155,7 @@ pub struct AuditEntry {
     pub what: String,
     /// Its path.
     pub on: String,
-    /// The document that was sent; of a long one `blake3:HASH`.
+    /// The document that was sent, of a login what the provider said; of a long one `blake3:HASH`.
     pub says: Option<String>,
     /// The project that it was about.
     pub project: Option<String>,

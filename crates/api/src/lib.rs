@@ -5,6 +5,7 @@
 //! serialized. A field, once printed, keeps its name and unit; new ones may be added.
 
 mod access;
+mod login;
 mod makers;
 mod meter;
 mod output;
@@ -15,6 +16,7 @@ pub use access::{
     AuditEntry, AuditHead, AuditPrint, CallerPrint, MemberWish, NewToken, ProjectPrint, Quota,
     Role, TokenPrint, TokenWish, UserPrint, UserWish,
 };
+pub use login::{LoginClaim, LoginPrint, LoginRulePrint, LoginRuleWish, LoginWish, UserLogin};
 pub use makers::{
     CatalogPrint, CatalogVersion, ChannelPrint, DelegatePrint, DiffPrint, FilePrint, MakerPrint,
     PackagePrint, PublishPrint, ReleasePrint, SignedPrint, UpdatePrint, UpdatesPrint,

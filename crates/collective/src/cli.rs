@@ -5,16 +5,19 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 mod access;
+mod login;
 mod makers;
 mod planes;
 mod repo;
 
 pub use access::{Audit, By, Events, NewToken, Projects, Role, Tokens, Usage, Users};
+pub use login::{Login, LoginRules, NewRule};
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
 pub use planes::{
-    At, Hosts, Known, Move, OneHost, Pin, Placement, Plan, Plane, PlaneVerb, Planes, Token, Up,
+    At, Hosts, Known, Move, OneHost, Pin, Placement, Plan, Plane, PlaneVerb, Planes, Provider,
+    Token, Up,
 };
 pub use repo::{Gc, Key, Repo};
 
@@ -163,6 +166,11 @@ pub enum Verb {
     /// Where a plane decides: the tokens that let users in
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     Token(Tokens),
+    /// Where a plane decides: log in by a browser, and keep a token
+    Login(Login),
+    /// Where a plane decides: who may log in, and what for
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+    LoginRule(LoginRules),
     /// Where a plane decides: say what changes, as it happens
     Events(Events),
     /// Where a plane decides: who has changed what

@@ -95,7 +95,9 @@ impl Client {
                 let authority = Authority::of(secret).map_err(|error| wrong(&error.to_string()))?;
                 authority.pem().to_owned()
             }
-            Credentials::Join { fingerprint, .. } | Credentials::User { fingerprint, .. } => {
+            Credentials::Join { fingerprint, .. }
+            | Credentials::User { fingerprint, .. }
+            | Credentials::Stranger { fingerprint } => {
                 // It says who certifies it, and is believed when that is whom the token names.
                 let http = builder().danger_accept_invalid_certs(true).build();
                 let http = http.map_err(|error| wrong(&full(&error)))?;
@@ -268,7 +270,7 @@ impl Client {
             Credentials::Join { bearer, .. } | Credentials::User { bearer, .. } => {
                 Some(bearer.clone())
             }
-            Credentials::Host { .. } => None,
+            Credentials::Stranger { .. } | Credentials::Host { .. } => None,
         }
     }
 

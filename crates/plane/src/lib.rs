@@ -20,6 +20,7 @@ pub mod fleet;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod identity;
+pub mod login;
 pub mod meter;
 pub mod planner;
 pub mod reconcile;

@@ -191,9 +191,20 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["landlock", "seccompiler"], &["vmm"], "QEMU is confined where it is started"),
     (&["lz4"], &["delta"], "only its own library compresses a kernel again to the same bytes"),
     (
-        &["tar", "flate2", "roxmltree", "sha1", "sha2"],
+        &["tar", "flate2", "roxmltree", "sha1"],
         &["import"],
         "what strangers made is unpacked and parsed in one place, within bounds",
+    ),
+    (
+        &["sha2"],
+        &["import", "plane"],
+        "what others have hashed by it: packages of strangers, and the challenge of a login (RFC 7636)",
+    ),
+    (
+        &["jsonwebtoken"],
+        &["plane"],
+        "who a provider says that somebody is is believed in one place, by the cryptography that TLS is \
+         here by (openidconnect would bring a second one, and a hundred crates)",
     ),
     (
         &["insta"],

@@ -23,6 +23,25 @@ pub struct Plane {
     /// Do not move instances away from hosts that are overloaded
     #[arg(long)]
     pub no_rebalance: bool,
+    #[command(flatten)]
+    pub provider: Provider,
+}
+
+/// Who says who people are.
+#[derive(Args)]
+pub struct Provider {
+    /// Let people log in by this OpenID Connect provider: https://HOST/..., as it calls itself
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    pub oidc_issuer: Option<String>,
+    /// The client that this plane is to the provider
+    #[arg(long, value_name = "ID", requires = "oidc_issuer")]
+    pub oidc_client_id: Option<String>,
+    /// The client's secret is in this file, when it has one
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer")]
+    pub oidc_client_secret_file: Option<PathBuf>,
+    /// The claim in which the provider lists groups
+    #[arg(long, value_name = "CLAIM", default_value = "groups")]
+    pub oidc_groups_claim: String,
 }
 
 /// A plane, or what is done with the state of one.

@@ -18,7 +18,7 @@ use super::{new_name, not_written};
 use crate::cli::{At, Global, NewToken, Projects, Role as RoleWord, Tokens, Users};
 use crate::print;
 
-fn role(word: RoleWord) -> Role {
+pub fn role(word: RoleWord) -> Role {
     match word {
         RoleWord::Admin => Role::Admin,
         RoleWord::Operator => Role::Operator,
@@ -27,7 +27,7 @@ fn role(word: RoleWord) -> Role {
     }
 }
 
-fn word(role: Role) -> &'static str {
+pub fn word(role: Role) -> &'static str {
     match role {
         Role::Admin => "admin",
         Role::Operator => "operator",
@@ -36,7 +36,7 @@ fn word(role: Role) -> &'static str {
     }
 }
 
-fn send(
+pub fn send(
     client: &Client,
     method: &str,
     path: &str,
@@ -46,7 +46,7 @@ fn send(
     client.send(method, path, headers, document).map(drop).map_err(not_answered)
 }
 
-const NONE: Option<&()> = None;
+pub const NONE: Option<&()> = None;
 
 /// Says that something is done, and shows it.
 fn shown<T: Serialize + serde::de::DeserializeOwned>(
@@ -279,7 +279,7 @@ fn file(path: &Path) -> Result<std::fs::File, Failure> {
 }
 
 /// `12h`, `30d` as seconds.
-fn seconds(text: &str) -> Result<u64, Failure> {
+pub fn seconds(text: &str) -> Result<u64, Failure> {
     let wrong =
         || Failure::new("usage", format!("{text:?} is no time"), "for example --expires 30d");
     let unit = text.chars().next_back().ok_or_else(wrong)?;

@@ -13,6 +13,7 @@ mod foreign;
 mod history;
 mod instance;
 mod list;
+mod login;
 mod maker;
 mod networks;
 mod planes;
@@ -64,6 +65,8 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::User(verb) => done(access::users(&global, &verb)),
         Verb::Project(verb) => done(access::projects(&global, &verb)),
         Verb::Token(verb) => done(access::tokens(&global, &verb)),
+        Verb::Login(verb) => done(login::login(&global, &verb)),
+        Verb::LoginRule(verb) => done(login::rules(&global, &verb)),
         Verb::Events(verb) => done(events::events(&global, &verb)),
         Verb::Audit(verb) => done(audit::audit(&global, &verb)),
         Verb::Usage(verb) => done(usage::usage(&global, &verb)),

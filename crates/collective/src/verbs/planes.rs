@@ -16,10 +16,13 @@ use model::format_bytes;
 use plane::backup::BackupError;
 use plane::client::{Client, ClientError};
 use plane::identity::{Authority, Credentials, IdentityError};
+use plane::login;
 use plane::serve::{RestoreError, ServeError, Server};
 
 use super::open;
-use crate::cli::{At, Global, Hosts, Known, OneHost, Plan, Plane, PlaneVerb, Planes, Token, Up};
+use crate::cli::{
+    At, Global, Hosts, Known, OneHost, Plan, Plane, PlaneVerb, Planes, Provider, Token, Up,
+};
 use crate::notify::{READY, WATCHDOG, notify, watchdog};
 use crate::print;
 
@@ -134,16 +137,46 @@ impl Serving {
         let state = verb.state.clone().unwrap_or_else(|| default_state(global));
         let token_file = verb.token_file.clone().unwrap_or_else(|| folder.join(TOKEN_FILE));
         let lease = Duration::from_secs(verb.lease);
-        let plane = plane::serve::Plane::open(&state, &token_file, lease).map_err(not_served)?;
+        let login = provider(&verb.provider)?;
+        let people = login.is_some();
+        let plane = plane::serve::Plane::open_with(&state, &token_file, lease, login);
+        let plane = plane.map_err(not_served)?;
         plane.relieve(!verb.no_rebalance);
+        let fingerprint = plane.fingerprint();
         let server = Server::start(plane, verb.listen).map_err(not_served)?;
         let url = format!("https://{}", server.address());
-        let document = serde_json::json!({"url": url, "token_file": token_file});
+        let document = serde_json::json!(
+            {"url": url, "token_file": token_file, "fingerprint": fingerprint}
+        );
         print::result(global, &document, || {
-            format!("a plane at {url}; callers need the token in {}", token_file.display())
+            let file = token_file.display();
+            let mut text = format!("a plane at {url}; callers need the token in {file}");
+            if people {
+                text.push_str(&format!(
+                    "\npeople: collective login --plane {url} --fingerprint {fingerprint}"
+                ));
+            }
+            text
         });
         Ok(Self { _server: server, url, token_file })
     }
+}
+
+/// Who says who people are.
+fn provider(said: &Provider) -> Result<Option<login::Provider>, Failure> {
+    let (Some(issuer), Some(client_id)) = (&said.oidc_issuer, &said.oidc_client_id) else {
+        return Ok(None);
+    };
+    let settings = login::Settings {
+        issuer: issuer.clone(),
+        client_id: client_id.clone(),
+        groups_claim: said.oidc_groups_claim.clone(),
+    };
+    let provider = login::Provider::new(settings, said.oidc_client_secret_file.as_deref());
+    let wrong = |error: login::ProviderError| {
+        Failure::new("usage", error.to_string(), "for example --oidc-issuer https://id.example")
+    };
+    provider.map(Some).map_err(wrong)
 }
 
 fn not_served(error: ServeError) -> Failure {
@@ -348,10 +381,24 @@ pub fn plan(global: &Global, verb: &Plan) -> Result<(), Failure> {
 }
 
 pub fn client(global: &Global, at: &At) -> Result<Client, Failure> {
+    Client::new(&url(at.plane.as_deref()), read_token(global, &at.token)?).map_err(not_answered)
+}
+
+/// Where the plane is.
+pub fn url(said: Option<&str>) -> String {
     let from_environment = || std::env::var("COLLECTIVE_PLANE").ok().filter(|url| !url.is_empty());
-    let url = at.plane.clone().or_else(from_environment);
-    let url = url.unwrap_or_else(|| "https://127.0.0.1:7070".to_owned());
-    Client::new(&url, read_token(global, &at.token)?).map_err(not_answered)
+    let url = said.map(str::to_owned).or_else(from_environment);
+    url.unwrap_or_else(|| "https://127.0.0.1:7070".to_owned())
+}
+
+/// Where the token is.
+pub fn token_file(global: &Global, said: Option<&PathBuf>) -> PathBuf {
+    let from_environment =
+        || std::env::var_os("COLLECTIVE_PLANE_TOKEN_FILE").filter(|file| !file.is_empty());
+    let file = said.cloned().or_else(|| from_environment().map(PathBuf::from));
+    file.unwrap_or_else(|| {
+        global.dir.clone().unwrap_or_else(HostDir::default_path).join(TOKEN_FILE)
+    })
 }
 
 fn read_token(global: &Global, token: &Token) -> Result<Credentials, Failure> {
@@ -363,12 +410,7 @@ fn read_token(global: &Global, token: &Token) -> Result<Credentials, Failure> {
     if let Some(token) = &token.token {
         return parse(token);
     }
-    let from_environment =
-        || std::env::var_os("COLLECTIVE_PLANE_TOKEN_FILE").filter(|file| !file.is_empty());
-    let file = token.token_file.clone().or_else(|| from_environment().map(PathBuf::from));
-    let file = file.unwrap_or_else(|| {
-        global.dir.clone().unwrap_or_else(HostDir::default_path).join(TOKEN_FILE)
-    });
+    let file = token_file(global, token.token_file.as_ref());
     let text = std::fs::read_to_string(&file).map_err(|error| {
         let message = format!("cannot read the plane's token in {}: {error}", file.display());
         Failure::new("permission", message, "name the file with --token-file")

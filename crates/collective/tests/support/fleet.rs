@@ -29,13 +29,20 @@ impl Drop for Running {
 pub struct Fleet<'a> {
     pub world: &'a World,
     pub url: String,
+    /// What names it for certain.
+    pub fingerprint: String,
     token: String,
 }
 
 impl<'a> Fleet<'a> {
     /// Starts a plane at an address of its own or at `listen`, and waits until it says where.
     pub fn start(world: &'a World, listen: &str, lease_s: u32) -> (Running, Self) {
-        Self::begin(world.program("P"), world, listen, lease_s)
+        Self::begin(world.program("P"), world, listen, lease_s, &[])
+    }
+
+    /// The same with more words.
+    pub fn start_by(world: &'a World, words: &[&str]) -> (Running, Self) {
+        Self::begin(world.program("P"), world, "127.0.0.1:0", 15, words)
     }
 
     /// The same, in this environment.
@@ -43,7 +50,7 @@ impl<'a> Fleet<'a> {
     pub fn start_with(world: &'a World, environment: &[(&str, &str)]) -> (Running, Self) {
         let mut program = world.program("P");
         program.envs(environment.iter().copied());
-        Self::begin(program, world, "127.0.0.1:0", 15)
+        Self::begin(program, world, "127.0.0.1:0", 15, &[])
     }
 
     fn begin(
@@ -51,11 +58,12 @@ impl<'a> Fleet<'a> {
         world: &'a World,
         listen: &str,
         lease_s: u32,
+        words: &[&str],
     ) -> (Running, Self) {
         let lease = lease_s.to_string();
         program.args(["plane", "--json", "--listen", listen, "--lease", &lease]);
         // All hosts are this machine, and are as busy as whatever else it does.
-        program.arg("--no-rebalance");
+        program.arg("--no-rebalance").args(words);
         let mut child = Running(program.stdout(Stdio::piped()).spawn().unwrap());
         let mut document = String::new();
         let mut lines = BufReader::new(child.0.stdout.take().unwrap());
@@ -64,8 +72,9 @@ impl<'a> Fleet<'a> {
         }
         let document: Value = serde_json::from_str(&document).unwrap();
         let url = document["url"].as_str().unwrap().to_owned();
+        let fingerprint = document["fingerprint"].as_str().unwrap().to_owned();
         let token = world.host("P").join("plane.token").display().to_string();
-        (child, Self { world, url, token })
+        (child, Self { world, url, fingerprint, token })
     }
 
     /// Starts the agent of a host whose `site` is its name.

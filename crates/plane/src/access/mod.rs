@@ -59,6 +59,8 @@ impl Demand {
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
+    /// Who has shown nothing.
+    Stranger,
     /// Who has the plane's own secret.
     Administrator,
     /// Who has a join token.
@@ -93,19 +95,20 @@ impl User {
         name: Name,
         (token, token_ends_unix_ms): (String, u64),
         scope: &Scope,
-        everywhere: Option<Role>,
-        projects: &BTreeMap<Name, Role>,
+        everywhere: &[Role],
+        projects: &[(Name, Role)],
     ) -> Self {
         let within = |role: Role| {
             let rights =
                 scope.role.map_or(Rights::of(role), |most| Rights::of(role).and(Rights::of(most)));
             if scope.read_only { rights.and(Rights::READING) } else { rights }
         };
-        let all = everywhere.map(within).unwrap_or_default();
-        let mut by_project: BTreeMap<Name, Rights> = projects
-            .iter()
-            .map(|(project, role)| (project.clone(), within(*role).or(all)))
-            .collect();
+        let all = everywhere.iter().fold(Rights::default(), |all, role| all.or(within(*role)));
+        let mut by_project: BTreeMap<Name, Rights> = BTreeMap::new();
+        for (project, role) in projects {
+            let here = by_project.entry(project.clone()).or_insert(all);
+            *here = here.or(within(*role));
+        }
         if let Some(only) = &scope.project {
             by_project.retain(|project, _| project == only);
             // What is everywhere is in this project too, and counts in no other.
@@ -123,6 +126,7 @@ impl Caller {
     /// As owners, and in what is written down.
     pub fn name(&self) -> String {
         match self {
+            Self::Stranger => "a stranger".to_owned(),
             Self::Administrator => ADMINISTRATOR.to_owned(),
             Self::Joining => "join token".to_owned(),
             Self::Host(id) => format!("host {id}"),
@@ -143,7 +147,7 @@ impl Caller {
         match self {
             Self::Administrator => true,
             Self::User(user) => user.everywhere.has(right),
-            Self::Joining | Self::Host(_) => false,
+            Self::Stranger | Self::Joining | Self::Host(_) => false,
         }
     }
 
@@ -171,7 +175,7 @@ impl Caller {
         match self {
             Self::Administrator => true,
             Self::User(user) => user.everywhere != Rights::default() || !user.projects.is_empty(),
-            Self::Joining | Self::Host(_) => false,
+            Self::Stranger | Self::Joining | Self::Host(_) => false,
         }
     }
 
@@ -206,8 +210,11 @@ mod tests {
     }
 
     fn user(scope: &Scope, everywhere: Option<Role>, projects: &[(&str, Role)]) -> Caller {
-        let projects = projects.iter().map(|(project, role)| (name(project), *role)).collect();
-        Caller::User(User::new(name("anna"), ("t".to_owned(), 1), scope, everywhere, &projects))
+        let projects: Vec<_> =
+            projects.iter().map(|(project, role)| (name(project), *role)).collect();
+        let everywhere: Vec<_> = everywhere.into_iter().collect();
+        let token = ("t".to_owned(), 1);
+        Caller::User(User::new(name("anna"), token, scope, &everywhere, &projects))
     }
 
     #[test]
@@ -222,6 +229,10 @@ mod tests {
         let operator = user(&Scope::default(), None, &[("blue", Role::Operator)]);
         assert!(operator.may_with("blue", "bert", Right::Own));
         assert!(!operator.may_in("blue", Right::Manage));
+        // Two roles in one project are what either allows.
+        let both = user(&Scope::default(), None, &[("blue", Role::User), ("blue", Role::Auditor)]);
+        assert!(both.may_in("blue", Right::Own) && both.may_in("blue", Right::Audit));
+        assert!(!both.may_in("blue", Right::Operate));
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub enum Credentials {
     Admin(Secret),
     /// A join token: what is shown, and the authority's fingerprint.
     Join { bearer: String, fingerprint: String },
+    /// Nothing yet but the fingerprint: who logs in.
+    Stranger { fingerprint: String },
     /// A user's token: the same.
     User { bearer: String, fingerprint: String },
     /// A host's certificate and key, and the authority's certificate: PEM.
@@ -88,6 +90,7 @@ impl fmt::Debug for Credentials {
         f.write_str(match self {
             Self::Admin(_) => "Admin",
             Self::Join { .. } => "Join",
+            Self::Stranger { .. } => "Stranger",
             Self::User { .. } => "User",
             Self::Host { .. } => "Host",
         })
@@ -102,9 +105,9 @@ impl Credentials {
         };
         let own = match self {
             Self::Admin(secret) => Authority::of(secret).ok().map(|own| own.fingerprint()),
-            Self::Join { fingerprint, .. } | Self::User { fingerprint, .. } => {
-                Some(fingerprint.clone())
-            }
+            Self::Join { fingerprint, .. }
+            | Self::User { fingerprint, .. }
+            | Self::Stranger { fingerprint } => Some(fingerprint.clone()),
             Self::Host { authority, .. } => of(authority),
         };
         own.is_some() && own == of(authority)

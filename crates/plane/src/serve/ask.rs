@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
 
@@ -24,6 +25,8 @@ pub struct Request {
     /// The host whose certificate was shown.
     pub peer: Option<Peer>,
     pub body: Vec<u8>,
+    /// Whose connection it is.
+    pub from: Option<IpAddr>,
 }
 
 /// See the module's documentation.
@@ -37,6 +40,8 @@ pub struct Ask<'a> {
     pub project: RefCell<Option<String>>,
     /// What it will be answered, when that is a document.
     pub answer: RefCell<Option<String>>,
+    /// What is written down in place of the document that was sent.
+    pub says: RefCell<Option<String>>,
     /// It is in the audit log.
     pub noted: Cell<bool>,
 }
@@ -45,8 +50,8 @@ type Result<T> = std::result::Result<T, Refused>;
 
 impl<'a> Ask<'a> {
     pub fn new(request: &'a Request, caller: &'a Caller, parts: Vec<&'a str>) -> Self {
-        let (project, answer, noted) = Default::default();
-        Self { request, caller, parts, project, answer, noted }
+        let (project, answer, says, noted) = Default::default();
+        Self { request, caller, parts, project, answer, says, noted }
     }
 
     /// It is about something of this project.

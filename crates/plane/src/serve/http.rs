@@ -118,12 +118,18 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, plane: Arc<Plane>, door
         // One too many is closed: its caller is told at once, and others are served.
         let Some(guest) = door.enter(from.ip()) else { continue };
         let _ = socket.set_nodelay(true);
-        tokio::spawn(attend(socket, tls.clone(), plane.clone(), Arc::new(guest), door.bounds.time));
+        tokio::spawn(attend(
+            (socket, from.ip()),
+            tls.clone(),
+            plane.clone(),
+            Arc::new(guest),
+            door.bounds.time,
+        ));
     }
 }
 
 async fn attend(
-    socket: TcpStream,
+    (socket, from): (TcpStream, IpAddr),
     tls: TlsAcceptor,
     plane: Arc<Plane>,
     guest: Arc<Guest>,
@@ -137,7 +143,8 @@ async fn attend(
     let shown = socket.get_ref().1.peer_certificates().and_then(|shown| shown.first());
     let peer = shown.and_then(Peer::of);
     let here = guest.clone();
-    let serve = service_fn(move |request| respond(plane.clone(), peer, here.clone(), request));
+    let serve =
+        service_fn(move |request| respond(plane.clone(), (peer, from), here.clone(), request));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
@@ -171,7 +178,7 @@ impl hyper::body::Body for Streamed {
 
 async fn respond(
     plane: Arc<Plane>,
-    peer: Option<Peer>,
+    (peer, from): (Option<Peer>, IpAddr),
     guest: Arc<Guest>,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Body>, Infallible> {
@@ -189,6 +196,7 @@ async fn respond(
         headers: headers.collect(),
         peer,
         body: Vec::new(),
+        from: Some(from),
     };
     let read = Limited::new(body, BODY_BYTES_MAX).collect();
     let body = match tokio::time::timeout(BODY_TIME, read).await {

@@ -6,14 +6,15 @@
 //!                     └─▶ openapi: the document is made of the same table
 //! ```
 //!
-//! **Invariant:** all of it is by TLS, and every answer but those of `/v1/openapi.json` and
-//! `/v1/authority.pem` needs a token or a host's certificate ([`crate::identity`]).
+//! **Invariant:** all of it is by TLS, and every answer but those of `/v1/openapi.json`,
+//! `/v1/authority.pem` and `/v1/login` needs a token or a host's certificate ([`crate::identity`]).
 //! **Invariant:** any number of planes may serve one etcd state: nothing that matters is in memory.
 //! *On a crash* an operation has happened or has not; the caller asks again.
 
 mod ask;
 mod door;
 mod events;
+mod gate;
 mod http;
 mod metrics;
 mod openapi;
@@ -35,6 +36,7 @@ use kv::Kv;
 use tokio::sync::Semaphore;
 
 use crate::identity::{Authority, IdentityError, Secret};
+use crate::login::Provider;
 use state::Revocations;
 
 pub(crate) use ask::{Ask, Request};
@@ -86,6 +88,9 @@ pub struct Plane {
     /// What the file beside the token's says.
     revoked: Mutex<Revocations>,
     revoked_file: PathBuf,
+    /// Who says who people are.
+    login: Option<Provider>,
+    gate: gate::Gate,
     /// Places for those who read what happens.
     streams: Arc<Semaphore>,
     /// When answers were swept last.
@@ -112,6 +117,16 @@ impl Plane {
     /// A plane on a state (see [`kv::open`]). The token that callers need is in a file, made when it
     /// is not there, which only its owner reads.
     pub fn open(state: &str, token_file: &Path, lease: Duration) -> Result<Arc<Self>, ServeError> {
+        Self::open_with(state, token_file, lease, None)
+    }
+
+    /// The same, where people may log in by a provider.
+    pub fn open_with(
+        state: &str,
+        token_file: &Path,
+        lease: Duration,
+        login: Option<Provider>,
+    ) -> Result<Arc<Self>, ServeError> {
         let token = token::read_or_make(token_file)
             .map_err(|source| ServeError::Io { what: token_file.display().to_string(), source })?;
         let secret = Secret::parse(&token)?;
@@ -126,7 +141,7 @@ impl Plane {
         let kv = kv::open(state)?;
         restore::is_whole(&*kv)?;
         let plane = Self::on(kv, secret, authority, lease);
-        let plane = Self { revoked: Mutex::new(revoked), revoked_file, ..plane };
+        let plane = Self { revoked: Mutex::new(revoked), revoked_file, login, ..plane };
         plane.keep_revocations().map_err(|refused| ServeError::Io {
             what: refused.detail,
             source: std::io::Error::other(refused.hint),
@@ -136,6 +151,7 @@ impl Plane {
 
     fn on(kv: Arc<dyn Kv>, secret: Secret, authority: Authority, lease: Duration) -> Self {
         let (revoked, revoked_file, swept, log, metering, hosts_seen) = Default::default();
+        let (login, gate) = Default::default();
         let (no_relief, requests, refused, stumbled, unreadable) = Default::default();
         Self {
             kv,
@@ -144,6 +160,8 @@ impl Plane {
             lease,
             revoked,
             revoked_file,
+            login,
+            gate,
             streams: Arc::new(Semaphore::new(events::STREAMS_MAX)),
             swept,
             log,
@@ -170,5 +188,10 @@ impl Plane {
     /// What lets a new host join, and nothing else.
     pub fn join_token(&self) -> String {
         self.secret.join_token(&self.authority)
+    }
+
+    /// What names its authority: whoever logs in knows the plane by it.
+    pub fn fingerprint(&self) -> String {
+        self.authority.fingerprint()
     }
 }

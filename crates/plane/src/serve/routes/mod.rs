@@ -8,6 +8,7 @@ mod about;
 mod access;
 mod hosts;
 mod instances;
+mod login;
 pub(super) mod usage;
 #[cfg(test)]
 mod walked;
@@ -53,9 +54,10 @@ pub struct Route {
 }
 
 impl Route {
-    /// What a request by it does, or does not, is written down. What hosts say all the time is not.
+    /// What a request by it does, or does not, is written down. What hosts say all the time is not;
+    /// what strangers ask says itself when it is.
     pub fn is_logged(&self) -> bool {
-        self.method != "GET" && self.demand != Demand::Host
+        self.method != "GET" && !matches!(self.demand, Demand::Host | Demand::Anybody)
     }
 }
 
@@ -74,7 +76,7 @@ const fn route(
 
 /// See the module's documentation.
 pub fn all() -> impl Iterator<Item = &'static Route> {
-    [hosts::ROUTES, instances::ROUTES, access::ROUTES, usage::ROUTES, about::ROUTES]
+    [hosts::ROUTES, instances::ROUTES, access::ROUTES, login::ROUTES, usage::ROUTES, about::ROUTES]
         .into_iter()
         .flatten()
 }
@@ -103,7 +105,7 @@ impl Plane {
         if let Some((route, parts)) = found
             && route.demand == Demand::Anybody
         {
-            return (route.run)(self, &Ask::new(request, &Caller::Joining, parts.clone()));
+            return (route.run)(self, &Ask::new(request, &Caller::Stranger, parts.clone()));
         }
         // Who is nobody learns nothing of what there is.
         let caller = self.caller(request)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{InstanceWish, NewToken, Role, TokenWish};
+use api::{InstanceWish, LoginRulePrint, NewToken, Role, TokenWish};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use model::HostId;
@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::all;
 use crate::identity::{Credentials, Peer};
+use crate::login::{Provider, Settings};
 use crate::serve::Plane;
 use crate::serve::ask::Request;
 
@@ -56,6 +57,12 @@ const LETS: &[(&str, &str, &str)] = &[
     // Of somebody else's.
     ("POST", "/v1/tokens", "Aa"),
     ("DELETE", "/v1/tokens/{id}", "Aa"),
+    // The provider of this plane does not answer, and a login without a code is none.
+    ("GET", "/v1/login", "Aaoud123456xrhgj-"),
+    ("POST", "/v1/login", "Aaoud123456xrhgj-"),
+    ("GET", "/v1/login-rules", "Aad"),
+    ("POST", "/v1/login-rules", "Aa"),
+    ("DELETE", "/v1/login-rules/{id}", "Aa"),
     ("GET", "/v1/backup", "Aa"),
     ("GET", "/v1/events", "Aaoud123456x"),
     ("GET", "/v1/openapi.json", "Aaoud123456xrhgj-"),
@@ -71,6 +78,8 @@ struct Walk {
     shows: BTreeMap<char, String>,
     /// A token of somebody who is none of the callers.
     other: String,
+    /// A rule of who may log in.
+    rule: String,
 }
 
 fn host(n: u8) -> HostId {
@@ -94,6 +103,7 @@ impl Walk {
             headers: headers.collect(),
             peer,
             body: serde_json::to_vec(body).unwrap(),
+            from: None,
         }
     }
 
@@ -130,13 +140,21 @@ impl Walk {
     /// What is there before each request.
     fn new(folder: &std::path::Path) -> Self {
         let state = format!("embedded:{}", folder.join("state").display());
-        let plane = Plane::open(&state, &folder.join("token"), Duration::from_secs(3600)).unwrap();
+        let settings = Settings {
+            issuer: "http://127.0.0.1:9".to_owned(),
+            client_id: "plane".to_owned(),
+            groups_claim: "groups".to_owned(),
+        };
+        let provider = Provider::new(settings, None).unwrap();
+        let (file, lease) = (folder.join("token"), Duration::from_secs(3600));
+        let plane = Plane::open_with(&state, &file, lease, Some(provider)).unwrap();
         let shows = [
             ('A', plane.secret.bearer()),
             ('j', plane.secret.join_bearer()),
             ('-', format!("user.{}.{}", "ab".repeat(8), "cd".repeat(32))),
         ];
-        let mut walk = Self { plane, shows: shows.into(), other: String::new() };
+        let mut walk =
+            Self { plane, shows: shows.into(), other: String::new(), rule: String::new() };
         for project in ["blue", "red"] {
             walk.done('A', "PUT", &format!("/v1/projects/{project}"), &());
         }
@@ -158,6 +176,8 @@ impl Walk {
     /// Puts there what a request may have removed.
     fn restore(&mut self) {
         self.add('z', Some(Role::User), Some("blue"), false);
+        let rule = self.done('A', "POST", "/v1/login-rules", &rule());
+        self.rule = serde_json::from_slice::<LoginRulePrint>(&rule).unwrap().id;
         self.done('3', "PUT", "/v1/instances/web", &wish());
         self.done('A', "PUT", &format!("/v1/hosts/{}/beat", host(1)), &report());
         let cordon = serde_json::json!({"state": "cordoned"});
@@ -167,6 +187,10 @@ impl Walk {
 
 fn wish() -> InstanceWish {
     InstanceWish::new("ab".repeat(32), 1, 1 << 30)
+}
+
+fn rule() -> serde_json::Value {
+    serde_json::json!({"who": {"group": "ops"}, "role": "user", "project": "blue"})
 }
 
 fn report() -> serde_json::Value {
@@ -188,6 +212,8 @@ fn body(method: &str, path: &str) -> serde_json::Value {
         }
         ("PUT", "/v1/instances/{name}") => serde_json::to_value(wish()).unwrap(),
         ("PUT", "/v1/projects/{project}/members/{user}") => serde_json::json!({"role": "user"}),
+        ("POST", "/v1/login") => serde_json::json!({"port": 1}),
+        ("POST", "/v1/login-rules") => rule(),
         ("POST", "/v1/tokens") => serde_json::json!({"user": "user-z"}),
         _ => serde_json::json!({}),
     }
@@ -207,6 +233,7 @@ fn every_route_lets_whom_it_says_and_nobody_else() {
         for who in CALLERS.chars() {
             let path = pattern
                 .replace("/hosts/{id}", &format!("/hosts/{}", host(1)))
+                .replace("/login-rules/{id}", &format!("/login-rules/{}", walk.rule))
                 .replace("/tokens/{id}", &format!("/tokens/{}", walk.other))
                 .replace("{project}", "blue")
                 .replace("{user}", "user-z")
@@ -222,6 +249,12 @@ fn every_route_lets_whom_it_says_and_nobody_else() {
                 }
                 // That host has joined already.
                 (true, 'j') if *method == "POST" => assert_eq!(got, 409, "{case}"),
+                (true, _) if *pattern == "/v1/login" && *method == "GET" => {
+                    assert_eq!(got, 503, "{case}");
+                }
+                (true, _) if *pattern == "/v1/login" => {
+                    assert!([400, 429].contains(&got), "{case}");
+                }
                 (true, _) => assert!(got < 300, "{case}"),
                 (false, '-') => assert_eq!(got, 401, "{case}"),
                 (false, _) => assert_eq!(got, 403, "{case}"),

@@ -114,7 +114,7 @@ fn entry(ask: &Ask<'_>, status: u16, head: &AuditHead) -> AuditEntry {
         token: ask.caller.token().map(str::to_owned),
         what: ask.request.method.clone(),
         on: ask.request.path.chars().take(PATH_CHARS_MAX).collect(),
-        says: says(&ask.request.body),
+        says: ask.says.borrow().clone().or_else(|| says(&ask.request.body)),
         project: ask.project.borrow().clone(),
         status,
         request: ask.request.id.clone(),

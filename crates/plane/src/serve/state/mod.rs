@@ -17,6 +17,7 @@
 //! | `revoked/ID` | certificates of this host from before then are worth nothing, Unix time in ms; also in a file |
 //! | `users/NAME` | a user, and the roles of that one |
 //! | `tokens/ID` | the hash of a token, whose it is, how far it goes and when it ends |
+//! | `login-rules/ID` | who is let in by a provider, as whom, and what for |
 //! | `projects/NAME` | a project |
 //! | `usage/PROJECT` | what its instances take |
 //! | `metered/host/ID` | what was counted of the starts of a host |
@@ -27,7 +28,7 @@
 //! | `steering` | which plane decides; it is there as long as that one's lease |
 //!
 //! Of hosts and instances all can be lost: hosts say it again, and people wish it again. Users, tokens,
-//! projects, usage and the audit log are nowhere else.
+//! rules, projects, usage and the audit log are nowhere else.
 //!
 //! **Invariant:** of two heads the one with the greater generation is kept, whoever says it and when.
 
@@ -36,6 +37,7 @@ mod hosts;
 mod identities;
 mod instances;
 mod log;
+mod logins;
 mod metered;
 mod orders;
 mod picture;

@@ -165,6 +165,7 @@ impl Plane {
 
     /// Takes all roles in a project away that is not there.
     fn strip(&self, project: &Name) -> Result<()> {
+        self.strip_rules(project)?;
         for entry in self.kv.list("users/")?.entries {
             let mut record: UserRecord = read(&entry)?;
             let is_gone = match self.project_record(project) {

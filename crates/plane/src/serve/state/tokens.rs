@@ -8,7 +8,6 @@ use kv::{Entry, Txn};
 use model::Name;
 use serde::{Deserialize, Serialize};
 
-use super::users::roles;
 use super::{Result, json, name, read};
 use crate::access::{Caller, Right, Scope, User};
 use crate::identity::UserToken;
@@ -57,7 +56,8 @@ impl Plane {
             read_only: record.read_only,
         };
         let token = (shown.id().to_owned(), record.ends_unix_ms);
-        let user = User::new(user, token, &scope, known.everywhere, &roles(&known)?);
+        let (everywhere, projects) = self.roles_of(&known)?;
+        let user = User::new(user, token, &scope, &everywhere, &projects);
         Ok(Some(Caller::User(user)))
     }
 
@@ -110,20 +110,7 @@ impl Plane {
         if let Some(project) = &project {
             self.project_record(project)?;
         }
-        let mut theirs = 0;
-        for entry in self.kv.list("tokens/")?.entries {
-            let old: TokenRecord = read(&entry)?;
-            if old.ends_unix_ms <= now {
-                // What counts no longer goes, when somebody comes by.
-                self.kv.commit(&Txn::remove(&entry.key, entry.revision))?;
-            } else if old.user == user.as_str() {
-                theirs += 1;
-            }
-        }
-        if theirs >= TOKENS_MAX {
-            let detail = format!("{user} has {TOKENS_MAX} tokens");
-            return Err(Refused::new(409, "state", detail, "`collective token revoke` ends some"));
-        }
+        self.make_room_for_token(user.as_str(), now)?;
         let shown = UserToken::new();
         let record = TokenRecord {
             user: user.to_string(),
@@ -144,6 +131,25 @@ impl Plane {
             return Err(Refused::changed("the list of tokens"));
         }
         Ok(NewToken { token: shown.text(&self.authority), about: again.about })
+    }
+
+    /// Whether a user may have one more token.
+    pub(super) fn make_room_for_token(&self, user: &str, now_unix_ms: u64) -> Result<()> {
+        let mut theirs = 0;
+        for entry in self.kv.list("tokens/")?.entries {
+            let old: TokenRecord = read(&entry)?;
+            if old.ends_unix_ms <= now_unix_ms {
+                // What counts no longer goes, when somebody comes by.
+                self.kv.commit(&Txn::remove(&entry.key, entry.revision))?;
+            } else if old.user == user {
+                theirs += 1;
+            }
+        }
+        if theirs >= TOKENS_MAX {
+            let detail = format!("{user} has {TOKENS_MAX} tokens");
+            return Err(Refused::new(409, "state", detail, "`collective token revoke` ends some"));
+        }
+        Ok(())
     }
 
     fn own_name(&self, caller: &Caller) -> Result<Name> {
@@ -194,7 +200,7 @@ fn print(entry: &Entry, record: TokenRecord) -> TokenPrint {
     about(&entry.key["tokens/".len()..], record)
 }
 
-fn about(id: &str, record: TokenRecord) -> TokenPrint {
+pub fn about(id: &str, record: TokenRecord) -> TokenPrint {
     TokenPrint {
         id: id.to_owned(),
         user: record.user,

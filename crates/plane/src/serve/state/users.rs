@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use api::{CallerPrint, Role, UserPrint, UserWish};
+use api::{CallerPrint, Role, UserLogin, UserPrint, UserWish};
 use kv::{Condition, Entry, Txn};
 use model::Name;
 use serde::{Deserialize, Serialize};
 
-use super::{Result, TRIES, json, name, read};
+use super::{Result, TRIES, json, read};
 use crate::access::{ADMINISTRATOR, Caller, Right};
 use crate::serve::ask::Ask;
 use crate::serve::{Plane, Refused};
@@ -24,6 +24,21 @@ pub struct UserRecord {
     pub everywhere: Option<Role>,
     #[serde(default)]
     pub projects: BTreeMap<String, Role>,
+    #[serde(default)]
+    pub login: Option<UserLogin>,
+}
+
+impl UserRecord {
+    /// One who has just been added.
+    pub fn new(everywhere: Option<Role>) -> Self {
+        let (id, added_unix_ms) = (new_id(), ambient::unix_ms());
+        Self { id, added_unix_ms, everywhere, projects: BTreeMap::new(), login: None }
+    }
+}
+
+/// Names something for good.
+pub fn new_id() -> String {
+    ambient::random::<8>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Projects in which one user may have a role.
@@ -72,13 +87,7 @@ impl Plane {
                     let new = UserRecord { everywhere: wish.everywhere, ..old };
                     Txn::replace(&key, entry.revision, json(&new))
                 }
-                None => {
-                    let id =
-                        ambient::random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
-                    let added_unix_ms = ambient::unix_ms();
-                    let (everywhere, projects) = (wish.everywhere, BTreeMap::new());
-                    Txn::create(&key, json(&UserRecord { id, added_unix_ms, everywhere, projects }))
-                }
+                None => Txn::create(&key, json(&UserRecord::new(wish.everywhere))),
             };
             if self.commit(ask, txn)?.is_done() {
                 return Ok(());
@@ -157,10 +166,6 @@ fn print(entry: &Entry, record: UserRecord) -> UserPrint {
         added_unix_ms: record.added_unix_ms,
         everywhere: record.everywhere,
         projects: record.projects,
+        login: record.login,
     }
-}
-
-/// The roles of a record, by names.
-pub fn roles(record: &UserRecord) -> Result<BTreeMap<Name, Role>> {
-    record.projects.iter().map(|(project, role)| Ok((name(project)?, *role))).collect()
 }
