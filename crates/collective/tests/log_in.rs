@@ -33,7 +33,8 @@ fn a_browser_lets_the_command_line_in_and_its_token_is_kept() {
     let rule = ["login-rule", "add", "--group", "ops", "--role", "user", "--project", "default"];
     fleet.at("P", &rule).ok();
     assert_eq!(fleet.at("P", &["login-rule", "list"]).ok()[0]["who"]["group"], "ops");
-    assert_eq!(fleet.at("P", &["login-rule", "add", "--role", "user"]).error().0, "usage");
+    let nobody = fleet.at("P", &["login-rule", "add", "--role", "user"]);
+    assert_eq!((nobody.code, &nobody.json()["error"]["kind"]), (2, &"usage".into()));
 
     let file = world.root().join("anna.token");
     let words = |rest: &[&str]| {
