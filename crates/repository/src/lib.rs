@@ -63,7 +63,7 @@ use chunk::frame::Effort;
 use objects::Objects;
 
 pub use check::{CheckProgress, CheckReport, Problem};
-pub use copy::{Copied, copy};
+pub use copy::{Copied, CopyHints, copy};
 pub use error::{RefError, RepositoryError};
 pub use gc::{GcOptions, GcStats};
 pub use key::{KeyPlace, export_key, import_key, new_key};
@@ -99,6 +99,8 @@ struct Inner {
     refresh_succeeded: AtomicU64,
     pack_ciphers: pack_ciphers::PackCiphers,
     sessions: sessions::Sessions,
+    /// Advances of refs of which it is not known whether they happened.
+    unsure: Mutex<refs::Unsure>,
     /// What was read since then may be relied on for half the grace age.
     opened: ambient::Instant,
     /// Why nothing can be stored in it, where that is so.

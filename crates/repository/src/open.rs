@@ -176,6 +176,7 @@ impl Repository {
             refresh_succeeded: AtomicU64::new(0),
             pack_ciphers: PackCiphers::default(),
             sessions: Sessions::default(),
+            unsure: Mutex::default(),
             opened: ambient::now(),
             not_writable,
         };

@@ -18,6 +18,9 @@
 //! Reading: the highest number is the ref. A highest generation that cannot be opened is an
 //! error; an older one is never taken in its place, because that would silently undo work.
 
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
+
 use bytes::Bytes;
 use chunk::crypt::Cipher;
 use model::Generation;
@@ -37,6 +40,13 @@ const REMOVED: u8 = 1;
 
 /// Roots of a ref, at most.
 const ROOTS_MAX: usize = 2048;
+
+/// Tries of one generation that are remembered, at most.
+const TRIES_MAX: usize = 16;
+
+/// By a ref's stored name: the generation that was tried last without an answer, and the hashes of the objects
+/// that were sent for it. An object has a salt of its own, so no other writer's has this hash.
+pub(crate) type Unsure = HashMap<[u8; 32], (Generation, Vec<blake3::Hash>)>;
 
 /// What a ref is to say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -127,7 +137,9 @@ impl<'a> Refs<'a> {
     /// [`Self::current`] for one that was removed) to the next. All that the payload names must
     /// have been stored by finished sessions, or be kept by another ref.
     ///
-    /// After [`ObjectError::Unavailable`] it may have happened or not: read it.
+    /// After [`ObjectError::Unavailable`] it may have happened or not. Who tries again from the same generation goes
+    /// on from what this program itself has written meanwhile, and is not told that somebody else did: the
+    /// generation that it gets is then one more.
     pub fn advance(
         &self,
         kind: &str,
@@ -256,30 +268,72 @@ impl<'a> Refs<'a> {
         let fenced =
             |current| RefError::Fenced { kind: kind.to_owned(), name: name.to_owned(), current };
         let current = self.latest(&stored)?;
-        if current != from {
+        if current != from && !(current == from.next() && self.is_own(&stored, current)?) {
             return Err(fenced(current));
         }
         let begun = ambient::now();
         let reliance = self.repository.hold(&payload.roots, from.0 == 0)?;
-        let next = from.next();
-        let plain = encode(kind, name, next, payload, flags);
         let gone = payload.roots.iter().any(|root| matches!(root, Target::Gone(_)));
-        let cipher = &self.repository.inner.cipher;
-        let bytes = seal(cipher, &stored, next, ambient::random(), &plain, gone);
-        ambient::step("ref: held");
-        match self.repository.inner.objects.put_new(&ref_key(&stored, next), Bytes::from(bytes)) {
-            Err(ObjectError::AlreadyExists { .. }) => {
-                return Err(fenced(self.latest(&stored)?.max(next)));
+        let mut next = current.next();
+        loop {
+            let plain = encode(kind, name, next, payload, flags);
+            let cipher = &self.repository.inner.cipher;
+            let bytes = seal(cipher, &stored, next, ambient::random(), &plain, gone);
+            ambient::step("ref: held");
+            self.tried(&stored, next, blake3::hash(&bytes));
+            let key = ref_key(&stored, next);
+            match self.repository.inner.objects.put_new(&key, Bytes::from(bytes)) {
+                // What was sent before has arrived only now.
+                Err(ObjectError::AlreadyExists { .. })
+                    if next == from.next() && self.is_own(&stored, next)? =>
+                {
+                    next = next.next();
+                }
+                Err(ObjectError::AlreadyExists { .. }) => {
+                    return Err(fenced(self.latest(&stored)?.max(next)));
+                }
+                other => break other?,
             }
-            other => other?,
         }
         ambient::step("ref: visible");
         self.repository.still_held(&reliance, begun)?;
+        self.unsure().remove(&stored);
         self.repository.inner.sessions.release(&reliance);
         // A stale hint costs a reader some requests, so its failure is not ours.
         let hint = Bytes::from(next.0.to_string());
         let _ = self.repository.inner.objects.put(&ref_hint_key(&stored), hint);
         Ok(next)
+    }
+}
+
+impl Refs<'_> {
+    fn unsure(&self) -> MutexGuard<'_, Unsure> {
+        self.repository.inner.unsure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An object is about to be sent.
+    fn tried(&self, stored: &[u8; 32], generation: Generation, hash: blake3::Hash) {
+        let mut unsure = self.unsure();
+        let (tried, hashes) = unsure.entry(*stored).or_insert((generation, Vec::new()));
+        if *tried != generation {
+            *tried = generation;
+            hashes.clear();
+        }
+        if hashes.len() == TRIES_MAX {
+            hashes.remove(0);
+        }
+        hashes.push(hash);
+    }
+
+    /// Whether a generation is what this program has sent, and not heard of.
+    fn is_own(&self, stored: &[u8; 32], generation: Generation) -> Result<bool, RepositoryError> {
+        let tried = self.unsure().get(stored).cloned();
+        let Some((_, hashes)) = tried.filter(|(tried, _)| *tried == generation) else {
+            return Ok(false);
+        };
+        let key = ref_key(stored, generation);
+        let bytes = self.repository.inner.objects.get(&key, REF_BYTES_MAX)?;
+        Ok(hashes.contains(&blake3::hash(&bytes)))
     }
 }
 

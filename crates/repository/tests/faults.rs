@@ -119,6 +119,48 @@ fn lost_answers_are_errors_that_can_be_repeated() {
     }
 }
 
+/// Who is not told that a ref was advanced, and tries again, goes on from there: nobody else did it. Who has not
+/// tried is told that somebody else did.
+#[test]
+fn who_was_not_told_of_its_own_advance_is_not_fenced_by_it() {
+    let memory = Arc::new(Memory::new());
+    let repository = init(&as_objects(&memory), GRACE_MS);
+    let faults = Arc::new(Faults::new(as_objects(&memory)));
+    let opened = again(&repository, &as_objects(&faults)).unwrap();
+    let other = again(&repository, &as_objects(&memory)).unwrap();
+    let says = |body: &[u8]| RefPayload { roots: Vec::new(), body: body.to_vec() };
+    let advance = |repository: &Repository, from, body: &[u8]| {
+        repository.refs().advance("instance", "a", Generation(from), &says(body))
+    };
+    let read = || {
+        let value = repository.refs().read("instance", "a").unwrap().unwrap();
+        (value.generation.0, value.body)
+    };
+    assert_eq!(advance(&opened, 0, b"first").unwrap(), Generation(1));
+    faults.lose_answer_at_write(faults.writes());
+    let lost = advance(&opened, 1, b"second").unwrap_err();
+    assert!(!matches!(lost, RefError::Fenced { .. }), "{lost:?}");
+    assert_eq!(read(), (2, b"second".to_vec()));
+    assert!(matches!(advance(&other, 1, b"other"), Err(RefError::Fenced { .. })));
+    assert_eq!(advance(&opened, 1, b"third").unwrap(), Generation(3));
+    assert_eq!(read(), (3, b"third".to_vec()));
+    // It was told of that one: whoever goes on from before it did not read it.
+    assert!(matches!(advance(&opened, 2, b"late"), Err(RefError::Fenced { .. })));
+    assert!(matches!(advance(&opened, 1, b"late"), Err(RefError::Fenced { .. })));
+    // Somebody else went on from what it was not told of: that is a fence.
+    faults.lose_answer_at_write(faults.writes());
+    advance(&opened, 3, b"fourth").unwrap_err();
+    assert_eq!(advance(&other, 4, b"other").unwrap(), Generation(5));
+    assert!(matches!(advance(&opened, 3, b"fifth"), Err(RefError::Fenced { .. })));
+    assert_eq!(read(), (5, b"other".to_vec()));
+    // It did not happen, and somebody else was faster.
+    faults.vanish(true);
+    advance(&opened, 5, b"never").unwrap_err();
+    faults.vanish(false);
+    assert_eq!(advance(&other, 5, b"faster").unwrap(), Generation(6));
+    assert!(matches!(advance(&opened, 5, b"late"), Err(RefError::Fenced { .. })));
+}
+
 /// One request in ten fails, and half of the writes among them are done nevertheless.
 #[test]
 fn an_unreliable_store_loses_nothing_that_was_acknowledged() {

@@ -297,18 +297,7 @@ impl Running {
                 self.advanced(generation, head)?;
                 Ok(true)
             }
-            crate::store::Advance::Fenced => {
-                // It may have been our own, of which we have not heard.
-                match self.store.head(&self.head.name)?.head {
-                    Some((generation, found))
-                        if generation == self.generation.next() && found == head =>
-                    {
-                        self.advanced(generation, head)?;
-                        Ok(true)
-                    }
-                    _ => Ok(false),
-                }
-            }
+            crate::store::Advance::Fenced => Ok(false),
         }
     }
 
