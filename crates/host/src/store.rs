@@ -557,16 +557,15 @@ impl Session {
         Ok(Self { writer: to.thorough_writer()?, source: from.source() })
     }
 
-    /// Copies what these targets need and the session's repository lacks; of that, `first` lies
-    /// together.
+    /// Copies what these targets need and the session's repository lacks.
     pub fn copy(
         &mut self,
         from: &Repository,
-        first: &[ChunkId],
+        hints: &repository::CopyHints,
         roots: &[Target],
         progress: &mut dyn FnMut(&repository::Copied),
     ) -> Result<repository::Copied> {
-        Ok(repository::copy(from, &mut self.writer, first, roots, progress)?)
+        Ok(repository::copy(from, &mut self.writer, hints, roots, progress)?)
     }
 
     /// Where chunks go.

@@ -2,7 +2,9 @@
 //!
 //! Every chunk is looked up in the other repository before it is read here, so that what is there
 //! already costs no byte on either side. Nothing is skipped because its parent is there: of garbage, a
-//! collection may have kept the parent alone.
+//! collection may have kept the parent alone. Only of a manifest that a ref of the other repository keeps
+//! ([`CopyHints::whole`]) the pages are not looked up, one by one: what a ref keeps is all there, and
+//! stays for as long as what any session has found ([`crate::hold`]).
 //!
 //! Pages that lie near one another are asked for together: across a network a request for each frame
 //! would wait most of the time.
@@ -38,22 +40,31 @@ pub struct Copied {
     pub new_bytes: u64,
 }
 
+/// What is known of what is copied.
+#[derive(Debug, Clone, Default)]
+pub struct CopyHints {
+    /// Pages of it that will be wanted before the others, in this order: what of them is new lies together,
+    /// so that few requests bring it and nothing else, and small; and of the rest, a page that is wanted alone
+    /// brings little with it.
+    pub first: Vec<ChunkId>,
+    /// Manifests of which a ref of the other repository, read just now, keeps everything.
+    pub whole: HashSet<ChunkId>,
+}
+
 /// Copies everything that `roots` need from `from` into the session `to`. Visible when a ref names
 /// it, after the session has finished.
-///
-/// `first` are pages of it that will be wanted before the others, in this order: what of them is new
-/// lies together, so that few requests bring it and nothing else, and small; and of the rest, a page
-/// that is wanted alone brings little with it.
 pub fn copy(
     from: &Repository,
     to: &mut PackWriter,
-    first: &[ChunkId],
+    hints: &CopyHints,
     roots: &[Target],
     progress: &mut dyn FnMut(&Copied),
 ) -> Result<Copied, RepositoryError> {
     let mut copying = Copying {
         from,
         to,
+        whole: &hints.whole,
+        in_whole: false,
         seen: HashSet::new(),
         neighbours: HashMap::new(),
         gathered: Vec::new(),
@@ -63,9 +74,9 @@ pub fn copy(
         listed: 0,
         progress,
     };
-    if !first.is_empty() {
+    if !hints.first.is_empty() {
         copying.to.set_effort(Effort::FORESEEN)?;
-        for id in first {
+        for id in &hints.first {
             if !copying.to.reuse(id, 0)? && copying.page(id)? {
                 copying.ahead.insert(*id);
             }
@@ -81,6 +92,9 @@ pub fn copy(
 struct Copying<'a> {
     from: &'a Repository,
     to: &'a mut PackWriter,
+    whole: &'a HashSet<ChunkId>,
+    /// What is walked now is below one of these.
+    in_whole: bool,
     /// Records, manifests and nodes that were walked.
     seen: HashSet<ChunkId>,
     neighbours: HashMap<ChunkId, Verified>,
@@ -162,6 +176,11 @@ impl Copying<'_> {
 impl Visitor for Copying<'_> {
     fn needs(&mut self, _: &Place, what: What, id: &ChunkId) -> Result<bool, RepositoryError> {
         let page = matches!(what, What::Page(_));
+        match what {
+            What::Manifest => self.in_whole = self.whole.contains(id),
+            What::Record | What::Leaf => self.in_whole = false,
+            What::Node | What::Page(_) => {}
+        }
         // Pages are many, and looked up as cheaply there as here.
         if !page && !self.seen.insert(*id) {
             return Ok(false);
@@ -171,6 +190,11 @@ impl Visitor for Copying<'_> {
             (self.progress)(&self.copied);
         }
         if page && self.ahead.remove(id) {
+            return Ok(true);
+        }
+        if page && self.in_whole {
+            self.to.count_reused(PAGE_BYTES as u64);
+            self.copied.reused_bytes += PAGE_BYTES as u64;
             return Ok(true);
         }
         if self.to.reuse(id, if page { PAGE_BYTES as u64 } else { 0 })? {

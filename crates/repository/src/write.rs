@@ -140,10 +140,15 @@ impl PackWriter {
                 None => return Ok(false),
             };
         }
+        self.count_reused(bytes);
+        Ok(true)
+    }
+
+    /// A chunk of `bytes` bytes is there already.
+    pub(crate) fn count_reused(&mut self, bytes: u64) {
         self.stats.chunks += 1;
         self.stats.logical_bytes += bytes;
         self.stats.reused_bytes += bytes;
-        Ok(true)
     }
 
     /// Lists what has been uploaded so far: who dies after this is not alone with it, and the next

@@ -7,8 +7,8 @@ use chunk::{ChunkSink, ChunkSource, FetchError, Put, Urgency, id_of};
 use model::Generation;
 use objects::{Counted, Faults, FlipEvery, Memory, Objects};
 use repository::{
-    Child, Init, Open, RefError, RefPayload, Repository, RepositoryError, Target, new_key,
-    read_blob, read_record, write_blob, write_record,
+    Child, CopyHints, Init, Open, RefError, RefPayload, Repository, RepositoryError, Target,
+    new_key, read_blob, read_record, write_blob, write_record,
 };
 
 fn page(seed: u64) -> Vec<u8> {
@@ -247,7 +247,8 @@ fn what_is_wanted_first_lies_together_in_a_copy() {
         let to = private(&(Arc::new(Memory::new()) as Arc<dyn Objects>));
         let mut writer = to.writer().unwrap();
         let roots = [Target::Record(record)];
-        let copied = repository::copy(&from, &mut writer, first_ones, &roots, &mut |_| {}).unwrap();
+        let hints = CopyHints { first: first_ones.to_vec(), ..CopyHints::default() };
+        let copied = repository::copy(&from, &mut writer, &hints, &roots, &mut |_| {}).unwrap();
         writer.finish().unwrap();
         assert!(
             (0..1000).all(|n| *to.fetch(&id_of(&page(n)), Urgency::Urgent).unwrap()[0] == page(n))

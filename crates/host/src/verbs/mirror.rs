@@ -19,7 +19,7 @@ use std::sync::Arc;
 use api::{MakerPrint, MirrorPrint};
 use model::format_bytes;
 use objects::{Counted, Objects};
-use repository::{GcOptions, Init, KeyPlace, Open, RefPayload, Repository};
+use repository::{CopyHints, GcOptions, Init, KeyPlace, Open, RefPayload, Repository};
 use trust::Trusted;
 
 use crate::Host;
@@ -221,7 +221,7 @@ fn bring(
         progress(&format!("{name}: {there} there already, {new} new"));
     };
     let mut writer = mirror.thorough_writer()?;
-    let copied = repository::copy(source, &mut writer, &[], &roots, &mut said);
+    let copied = repository::copy(source, &mut writer, &CopyHints::default(), &roots, &mut said);
     let copied = copied.map_err(|error| Failure::from(error).during(&name))?;
     ambient::step("mirror: copied");
     writer.finish()?;

@@ -4,14 +4,14 @@
 //! *Order.* Chunks, the ref that keeps them, signed documents, the timestamp. So whoever sees a version
 //! finds all of it, and whoever dies before has published nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use api::PublishPrint;
 use chunk::{ChunkSource, Urgency};
 use model::{ChunkId, Name, VersionId};
 use objects::Objects;
-use repository::{Child, Init, KeyPlace, Repository, Target};
+use repository::{Child, CopyHints, Init, KeyPlace, Repository, Target};
 use trust::key::Key;
 use trust::{Change, Delegate, Roles, Trusted, Validity};
 
@@ -110,15 +110,18 @@ impl Host {
         let published_id = session.put_version(&published)?;
         let mut roots: Vec<Target> = store.children(id)?.into_iter().map(|c| c.target).collect();
         roots.extend(traces.iter().flatten().map(|id| Target::Chunk(*id)));
-        let first = store::touched(&self.fetcher(&store)?, &published, traces);
+        let mut appliance =
+            Appliance::read(&shop.trusted, short)?.unwrap_or_else(|| Appliance::new(short));
+        let hints = CopyHints {
+            first: store::touched(&self.fetcher(&store)?, &published, traces),
+            whole: shop.whole(&appliance, &options.version)?,
+        };
         let mut says = |copied: &repository::Copied| progress(&said(copied));
-        let copied = session.copy(store.repository(), &first, &roots, &mut says)?;
+        let copied = session.copy(store.repository(), &hints, &roots, &mut says)?;
         ambient::step("publish: copied");
         let stored = session.finish()?;
         ambient::step("publish: durable");
 
-        let mut appliance =
-            Appliance::read(&shop.trusted, short)?.unwrap_or_else(|| Appliance::new(short));
         let id_text = published_id.to_string();
         if let Some(known) = appliance.find(&options.version)
             && known.id != id_text
@@ -460,6 +463,28 @@ impl Shop {
     fn change(&self, changes: &BTreeMap<String, Change>, keys: &[Key]) -> Result<()> {
         trust::change(&self.objects, &self.trusted, changes, keys, Validity::default())
             .map_err(signing)
+    }
+
+    /// The manifests of what its channels offer, and of a version that may be published again: refs keep all of them.
+    fn whole(&self, appliance: &Appliance, version: &str) -> Result<HashSet<ChunkId>> {
+        let offered = appliance.channels.values().map(|channel| channel.version.as_str());
+        let versions: BTreeSet<&str> = offered.chain([version]).collect();
+        let mut whole = HashSet::new();
+        for version in versions {
+            let name = format!("{}/{version}", appliance.name);
+            let Some(kept) = self.repository.refs().read("release", &name)? else { continue };
+            let records = kept.roots.iter().filter(|root| matches!(root, Target::Record(_)));
+            for record in records {
+                // One that cannot be read is looked into when it is copied.
+                let Ok(record) = repository::read_record(&self.repository, &record.chunk()) else {
+                    continue;
+                };
+                let manifests = record.children.into_iter().map(|child| child.target);
+                let manifests = manifests.filter(|target| matches!(target, Target::Manifest(_)));
+                whole.extend(manifests.map(|target| target.chunk()));
+            }
+        }
+        Ok(whole)
     }
 
     /// Keeps a version's chunks: nothing else in the repository names them.
