@@ -9,9 +9,9 @@ pub struct UpdatePrint {
     /// The version that it had, and the one that it was to get (or could).
     pub from: String,
     pub to: String,
-    /// Bytes that came from the maker, as stored (compressed).
+    /// Bytes that came from the maker, as stored (compressed), and what was signed of them.
     pub fetched_bytes: u64,
-    /// What of that were differences to the version that it had.
+    /// What was used of differences to the version that it had, as they are published; a part of that may have been here already.
     #[serde(default)]
     pub delta_bytes: u64,
     /// Bytes of the new version's disks that were on this host already.

@@ -6,10 +6,9 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use market::{Market, broken, files_below, larger, same};
+use market::{Market, broken, files_below, larger, noise, same};
 use serde_json::Value;
 use support::{Small, appliance, copy_tree, eventually};
 
@@ -119,6 +118,7 @@ fn guest_that_stops_has_its_new_version_when_it_starts_and_one_that_sleeps_has_n
     market.make(&[&promote[..], &["--after", "1h"]].concat()).ok();
     let none = world.run("A", &["update", "auto", "--check"]).ok();
     assert_eq!(none["to"], "1", "{none}");
+    assert!(world.run("A", &["catalog"]).ok()[0]["put_off"]["stable"].is_string());
     assert_eq!(market.make(&promote).ok()["channels"]["stable"], "2");
     for name in ["auto", "ask"] {
         let fetched = world.run("A", &["update", name, "--fetch"]).ok();
@@ -433,30 +433,8 @@ fn guest_gets_what_differs_and_not_what_changed_with_it() {
         let _ = fs::remove_dir_all(folder.join("lib"));
         fs::create_dir_all(folder.join("lib")).unwrap();
         fs::write(folder.join(format!("lib/libwork.so.{version}")), text).unwrap();
-        let image = world.root().join(format!("{version}.img"));
-        let made = Command::new("mke2fs")
-            .args(["-q", "-t", "ext4", "-b", "4096", "-d"])
-            .args([&folder, &image])
-            .arg("24M")
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-        market
-            .make(&[
-                "import",
-                image.to_str().unwrap(),
-                "--name",
-                "work",
-                "--format",
-                "raw",
-                "--system",
-                "disk1",
-            ])
-            .ok();
         // To some first: the delta is for those who have what it is promoted to, too.
-        let words = ["publish", "work", "--version", version, "--to", &to, "--key", &key];
-        let more = ["--maker", "acme", "--channel", "beta"];
-        let published = market.make(&[&words[..], &more].concat()).ok();
+        let published = market.publish_disk(version, &folder, &["--channel", "beta"]);
         market.make(&["promote", "work", "beta", "stable", "--to", &to, "--key", &key]).ok();
         published
     };
@@ -535,17 +513,6 @@ fn guest_gets_what_differs_and_not_what_changed_with_it() {
     world.run("A", &["stop", "d1", "--force"]).ok();
     world.run("A", &["cp", "d1:/lib/libwork.so.3", &new]).ok();
     assert!(fs::read(new).unwrap() == text, "another content");
-}
-
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
-    let mut state = 88_172_645_463_325_252_u64 ^ seed;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..bytes).map(|_| next()).collect()
 }
 
 /// Whoever is killed at any step of an update leaves the old version or the new one, with the data.

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -27,6 +28,8 @@ pub(crate) struct Documents {
     pub(crate) folder: PathBuf,
     /// None: only what this host has.
     pub(crate) objects: Option<Arc<dyn Objects>>,
+    /// What came from the maker, bytes.
+    pub(crate) fetched_bytes: AtomicU64,
 }
 
 impl std::fmt::Debug for Documents {
@@ -56,6 +59,7 @@ impl Documents {
         let found = objects
             .get(&key_of(name, sha256), bytes)
             .map_err(|error| TrustError::read(error, &objects.location()))?;
+        self.fetched_bytes.fetch_add(found.len() as u64, Ordering::Relaxed);
         if !is_it(&found) {
             let detail = format!("{name} has other bytes than those that were signed");
             return Err(TrustError::Mixed { detail });

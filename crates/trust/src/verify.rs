@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use objects::Objects;
@@ -155,7 +156,8 @@ impl Trusted {
         let State { root, timestamp, snapshot, targets, asked_unix_ms, .. } = state;
         let freshness =
             Freshness { asked: objects.is_some(), why, asked_unix_ms, expires_unix_ms: 0 };
-        let documents = Documents { folder: dir.join("documents"), objects };
+        let folder = dir.join("documents");
+        let documents = Documents { folder, objects, fetched_bytes: AtomicU64::new(0) };
         let mut trusted = Self { root, timestamp, snapshot, targets, documents, viewer, freshness };
         let first = trusted.expires().into_iter().map(|(_, ends)| unix_ms(ends)).min();
         trusted.freshness.expires_unix_ms = first.unwrap_or(0);
@@ -215,6 +217,11 @@ impl Trusted {
             });
         }
         self.documents.read(name, &signed.hashes.sha256, signed.length)
+    }
+
+    /// What reading documents has brought from the maker since this was asked, bytes.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.documents.fetched_bytes.load(Ordering::Relaxed)
     }
 
     /// The names of all signed documents, ordered.

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use s3_server::WebServer;
 use serde_json::Value;
@@ -51,6 +52,16 @@ impl Market {
         self.make(&[&words[..], &["--maker", "acme"], more].concat()).ok();
     }
 
+    /// Imports an ext4 disk of 24 MiB with these files as `work`, the disk being its maker's, and publishes it.
+    pub fn publish_disk(&self, version: &str, files: &Path, more: &[&str]) -> Value {
+        let image = disk(files, &self.world.root().join(format!("{version}.img")));
+        let words = ["import", &image, "--name", "work", "--format", "raw", "--system", "disk1"];
+        self.make(&words).ok();
+        let (to, key) = (self.path("www"), self.path("acme.key"));
+        let words = ["publish", "work", "--version", version, "--to", &to, "--key", &key];
+        self.make(&[&words[..], &["--maker", "acme"], more].concat()).ok()
+    }
+
     pub fn build(&self, number: &str, change: impl Fn(String) -> String) {
         let folder = self.recipe(number, change);
         self.make(&["build", folder.to_str().unwrap()]).ok();
@@ -90,6 +101,27 @@ impl Market {
 fn serve(folder: &Path) -> WebServer {
     fs::create_dir_all(folder).unwrap();
     WebServer::start(folder).unwrap()
+}
+
+/// Makes an ext4 disk of 24 MiB with these files; gives its path.
+pub fn disk(files: &Path, image: &Path) -> String {
+    let options = ["-q", "-t", "ext4", "-b", "4096", "-d"];
+    let made = Command::new("mke2fs").args(options).args([files, image]).arg("24M").output();
+    let made = made.unwrap();
+    assert!(made.status.success(), "{made:?}");
+    image.to_string_lossy().into_owned()
+}
+
+/// Bytes that nobody can compress, the same for the same seed.
+pub fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64 ^ seed;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
 }
 
 /// As it is.

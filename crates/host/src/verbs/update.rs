@@ -190,7 +190,7 @@ impl Host {
         let fetched = self.fetch_ahead(&store, &news, options.rate, progress)?;
         print.delta_bytes = fetched.delta_bytes;
         print.warnings.extend(fetched.fallback);
-        print.fetched_bytes = store.fetched_bytes() - before + fetched.delta_bytes;
+        print.fetched_bytes = store.fetched_bytes() - before + trusted.fetched_bytes();
         print.reused_bytes = release.content_bytes.saturating_sub(fetched.bytes);
         self.note(name, |noted| {
             if let Some(offered) = &mut noted.offered {

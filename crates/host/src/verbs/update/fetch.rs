@@ -21,8 +21,9 @@ use crate::store::Store;
 
 /// Threads that fetch a new version.
 const FETCH_THREADS: usize = 4;
-/// Pages that are fetched at once.
+/// Pages that are fetched at once, at most; and at least, so that a request is worth it.
 const BATCH: usize = 1024;
+const BATCH_LEAST: usize = 64;
 /// Decoded nodes that are kept while two versions are compared.
 const NODES_KEPT: usize = 512;
 /// What is fetched without a layout beside the pages: names of them, and where these lie. Bytes, roughly.
@@ -46,15 +47,33 @@ pub(super) struct News<'a> {
 }
 
 /// Waits as long as is needed to be no faster than was said.
-struct Pace {
+struct Pace<'a> {
     began: ambient::Instant,
+    /// Bytes a second.
     rate: Option<u64>,
+    store: &'a Store,
+    trusted: &'a Trusted,
+    /// What had come when it began, bytes.
+    before: u64,
 }
 
-impl Pace {
-    fn keep(&self, bytes: u64) {
-        if let Some(rate) = self.rate.filter(|rate| *rate > 0) {
-            let due = Duration::from_secs_f64(bytes as f64 / rate as f64);
+impl<'a> Pace<'a> {
+    fn new(rate: Option<u64>, store: &'a Store, trusted: &'a Trusted) -> Self {
+        let before = store.fetched_bytes() + trusted.fetched_bytes();
+        let rate = rate.filter(|rate| *rate > 0);
+        Self { began: ambient::now(), rate, store, trusted, before }
+    }
+
+    /// How many pages are fetched at once: those of half a second.
+    fn batch(&self) -> usize {
+        let pages = self.rate.map_or(u64::MAX, |rate| rate / 2 / PAGE);
+        usize::try_from(pages).unwrap_or(BATCH).clamp(BATCH_LEAST, BATCH)
+    }
+
+    fn keep(&self) {
+        if let Some(rate) = self.rate {
+            let now = self.store.fetched_bytes() + self.trusted.fetched_bytes();
+            let due = Duration::from_secs_f64((now - self.before) as f64 / rate as f64);
             ambient::sleep(due.saturating_sub(self.began.elapsed()));
         }
     }
@@ -72,7 +91,7 @@ impl Host {
         let News { old, new, .. } = *news;
         let source = store.source();
         let fetcher = self.fetcher(store)?;
-        let pace = Pace { began: ambient::now(), rate };
+        let pace = Pace::new(rate, store, news.trusted);
         let given = fetch_layout(store, news, &fetcher, &pace, progress)?;
         let mut missing = missing(&fetcher, old, new)?;
         let (delta_bytes, fallback);
@@ -95,9 +114,8 @@ impl Host {
         let mut ordered: Vec<(Option<chunk::Place>, ChunkId)> =
             missing.iter().map(|id| (source.place(id), *id)).collect();
         ordered.sort_unstable_by_key(|(place, _)| *place);
-        let before = store.fetched_bytes();
         let mut done = 0;
-        for batch in ordered.chunks(BATCH) {
+        for batch in ordered.chunks(pace.batch()) {
             let ids: Vec<ChunkId> = batch.iter().map(|(_, id)| *id).collect();
             let fetched = fetcher.get_near(&ids, &Cancel::default()).unwrap_or_default();
             for chunk in fetched {
@@ -110,7 +128,7 @@ impl Host {
                 done,
                 ordered.len()
             ));
-            pace.keep(delta_bytes + store.fetched_bytes() - before);
+            pace.keep();
         }
         for blob in [&new.kernel, &new.initrd, &new.firmware].into_iter().flatten() {
             let folder = self.dir.folder("cache/blobs")?;
@@ -154,7 +172,7 @@ impl Host {
 pub(super) struct Fetched {
     /// Bytes of pages that were not here before.
     pub bytes: u64,
-    /// What came as differences, bytes on the wire.
+    /// What was used as differences, as they are published, bytes; a part of it may have been here.
     pub delta_bytes: u64,
     /// Why not all of these could be used, where it was so.
     pub fallback: Option<String>,
@@ -292,7 +310,7 @@ fn fetch_layout(
     store: &Store,
     news: &News<'_>,
     fetcher: &Arc<Fetcher>,
-    pace: &Pace,
+    pace: &Pace<'_>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Option<Given>> {
     let from = news.from.to_string();
@@ -328,7 +346,7 @@ fn fetch_delta(
     news: &News<'_>,
     fetcher: &Arc<Fetcher>,
     missing: &mut BTreeSet<ChunkId>,
-    pace: &Pace,
+    pace: &Pace<'_>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(u64, Option<String>)> {
     let from = news.from.to_string();
@@ -356,7 +374,7 @@ fn each_part(
     news: &News<'_>,
     says: &DeltaSays,
     before: u64,
-    pace: &Pace,
+    pace: &Pace<'_>,
     progress: &mut dyn FnMut(&str),
     take: &mut dyn FnMut(&Part) -> Result<bool>,
 ) -> Result<(u64, Option<String>)> {
@@ -395,7 +413,7 @@ fn each_part(
             model::format_bytes(bytes),
             model::format_bytes(says.bytes + before)
         ));
-        pace.keep(bytes);
+        pace.keep();
         if !goes_on {
             break;
         }
