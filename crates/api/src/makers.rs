@@ -113,6 +113,9 @@ pub struct CatalogPrint {
     /// Channels whose version is for so many of a hundred instances only.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub rollouts: std::collections::BTreeMap<String, u8>,
+    /// Channels whose version is put off, and until when: till then they offer what they did.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub put_off: std::collections::BTreeMap<String, String>,
     /// Of what `stable` offers, or the first channel: bytes that are not holes, before compression.
     #[serde(default)]
     pub size_bytes: Option<u64>,

@@ -274,18 +274,22 @@ impl Used {
     }
 }
 
+/// What a system's `/var/lib/dpkg/status` says is installed: names and versions, by name.
+pub fn installed(status: &str) -> Vec<(String, String)> {
+    let mut used = Used::default();
+    used.add_installed(status);
+    used.into_list()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn installed_packages_are_listed() {
-        let mut used = Used::default();
-        used.add_installed(
-            "Package: b\nStatus: install ok installed\nVersion: 1:2\nDescription: x\n Version: 9\n\n\
-             Package: a\nStatus: deinstall ok config-files\nVersion: 3\n",
-        );
-        assert_eq!(used.into_list(), [("b".to_owned(), "1:2".to_owned())]);
+        let status = "Package: b\nStatus: install ok installed\nVersion: 1:2\nDescription: x\n Version: 9\n\n\
+             Package: a\nStatus: deinstall ok config-files\nVersion: 3\n";
+        assert_eq!(installed(status), [("b".to_owned(), "1:2".to_owned())]);
     }
 
     #[test]

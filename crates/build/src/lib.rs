@@ -39,7 +39,7 @@ mod source;
 mod tree;
 mod workshop;
 
-pub use apt::forget_package_lists;
+pub use apt::{forget_package_lists, installed};
 pub use assemble::{Built, BuiltDisk, build};
 pub use document::schema;
 pub use error::{BuildError, RecipeError};

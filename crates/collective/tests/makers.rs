@@ -209,6 +209,52 @@ fn what_a_maker_signed_about_a_version_can_be_read() {
     assert_eq!(market.world.run("A", &["catalog", "acme/nano@2"]).ok()["yanked"], "it hums");
 }
 
+/// A system that was imported says what is installed in it, where its disk can be read.
+#[test]
+fn what_was_imported_is_published_with_its_packages() {
+    let market = Market::new("imported");
+    let files = market.world.root().join("files");
+    for folder in ["etc", "usr/lib", "var/lib/dpkg"] {
+        fs::create_dir_all(files.join(folder)).unwrap();
+    }
+    fs::write(files.join("usr/lib/os-release"), "NAME=\"Ubuntu\"\nID=ubuntu\n").unwrap();
+    std::os::unix::fs::symlink("../usr/lib/os-release", files.join("etc/os-release")).unwrap();
+    let publish = |version: &str, library: &str| {
+        let status = format!(
+            "Package: libstdc++6\nStatus: install ok installed\nVersion: {library}\n\n\
+             Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n"
+        );
+        fs::write(files.join("var/lib/dpkg/status"), status).unwrap();
+        market.publish_disk(version, &files, &[]);
+    };
+    publish("1", "12.3.0-1ubuntu1~22.04");
+    publish("2", "1:12.3.0-2");
+    market.trusts("A");
+    let run = |arguments: &[&str]| market.world.run("A", arguments).ok();
+    assert_eq!(run(&["catalog", "acme/work@1"])["packages"], 1);
+    let sbom = run(&["catalog", "acme/work@1", "--sbom"]);
+    let package = &sbom["packages"][1];
+    let is = (&package["name"], &package["versionInfo"]);
+    assert_eq!(is, (&"libstdc++6".into(), &"12.3.0-1ubuntu1~22.04".into()), "{sbom}");
+    let url = |sbom: &serde_json::Value| {
+        sbom["packages"][1]["externalRefs"][0]["referenceLocator"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(url(&sbom), "pkg:deb/ubuntu/libstdc%2B%2B6@12.3.0-1ubuntu1~22.04");
+    assert_eq!(sbom["relationships"][1]["relatedSpdxElement"], package["SPDXID"]);
+    let sbom = run(&["catalog", "acme/work@2", "--sbom"]);
+    assert_eq!(url(&sbom), "pkg:deb/ubuntu/libstdc%2B%2B6@1%3A12.3.0-2");
+    let differ = run(&["diff", "acme/work@1", "acme/work@2"]);
+    assert_eq!(differ["packages"][0]["to"], "1:12.3.0-2", "{differ}");
+
+    // Where it cannot be read it is imported all the same, and says so.
+    let image = market.path("2.img");
+    let mut bytes = fs::read(&image).unwrap();
+    bytes[4096..8192].fill(0xff);
+    fs::write(&image, bytes).unwrap();
+    let imported = market.make(&["import", &image, "--name", "broken", "--format", "raw"]).ok();
+    assert!(imported["notes"].to_string().contains("its packages are not listed"), "{imported}");
+}
+
 /// A part of a maker's names is somebody else's: she publishes it with her own key, users see who signed, and
 /// what the maker takes back is gone.
 #[test]

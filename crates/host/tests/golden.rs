@@ -89,6 +89,7 @@ fn a_version() {
         firmware: None,
         disks: (5..8).map(|number| ManifestId::from_bytes([number; 32])).collect(),
         packages: vec![("nginx-light".to_owned(), "1.22.1-9".to_owned())],
+        packages_of: None,
         properties: Vec::new(),
         vendor_data: None,
         auto: None,
@@ -124,6 +125,16 @@ fn a_version() {
     );
     for wrong in ["api", "/a b", "/a\\r\\nX: y", ""] {
         let text = text.replace("/api/state?short", wrong);
+        assert!(decode_version(text.as_bytes()).is_err(), "{wrong}");
+    }
+    // It was imported, from another distribution.
+    let foreign = Version { packages_of: Some("deb/ubuntu".to_owned()), ..version.clone() };
+    let bytes = encode_version(&foreign);
+    golden("version-packages.json", &bytes);
+    assert_eq!(decode_version(&bytes), Ok(foreign));
+    let text = String::from_utf8(bytes).unwrap();
+    for wrong in ["deb", "deb/", "/ubuntu", "deb/a b", "deb/a/b", "deb/a@1"] {
+        let text = text.replace("deb/ubuntu", wrong);
         assert!(decode_version(text.as_bytes()).is_err(), "{wrong}");
     }
     // Its maker says when checkpoints are taken by themselves.
@@ -167,6 +178,7 @@ fn a_foreign_version() {
         firmware: None,
         disks: (5..7).map(|number| ManifestId::from_bytes([number; 32])).collect(),
         packages: Vec::new(),
+        packages_of: None,
         properties: Vec::new(),
         vendor_data: None,
         auto: None,
@@ -224,6 +236,7 @@ fn a_version_that_boots_by_uefi() {
         firmware: Some(blob(1)),
         disks: (5..7).map(|number| ManifestId::from_bytes([number; 32])).collect(),
         packages: Vec::new(),
+        packages_of: None,
         properties: Vec::new(),
         vendor_data: None,
         auto: None,

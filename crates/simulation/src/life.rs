@@ -190,6 +190,7 @@ impl Run {
             firmware: None,
             disks: vec![system, empty],
             packages: Vec::new(),
+            packages_of: None,
             properties: Vec::new(),
             vendor_data: None,
             auto: None,

@@ -137,9 +137,15 @@ pub fn catalog(global: &Global, verb: &Catalog) -> Result<(), Failure> {
             return "nothing: `collective trust list` lists the makers that are asked".to_owned();
         }
         let channels = |row: &api::CatalogPrint| {
-            let all = row.channels.iter().map(|(name, version)| match row.rollouts.get(name) {
-                Some(percent) => format!("{name} {version} ({percent} %)"),
-                None => format!("{name} {version}"),
+            let all = row.channels.iter().map(|(name, version)| {
+                let mut text = format!("{name} {version}");
+                if let Some(percent) = row.rollouts.get(name) {
+                    text.push_str(&format!(" ({percent} %)"));
+                }
+                if let Some(instant) = row.put_off.get(name) {
+                    text.push_str(&format!(" (from {instant})"));
+                }
+                text
             });
             all.collect::<Vec<_>>().join(", ")
         };

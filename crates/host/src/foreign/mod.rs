@@ -11,6 +11,7 @@
 //! | [`disk`] | one disk, from an open file to a sparse raw one |
 //! | [`package`], [`vagrant`] | OVF packages, Vagrant boxes |
 //! | [`computer`] | what was found, and what it is made of here |
+//! | [`packages`] | what is installed on its disks |
 //! | [`mod@write`], [`place`] | volumes as files, and files in their place |
 //! | [`convert`] | private copies, and the converter in its jail |
 //!
@@ -29,6 +30,7 @@ pub mod convert;
 pub mod disk;
 pub mod open;
 pub mod package;
+pub mod packages;
 pub mod place;
 pub mod vagrant;
 pub mod write;

@@ -11,7 +11,9 @@ use crate::failure::{Failure, Result};
 
 /// Parts of one delta, at most.
 const DELTA_PARTS_MAX: u32 = 10_000;
-/// The longest document that is read, bytes.
+/// The longest list of packages that is read, bytes: those of a desktop are 2 MiB.
+pub const SBOM_BYTES_MAX: u64 = 32 << 20;
+/// The longest other document that is read, bytes.
 pub const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 const FORMAT: u32 = 1;
 /// Versions of one appliance that a document lists, at most.

@@ -22,7 +22,7 @@ use model::{Name, VersionId};
 use serde::{Deserialize, Serialize};
 use trust::{TrustError, Trusted};
 
-pub use document::{Appliance, Channel, DOCUMENT_BYTES_MAX, Listed, Release};
+pub use document::{Appliance, Channel, Listed, Release, SBOM_BYTES_MAX};
 pub use offer::{Offer, Wanted, offer};
 pub use rollout::{Refused, Rollout};
 

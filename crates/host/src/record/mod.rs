@@ -53,6 +53,8 @@ pub struct Version {
     pub disks: Vec<ManifestId>,
     /// Packages of the system disk and their versions.
     pub packages: Vec<(String, String)>,
+    /// Whose packages they are, as a package URL begins (`deb/ubuntu`); none: Debian's.
+    pub packages_of: Option<String>,
     /// The form that its user fills in, with the answers so far.
     pub properties: Vec<Property>,
     /// The maker's part of what cloud-init configures.

@@ -74,6 +74,9 @@ struct VersionWire {
     firmware: Option<BlobWire>,
     disks: Vec<String>,
     packages: Vec<(String, String)>,
+    /// Who does not know it takes them for Debian's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    packages_of: Option<String>,
     /// Format 2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     properties: Vec<PropertyWire>,
@@ -241,6 +244,7 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
         firmware: version.firmware.as_ref().map(encode_blob),
         disks: version.disks.iter().map(ToString::to_string).collect(),
         packages: version.packages.clone(),
+        packages_of: version.packages_of.clone(),
         properties: version.properties.iter().map(encode_property).collect(),
         vendor_data: version.vendor_data.as_ref().map(encode_blob),
         auto: version.auto.map(encode_auto),
@@ -314,6 +318,16 @@ fn decode_property(wire: PropertyWire) -> Property {
     Property { key, kind, qualifiers, label, configurable, password, value }
 }
 
+/// The beginning of a package URL: a type and a distribution.
+fn packages_of(text: String) -> Result<String, RecordError> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    let is_part = |part: &str| (1..=64).contains(&part.len()) && part.bytes().all(plain);
+    match text.split_once('/') {
+        Some((kind, distribution)) if is_part(kind) && is_part(distribution) => Ok(text),
+        _ => Err(RecordError::field("packages_of", text)),
+    }
+}
+
 /// Reads a version's body.
 pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
     let wire: VersionWire = decode("version", body)?;
@@ -337,6 +351,7 @@ pub fn decode_version(body: &[u8]) -> Result<Version, RecordError> {
         firmware,
         disks: manifests("disks", &wire.disks)?,
         packages: wire.packages,
+        packages_of: wire.packages_of.map(packages_of).transpose()?,
         properties: wire.properties.into_iter().map(decode_property).collect(),
         vendor_data: wire.vendor_data.map(decode_blob).transpose()?,
         auto: wire.auto.map(decode_auto).transpose()?,

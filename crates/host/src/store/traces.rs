@@ -190,6 +190,7 @@ mod tests {
             firmware: None,
             disks: Vec::new(),
             packages: Vec::new(),
+            packages_of: None,
             properties: Vec::new(),
             vendor_data: None,
             auto: None,

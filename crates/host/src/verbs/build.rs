@@ -74,6 +74,7 @@ impl Host {
             firmware: None,
             disks,
             packages: built.packages.clone(),
+            packages_of: None,
             properties: Vec::new(),
             vendor_data,
             auto: recipe.auto(),

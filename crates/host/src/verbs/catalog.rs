@@ -10,7 +10,7 @@ use super::Reference;
 use super::trust::{CHANNEL, not_offered};
 use crate::Host;
 use crate::failure::{Failure, Result};
-use crate::makers::{self, Appliance, DOCUMENT_BYTES_MAX, Listed, Maker, Release};
+use crate::makers::{self, Appliance, Listed, Maker, Release, SBOM_BYTES_MAX};
 use crate::store::Store;
 use crate::time::rfc3339;
 
@@ -109,6 +109,14 @@ impl Host {
                 .filter(|(_, channel)| channel.percent < 100 && !channel.emergency)
                 .map(|(name, channel)| (name.clone(), channel.percent))
                 .collect(),
+            put_off: appliance
+                .channels
+                .iter()
+                .filter(|(_, channel)| {
+                    channel.from_unix_ms > ambient::unix_ms() && !channel.emergency
+                })
+                .map(|(name, channel)| (name.clone(), rfc3339(channel.from_unix_ms)))
+                .collect(),
             size_bytes: first.and_then(|version| version.size_bytes),
             update_bytes: first.and_then(|version| version.update_bytes),
             versions,
@@ -158,7 +166,7 @@ impl Host {
                 ),
             )
         })?;
-        Ok(trusted.read(&document, DOCUMENT_BYTES_MAX)?)
+        Ok(trusted.read(&document, SBOM_BYTES_MAX)?)
     }
 
     fn named_release(&self, text: &str) -> Result<(Maker, Trusted, Appliance, Release)> {

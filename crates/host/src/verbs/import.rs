@@ -14,7 +14,7 @@ use crate::failure::{Failure, Result};
 use crate::foreign::computer::{Computer, Disk};
 use crate::foreign::convert::Converter;
 use crate::foreign::disk::Content;
-use crate::foreign::{disk, open, package, vagrant};
+use crate::foreign::{disk, open, package, packages, vagrant};
 use crate::record::Version;
 use crate::work::Work;
 use crate::{Host, firmware, ingest};
@@ -96,6 +96,9 @@ impl Host {
             firmware::find(hardware.boot.secure_boot)?;
         }
 
+        let found = packages::find(&computer.disks);
+        computer.notes.extend(found.note);
+
         progress("storing it in the repository");
         let mut session = store.session()?;
         let mut volumes = Vec::new();
@@ -129,7 +132,8 @@ impl Host {
             initrd: None,
             firmware: None,
             disks,
-            packages: Vec::new(),
+            packages: found.list,
+            packages_of: found.of,
             properties: computer.properties,
             vendor_data,
             auto: None,

@@ -151,8 +151,7 @@ impl Host {
             }
             release.trace_booted = traces[0].map(|id| id.to_string());
             release.trace_continued = traces[1].map(|id| id.to_string());
-            let (name, packages) = (published.appliance.as_str(), &published.packages);
-            let sbom = super::sbom::spdx(name, &published.version, packages, &id_text)?;
+            let sbom = super::sbom::spdx(&published, &id_text)?;
             let by = shop.trusted.list_for(&Appliance::document(short), &options.keys)?.0;
             let named = |document: String| match by {
                 Some(_) => Release::delegated(short, &document),

