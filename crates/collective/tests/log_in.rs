@@ -33,8 +33,8 @@ fn a_browser_lets_the_command_line_in_and_its_token_is_kept() {
     let rule = ["login-rule", "add", "--group", "ops", "--role", "user", "--project", "default"];
     fleet.at("P", &rule).ok();
     assert_eq!(fleet.at("P", &["login-rule", "list"]).ok()[0]["who"]["group"], "ops");
-    let nobody = fleet.at("P", &["login-rule", "add", "--role", "user"]);
-    assert_eq!((nobody.code, &nobody.json()["error"]["kind"]), (2, &"usage".into()));
+    let misused = |said: &support::Said| said.code == 2 && said.json()["error"]["kind"] == "usage";
+    assert!(misused(&fleet.at("P", &["login-rule", "add", "--role", "user"])));
 
     let file = world.root().join("anna.token");
     let words = |rest: &[&str]| {
@@ -46,8 +46,8 @@ fn a_browser_lets_the_command_line_in_and_its_token_is_kept() {
     let own = world.host("P").join("plane.token").display().to_string();
     assert_eq!(words(&[&own]).error().0, "exists");
     let path = file.to_str().unwrap();
-    assert_eq!(words(&[path]).error().0, "usage");
-    assert_eq!(words(&[path, "--fingerprint", &"ab".repeat(32)]).error().0, "usage");
+    assert!(misused(&words(&[path])));
+    assert!(misused(&words(&[path, "--fingerprint", &"ab".repeat(32)])));
 
     let browser = Browser::new(world.root(), "anna");
     let mut log_in = |rest: &[&str]| -> Value {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -193,7 +193,11 @@ impl Key {
             .spawn()
             .map_err(TrustError::io(&what))?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(message).map_err(TrustError::io(&what))?;
+            match stdin.write_all(message) {
+                // It has ended without reading all: what it has said is looked at all the same.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                written => written.map_err(TrustError::io(&what))?,
+            }
         }
         let done = child.wait_with_output().map_err(TrustError::io(&what))?;
         let said = String::from_utf8_lossy(&done.stdout);
@@ -204,7 +208,13 @@ impl Key {
         };
         signature
             .filter(right)
-            .ok_or_else(|| bad(&format!("{what} gave no signature of its key ({})", done.status)))
+            .ok_or_else(|| {
+                bad(&format!(
+                    "`{what}` gave no signature by the key that was named with it ({}): it gets what is to be \
+                     signed on its standard input, and prints the signature as 128 hexadecimal digits",
+                    done.status
+                ))
+            })
     }
 }
 
