@@ -28,7 +28,7 @@ fn guest_keeps_its_connections_where_hosts_share_its_network() {
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     std::fs::set_permissions(tun, open).unwrap();
     let lan = Lan::of(&["A", "B", "C"]);
-    let world = lan.around(World::with_tiny("lan"));
+    let world = World::with_tiny("lan").entered_by(lan.entrances());
     for host in ["A", "B"] {
         world.run(host, &["network", "add", "lan", "--bridge", "br0"]).ok();
     }

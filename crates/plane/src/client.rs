@@ -15,6 +15,9 @@ use crate::identity::{self, Authority, Credentials, PLANE_NAME};
 
 /// What one request may take.
 const REQUEST: Duration = Duration::from_secs(20);
+/// How long a plane may leave what was sent without a sign that it has come. What has lost a connection without
+/// a word begins another one well before a lease is over.
+const SILENCE: Duration = Duration::from_secs(4);
 /// How long what happens is listened to at once.
 const STREAM: Duration = Duration::from_secs(365 * 86_400);
 /// Bytes of an answer.
@@ -84,6 +87,9 @@ impl Client {
         let builder = || {
             reqwest::Client::builder()
                 .timeout(REQUEST)
+                .connect_timeout(SILENCE)
+                .tcp_user_timeout(SILENCE)
+                .tcp_keepalive(SILENCE)
                 .no_proxy()
                 .https_only(true)
                 .redirect(reqwest::redirect::Policy::none())

@@ -40,7 +40,21 @@ impl<'a> Fleet<'a> {
         Self::begin(world.program("P"), world, listen, lease_s, &[])
     }
 
-    /// The same with more words.
+    /// Starts a plane on this host, with more words.
+    pub fn start_on(
+        world: &'a World,
+        host: &str,
+        listen: &str,
+        lease_s: u32,
+        words: &[&str],
+    ) -> (Running, Self) {
+        // Planes that share a state are known by one token.
+        let token = world.host("P").join("plane.token").display().to_string();
+        let words = [&["--token-file", &token][..], words].concat();
+        Self::begin(world.program(host), world, listen, lease_s, &words)
+    }
+
+    /// Starts a plane at an address of its own, with more words.
     pub fn start_by(world: &'a World, words: &[&str]) -> (Running, Self) {
         Self::begin(world.program("P"), world, "127.0.0.1:0", 15, words)
     }

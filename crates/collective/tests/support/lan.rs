@@ -1,13 +1,15 @@
 //! Hosts with networks of their own, behind one switch: namespaces of this machine.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::{World, eventually};
+/// Where frames go that nobody gets.
+const NOBODY: &str = "02:c0:00:00:ff:ff";
 
 /// A switch called `br0` in a namespace of its own, and hosts whose bridges `br0` are plugged into it.
 pub struct Lan {
@@ -38,13 +40,86 @@ impl Lan {
         lan
     }
 
-    /// The world with its hosts there.
-    pub fn around(&self, world: World) -> World {
-        let enter = |host: &String| {
-            let words = ["ip", "netns", "exec", &self.namespace(host)].map(OsString::from);
-            (host.clone(), words.to_vec())
+    /// The same, where hosts have addresses and know each other's cards, so that they can be cut off
+    /// from each other.
+    pub fn of_neighbours(hosts: &[&str]) -> Self {
+        let lan = Self::of(hosts);
+        for host in hosts {
+            let (inside, card) = (lan.namespace(host), lan.card(host));
+            ip(&["-n", &inside, "link", "set", "br0", "address", &card]);
+            let address = format!("{}/24", lan.address(host));
+            ip(&["-n", &inside, "address", "add", &address, "dev", "br0"]);
+        }
+        for one in hosts {
+            hosts.iter().filter(|other| *other != one).for_each(|other| lan.heal(one, other));
+        }
+        lan
+    }
+
+    fn number(&self, host: &str) -> u8 {
+        let at = self.hosts.iter().position(|known| known == host).expect("a host of this switch");
+        10 + at as u8
+    }
+
+    fn card(&self, host: &str) -> String {
+        format!("02:c0:00:00:00:{:02x}", self.number(host))
+    }
+
+    /// Of a host among neighbours.
+    pub fn address(&self, host: &str) -> Ipv4Addr {
+        Ipv4Addr::new(10, 231, 79, self.number(host))
+    }
+
+    /// From now on nothing that these send to each other arrives, and neither is told: their frames go to
+    /// a card that nobody has.
+    pub fn cut(&self, one: &str, other: &str) {
+        self.cut_one_way(one, other);
+        self.cut_one_way(other, one);
+    }
+
+    /// From now on nothing arrives that one of them sends to the other.
+    pub fn cut_one_way(&self, sender: &str, receiver: &str) {
+        self.tell(sender, receiver, NOBODY);
+    }
+
+    /// What they send arrives again.
+    pub fn heal(&self, one: &str, other: &str) {
+        self.tell(one, other, &self.card(other));
+        self.tell(other, one, &self.card(one));
+    }
+
+    fn tell(&self, host: &str, of: &str, card: &str) {
+        let (inside, address) = (self.namespace(host), self.address(of).to_string());
+        let neighbour = ["-n", &inside, "neighbour", "replace", &address];
+        ip(&[&neighbour[..], &["lladdr", card, "dev", "br0", "nud", "permanent"]].concat());
+    }
+
+    /// The words that begin a command of a host's.
+    pub fn entrance(&self, host: &str) -> [String; 4] {
+        ["ip", "netns", "exec", &self.namespace(host)].map(str::to_owned)
+    }
+
+    /// Does something on a host's network; threads that this starts stay there.
+    pub fn inside<T: Send>(&self, host: &str, act: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(format!("/run/netns/{}", self.namespace(host))).unwrap();
+        let act = move || {
+            // A thread's own: it ends here, what it opened stays there.
+            let network = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&file),
+                Some(network),
+            )
+            .unwrap();
+            act()
         };
-        world.entered_by(self.hosts.iter().map(enter).collect())
+        std::thread::scope(|scope| scope.spawn(act).join().unwrap())
+    }
+
+    /// Of all hosts, for a world whose hosts are to be there.
+    pub fn entrances(&self) -> BTreeMap<String, Vec<OsString>> {
+        let enter =
+            |host: &String| (host.clone(), self.entrance(host).map(OsString::from).to_vec());
+        self.hosts.iter().map(enter).collect()
     }
 
     fn make_namespace(&self, host: &str) {
@@ -66,23 +141,16 @@ impl Lan {
 
     /// Opens a connection from the switch.
     pub fn connect(&self, to: SocketAddr) -> TcpStream {
-        let file = File::open(format!("/run/netns/{}", self.namespace(""))).unwrap();
-        let connected = std::thread::spawn(move || {
-            // A thread's own: it ends here, what it opened stays there.
-            let network = rustix::thread::LinkNameSpaceType::Network;
-            rustix::thread::move_into_link_name_space(
-                std::os::fd::AsFd::as_fd(&file),
-                Some(network),
-            )
-            .unwrap();
-            let mut connected = None;
-            eventually(Duration::from_secs(30), "it can be reached", || {
-                connected = TcpStream::connect_timeout(&to, Duration::from_secs(2)).ok();
-                connected.is_some()
-            });
-            connected.unwrap()
-        });
-        connected.join().unwrap()
+        self.inside("", || {
+            let ends = Instant::now() + Duration::from_secs(30);
+            loop {
+                match TcpStream::connect_timeout(&to, Duration::from_secs(2)) {
+                    Ok(connected) => return connected,
+                    Err(error) => assert!(Instant::now() < ends, "it cannot be reached: {error}"),
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        })
     }
 }
 

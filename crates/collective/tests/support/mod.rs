@@ -202,6 +202,17 @@ impl World {
 
     /// [`World::with_tiny`] behind an S3 server, and these hosts with its key.
     pub fn with_tiny_on_s3(name: &str, hosts: &[&str]) -> (Self, S3Server) {
+        Self::with_tiny_behind(name, hosts, |world, folder| {
+            (world, S3Server::start(folder, &["bucket"], "127.0.0.1:0").unwrap())
+        })
+    }
+
+    /// The same behind a server on a folder that `serve` starts, in a world that it may change.
+    pub fn with_tiny_behind(
+        name: &str,
+        hosts: &[&str],
+        serve: impl FnOnce(Self, &Path) -> (Self, S3Server),
+    ) -> (Self, S3Server) {
         let mut world = Self::empty(name);
         let folder = world.root.join("s3");
         fs::create_dir_all(folder.join("bucket")).unwrap();
@@ -211,8 +222,8 @@ impl World {
         world.repository = Some(folder_itself.to_string_lossy().into_owned());
         world.run(hosts[0], &["repo", "key", "export", "-o", key.to_str().unwrap()]).ok();
         fs::remove_file(folder_itself.join("key")).unwrap();
-        let server = S3Server::start(&folder, &["bucket"], "127.0.0.1:0").unwrap();
-        world = world.behind(&server);
+        let (world, server) = serve(world, &folder);
+        let world = world.behind(&server);
         for host in hosts {
             world.run(host, &["repo", "key", "import", key.to_str().unwrap()]).ok();
         }

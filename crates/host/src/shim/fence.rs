@@ -12,6 +12,7 @@
 //! **Invariant:** it is held before the plane counts the lease as over ([`HostLease`]), and does not
 //! go on before its head was advanced once more: an order to take it over that is still on its way
 //! does not fit any more. The protocol is in `docs/protocol/fencing.md`.
+//! One whose CPU waits for a page is marked before it can be stopped: it does not run when the page comes.
 //! **Invariant:** what it did is never dropped: it stays held, in this host's memory, until it is
 //! stored or goes on.
 
@@ -57,21 +58,22 @@ pub fn watch(host: HostDir, name: Name, guest: Arc<Guest>) -> Result<()> {
     ambient::spawn("fence".to_owned(), move || {
         let mut lease = None;
         let mut term = None;
+        let mut stands = false;
         while !guest.has_ended() {
             // A file that cannot be read says nothing new.
             if let Ok(read) = HostLease::read(&host) {
                 lease = read.filter(|lease: &HostLease| lease.is_about(&name));
             }
-            if let Some(lease) = &lease {
+            let ends = lease.as_ref().is_some_and(|lease| {
                 let anew = *term.get_or_insert(lease.term()) != lease.term();
-                if (anew || lease.over_for().is_some()) && !guest.is_held() {
-                    // When it cannot be paused, it is marked, and the next look tries again.
-                    if guest.hold().is_err() {
-                        guest.release();
-                    } else {
-                        term = Some(lease.term());
-                    }
-                }
+                anew || lease.over_for().is_some()
+            });
+            // One whose CPU waits for a page does not answer. It is held all the same, so that nobody lets
+            // it run when the page has come, and stopped when it answers.
+            let held = guest.is_held();
+            if (held && !stands) || (!held && ends) {
+                stands = guest.hold().is_ok();
+                term = lease.as_ref().map(HostLease::term).or(term);
             }
             ambient::sleep(LOOK);
         }

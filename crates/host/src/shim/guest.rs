@@ -4,6 +4,7 @@
 //! exception is the fence, which may hold it at any time: then nothing but the fence lets it run.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,13 +20,16 @@ use crate::failure::{Failure, Result};
 pub struct Guest {
     vm: Box<dyn Vm>,
     run: PathBuf,
-    held: Mutex<bool>,
+    /// Known at once: a machine whose CPU waits for a page takes long to stop.
+    held: AtomicBool,
+    /// Whoever stops it for the fence, or lets it run, does it alone.
+    turn: Mutex<()>,
 }
 
 impl Guest {
     /// Takes over a started machine.
     pub fn new(vm: Box<dyn Vm>, run: PathBuf) -> Self {
-        Self { vm, run, held: Mutex::new(false) }
+        Self { vm, run, held: AtomicBool::new(false), turn: Mutex::new(()) }
     }
 
     pub fn pid(&self) -> u32 {
@@ -39,25 +43,26 @@ impl Guest {
 
     /// Lets the CPUs run, unless they are held.
     pub fn unpause(&self) -> Result<()> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if *held { Ok(()) } else { self.vm.unpause() }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_held() { Ok(()) } else { self.vm.unpause() }
     }
 
     /// Stops the CPUs, whatever anybody else wants, until [`Guest::release`].
     pub fn hold(&self) -> Result<()> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        *held = true;
+        // First: who has its turn before us is followed by our stop, and who comes after us does nothing.
+        self.held.store(true, Ordering::SeqCst);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.vm.pause()
     }
 
     /// Whether it is held.
     pub fn is_held(&self) -> bool {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.load(Ordering::SeqCst)
     }
 
     /// Lets it be run again; it stays paused.
     pub fn release(&self) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.held.store(false, Ordering::SeqCst);
     }
 
     /// Stops the CPUs.
