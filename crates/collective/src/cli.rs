@@ -17,7 +17,7 @@ pub use makers::{
 };
 pub use planes::{
     At, Hosts, Known, Move, OneHost, Pin, Placement, Plan, Plane, PlaneVerb, Planes, Provider,
-    Token, Up,
+    State, Token, Up,
 };
 pub use repo::{Gc, Key, Repo};
 

@@ -56,6 +56,30 @@ pub enum KvError {
         /// What it said.
         detail: String,
     },
+    /// A file of PEM that cannot be used.
+    #[error("cannot use {file}: {detail}")]
+    Unusable {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Who answers has not shown that it is the store.
+    #[error("{location} is not believed: {detail}")]
+    Untrusted {
+        /// The store.
+        location: String,
+        /// What is wrong with what it showed.
+        detail: String,
+    },
+    /// The store does not believe us.
+    #[error("{location} does not accept this plane's certificate, or wants one: {detail}")]
+    Stranger {
+        /// The store.
+        location: String,
+        /// What it said.
+        detail: String,
+    },
     /// It was written by a newer program.
     #[error("{location} has format {found}; this program knows {known}")]
     Newer {
@@ -81,7 +105,7 @@ impl KvError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Unavailable { .. } | Self::Unknown { .. } => {
-                "nothing is lost: see that the store runs and can be reached, and try again"
+                "nothing is lost: see that the store runs and can be reached (by TLS: etcds://, without: etcd://), and try again"
             }
             Self::LeaseGone | Self::WatchEnded { .. } | Self::Invalid { .. } => "",
             Self::InUse { .. } => {
@@ -89,6 +113,15 @@ impl KvError {
             }
             Self::NoSpace { .. } => "free some space; nothing that was stored is lost",
             Self::Denied { .. } => "check who may read and write it",
+            Self::Unusable { .. } => {
+                "--etcd-cacert, --etcd-cert and --etcd-key name files of PEM, as for etcdctl"
+            }
+            Self::Untrusted { .. } => {
+                "--etcd-cacert names who signs the members' certificates; --state names members as these do"
+            }
+            Self::Stranger { .. } => {
+                "--etcd-cert and --etcd-key name one that is signed by etcd's --trusted-ca-file"
+            }
             Self::Newer { .. } => "use the newer program",
             Self::Broken { .. } => {
                 "begin with an empty state: hosts join again, and no computer is lost"

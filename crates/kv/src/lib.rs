@@ -33,8 +33,8 @@ use std::time::Duration;
 
 pub use embedded::Embedded;
 pub use error::KvError;
-pub use etcd::Etcd;
-pub use open::open;
+pub use etcd::{Etcd, Tls};
+pub use open::{Location, open};
 pub use txn::{Condition, Outcome, Txn, Write};
 pub use watch::{Batch, Change, Watch};
 

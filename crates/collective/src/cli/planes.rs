@@ -5,11 +5,28 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+/// Where a plane's state is.
 #[derive(Args)]
-pub struct Plane {
-    /// Keep its state here: embedded:FOLDER, or etcd://HOST:PORT,... for several planes side by side
+pub struct State {
+    /// The state: embedded:FOLDER, or for several planes side by side etcd://HOST:PORT,..., or by TLS
+    /// etcds://HOST:PORT,... [default: a folder of the state directory]
     #[arg(long, value_name = "STATE")]
     pub state: Option<String>,
+    /// Who signs the certificates of etcd's members (PEM) [default: whom the system trusts]
+    #[arg(long, value_name = "FILE", requires = "state")]
+    pub etcd_cacert: Option<PathBuf>,
+    /// The certificate that is shown to them (PEM)
+    #[arg(long, value_name = "FILE", requires = "etcd_key")]
+    pub etcd_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
+    pub etcd_key: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Plane {
+    #[command(flatten)]
+    pub state: State,
     /// Listen here; 0.0.0.0:7070 lets other machines reach it (all of it is by TLS)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub listen: SocketAddr,
@@ -65,14 +82,13 @@ pub enum PlaneVerb {
         #[command(flatten)]
         at: At,
     },
-    /// Make a state of such a copy; then start the plane on it
+    /// Make an empty state the one of such a copy; then start the plane on it
     Restore {
         /// The file
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// An empty state: embedded:FOLDER, or etcd://HOST:PORT,...
-        #[arg(long, value_name = "STATE")]
-        state: Option<String>,
+        #[command(flatten)]
+        state: State,
     },
 }
 

@@ -21,7 +21,7 @@ use plane::serve::{RestoreError, ServeError, Server};
 
 use super::open;
 use crate::cli::{
-    At, Global, Hosts, Known, OneHost, Plan, Plane, PlaneVerb, Planes, Provider, Token, Up,
+    At, Global, Hosts, Known, OneHost, Plan, Plane, PlaneVerb, Planes, Provider, State, Token, Up,
 };
 use crate::notify::{READY, WATCHDOG, notify, watchdog};
 use crate::print;
@@ -31,7 +31,7 @@ const TOKEN_FILE: &str = "plane.token";
 pub fn plane(global: &Global, verb: &Planes) -> Result<(), Failure> {
     match &verb.verb {
         Some(PlaneVerb::Backup { file, at }) => return backup(global, file, at),
-        Some(PlaneVerb::Restore { file, state }) => return restore(global, file, state.as_deref()),
+        Some(PlaneVerb::Restore { file, state }) => return restore(global, file, state),
         None => {}
     }
     let serving = Serving::start(global, &verb.serve)?;
@@ -81,14 +81,12 @@ fn backup(global: &Global, file: &Path, at: &At) -> Result<(), Failure> {
     Ok(())
 }
 
-fn restore(global: &Global, file: &Path, state: Option<&str>) -> Result<(), Failure> {
-    let state = match state {
-        Some(state) => state.to_owned(),
-        None => default_state(global),
-    };
+fn restore(global: &Global, file: &Path, state: &State) -> Result<(), Failure> {
+    let location = location(global, state);
+    let state = location.text.clone();
     let bytes = std::fs::read(file)
         .map_err(|error| Failure::from(error).during(format!("cannot read {}", file.display())))?;
-    let entries = plane::serve::restore(&state, &bytes).map_err(|error| {
+    let entries = plane::serve::restore(location, &bytes).map_err(|error| {
         let (kind, hint) = match &error {
             RestoreError::Backup(BackupError::Newer(_)) => ("format", "use the newer program"),
             RestoreError::Backup(_) => ("damaged", "use another copy: nothing was written"),
@@ -96,7 +94,7 @@ fn restore(global: &Global, file: &Path, state: Option<&str>) -> Result<(), Fail
                 ("state", "name an empty one with --state; nothing was written")
             }
             RestoreError::State(kv::KvError::InUse { .. }) => ("state", "end the plane first"),
-            RestoreError::State(error) => ("unavailable", error.hint()),
+            RestoreError::State(error) => (kind_of_state(error), error.hint()),
         };
         Failure::new(kind, error.to_string(), hint)
     })?;
@@ -109,9 +107,30 @@ fn restore(global: &Global, file: &Path, state: Option<&str>) -> Result<(), Fail
     Ok(())
 }
 
-fn default_state(global: &Global) -> String {
-    let folder = global.dir.clone().unwrap_or_else(HostDir::default_path);
-    format!("embedded:{}", folder.join("plane-state").display())
+fn location(global: &Global, said: &State) -> kv::Location {
+    let text = said.state.clone().unwrap_or_else(|| {
+        let folder = global.dir.clone().unwrap_or_else(HostDir::default_path);
+        format!("embedded:{}", folder.join("plane-state").display())
+    });
+    let (cacert, cert, key) = (&said.etcd_cacert, &said.etcd_cert, &said.etcd_key);
+    let tls = kv::Tls { cacert: cacert.clone(), cert: cert.clone(), key: key.clone() };
+    kv::Location { text, tls }
+}
+
+/// The kind of what a state has to say.
+fn kind_of_state(error: &kv::KvError) -> &'static str {
+    match error {
+        kv::KvError::Invalid { .. } | kv::KvError::Unusable { .. } => "usage",
+        kv::KvError::InUse { .. } => "state",
+        kv::KvError::Unavailable { .. } | kv::KvError::Unknown { .. } => "unavailable",
+        kv::KvError::NoSpace { .. } => "no_space",
+        kv::KvError::Denied { .. }
+        | kv::KvError::Untrusted { .. }
+        | kv::KvError::Stranger { .. } => "permission",
+        kv::KvError::Newer { .. } => "format",
+        kv::KvError::Broken { .. } => "damaged",
+        kv::KvError::LeaseGone | kv::KvError::WatchEnded { .. } => "io",
+    }
 }
 
 pub fn up(global: &Global, verb: &Up) -> Result<(), Failure> {
@@ -134,12 +153,12 @@ struct Serving {
 impl Serving {
     fn start(global: &Global, verb: &Plane) -> Result<Self, Failure> {
         let folder = global.dir.clone().unwrap_or_else(HostDir::default_path);
-        let state = verb.state.clone().unwrap_or_else(|| default_state(global));
+        let state = location(global, &verb.state);
         let token_file = verb.token_file.clone().unwrap_or_else(|| folder.join(TOKEN_FILE));
         let lease = Duration::from_secs(verb.lease);
         let login = provider(&verb.provider)?;
         let people = login.is_some();
-        let plane = plane::serve::Plane::open_with(&state, &token_file, lease, login);
+        let plane = plane::serve::Plane::open_with(state, &token_file, lease, login);
         let plane = plane.map_err(not_served)?;
         plane.relieve(!verb.no_rebalance);
         let fingerprint = plane.fingerprint();
@@ -181,12 +200,9 @@ fn provider(said: &Provider) -> Result<Option<login::Provider>, Failure> {
 
 fn not_served(error: ServeError) -> Failure {
     let kind = match &error {
-        ServeError::State(kv::KvError::Invalid { .. }) => "usage",
+        ServeError::State(error) => kind_of_state(error),
         ServeError::Identity(_) => "key",
-        ServeError::State(kv::KvError::InUse { .. }) => "state",
-        ServeError::State(kv::KvError::Unavailable { .. }) => "unavailable",
-        ServeError::State(kv::KvError::NoSpace { .. }) => "no_space",
-        _ => "io",
+        ServeError::Io { .. } => "io",
     };
     let hint = error.hint();
     Failure::new(kind, error.to_string(), hint)

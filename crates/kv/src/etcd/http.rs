@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use super::stream::Stream;
+use super::tls::{self, Tls};
 use super::wire::Refusal;
 use crate::{KvError, Result};
 
@@ -32,6 +33,17 @@ pub enum Trouble {
     Silent(String),
     /// etcd says why not, with its gRPC code.
     Code(u64, String),
+    /// It has not shown that it is a member.
+    Untrusted(String),
+    /// It does not know us: whatever was sent, nothing was done.
+    Stranger(String),
+}
+
+impl Trouble {
+    /// Whether this member will say so again, and another one perhaps not.
+    fn is_of_tls(&self) -> bool {
+        matches!(self, Self::Untrusted(_) | Self::Stranger(_))
+    }
 }
 
 /// See the module's documentation.
@@ -46,7 +58,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub fn new(endpoints: &[String]) -> Result<Self> {
+    pub fn new(endpoints: &[String], tls: &Tls) -> Result<Self> {
         for endpoint in endpoints {
             let url = reqwest::Url::parse(endpoint)
                 .ok()
@@ -56,7 +68,9 @@ impl Gateway {
             }
         }
         let invalid = |detail: String| KvError::Invalid { detail };
-        let client = Client::builder()
+        let secure = is_secure(endpoints);
+        let builder = || if secure { tls.of(Client::builder()) } else { Ok(Client::builder()) };
+        let client = builder()?
             .connect_timeout(ATTEMPT)
             .tcp_keepalive(ALIVE)
             .tcp_keepalive_interval(ALIVE)
@@ -70,12 +84,32 @@ impl Gateway {
             .enable_all()
             .build()
             .map_err(|error| invalid(error.to_string()))?;
-        Ok(Self {
+        let gateway = Self {
             runtime: Some(runtime),
             client,
             endpoints: endpoints.iter().map(|e| e.trim_end_matches('/').to_owned()).collect(),
             best: AtomicUsize::new(0),
-        })
+        };
+        if secure {
+            let old = builder()?.tls_version_max(reqwest::tls::Version::TLS_1_2).no_proxy();
+            gateway.introduce(&old.build().map_err(|error| invalid(error.to_string()))?)?;
+        }
+        Ok(gateway)
+    }
+
+    /// Finds out whether members believe us and are believed. By TLS 1.2, where that is a part of the
+    /// handshake: by 1.3 a member that does not know us hangs up some time after it, often without a word.
+    fn introduce(&self, client: &Client) -> Result<()> {
+        let mut said = None;
+        for endpoint in &self.endpoints {
+            let url = format!("{endpoint}/v3/kv/range");
+            match self.runtime().block_on(attempt::<Value>(client, &url, r#"{"key":"LQ=="}"#)) {
+                Err(trouble) if trouble.is_of_tls() => said = Some(trouble),
+                // It answers, or is away, or speaks 1.3 alone: then what is asked next will show it.
+                _ => return Ok(()),
+            }
+        }
+        said.map_or(Ok(()), |trouble| Err(self.error(trouble, false)))
     }
 
     fn runtime(&self) -> &Runtime {
@@ -99,6 +133,7 @@ impl Gateway {
         let body = body.to_string();
         let ends = ambient::now() + CALL;
         let mut doubtful = false;
+        let mut of_tls = 0;
         loop {
             let member = self.best.load(Ordering::Relaxed) % self.endpoints.len();
             let url = format!("{}/v3/{path}", self.endpoints[member]);
@@ -109,7 +144,15 @@ impl Gateway {
             if matches!(trouble, Trouble::Code(code, _) if is_final(code)) {
                 return (Err(trouble), doubtful);
             }
-            doubtful |= !matches!(trouble, Trouble::Unsent(_));
+            if trouble.is_of_tls() {
+                of_tls += 1;
+                if of_tls >= self.endpoints.len() {
+                    return (Err(trouble), doubtful);
+                }
+            } else {
+                of_tls = 0;
+                doubtful |= !matches!(trouble, Trouble::Unsent(_));
+            }
             if (doubtful && !again) || ambient::now() >= ends {
                 return (Err(trouble), doubtful);
             }
@@ -134,9 +177,13 @@ impl Gateway {
     }
 
     fn location(&self) -> String {
-        let hosts: Vec<_> =
-            self.endpoints.iter().map(|e| e.trim_start_matches("http://")).collect();
-        format!("etcd://{}", hosts.join(","))
+        let secure = is_secure(&self.endpoints);
+        let hosts: Vec<_> = self
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.split_once("://").map_or(&**endpoint, |(_, host)| host))
+            .collect();
+        format!("{}://{}", if secure { "etcds" } else { "etcd" }, hosts.join(","))
     }
 
     pub fn error(&self, trouble: Trouble, doubtful: bool) -> KvError {
@@ -146,6 +193,12 @@ impl Gateway {
             Trouble::Code(5, _) => KvError::LeaseGone,
             Trouble::Code(7 | 16, detail) => KvError::Denied { location, detail },
             Trouble::Code(8, detail) => KvError::NoSpace { location, detail },
+            // What an attempt before may have done is still not known.
+            Trouble::Untrusted(detail) if !doubtful => KvError::Untrusted { location, detail },
+            Trouble::Stranger(detail) if !doubtful => KvError::Stranger { location, detail },
+            Trouble::Untrusted(detail) | Trouble::Stranger(detail) => {
+                KvError::Unknown { location, detail }
+            }
             Trouble::Unsent(detail) | Trouble::Silent(detail) | Trouble::Code(_, detail) => {
                 if doubtful {
                     KvError::Unknown { location, detail }
@@ -166,6 +219,10 @@ impl Drop for Gateway {
     }
 }
 
+fn is_secure(endpoints: &[String]) -> bool {
+    endpoints.iter().any(|endpoint| endpoint.starts_with("https:"))
+}
+
 /// Whether another member would say the same: what was asked is wrong, not who was asked.
 fn is_final(code: u64) -> bool {
     matches!(code, 3 | 5 | 7 | 8 | 9 | 11 | 12 | 16)
@@ -178,6 +235,9 @@ async fn attempt<T: DeserializeOwned>(
 ) -> std::result::Result<T, Trouble> {
     let sent = client.post(url).timeout(ATTEMPT).body(body.to_owned()).send().await;
     let mut response = sent.map_err(|error| {
+        if let Some(trouble) = tls::trouble(&error) {
+            return trouble;
+        }
         let text = full(&error);
         if error.is_connect() { Trouble::Unsent(text) } else { Trouble::Silent(text) }
     })?;

@@ -18,6 +18,7 @@
 mod http;
 mod mark;
 mod stream;
+mod tls;
 pub(crate) mod wire;
 
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::{
 };
 use http::{Gateway, Trouble};
 use mark::Mark;
+pub use tls::Tls;
 use wire::{Found, Granted, Kept, Ranged, Transacted};
 
 /// Keys that one request lists.
@@ -48,9 +50,9 @@ pub struct Etcd {
 
 impl Etcd {
     /// A store below `prefix` of the cluster whose members answer at `endpoints`
-    /// (`http://HOST:PORT`). Fails when none of them does.
-    pub fn open(endpoints: &[String], prefix: &str) -> Result<Self> {
-        let gateway = Gateway::new(endpoints)?;
+    /// (`http://HOST:PORT`, or `https://HOST:PORT` by TLS). Fails when none of them does.
+    pub fn open(endpoints: &[String], prefix: &str, tls: &Tls) -> Result<Self> {
+        let gateway = Gateway::new(endpoints, tls)?;
         let etcd = Self { gateway, prefix: format!("{}/", prefix.trim_end_matches('/')) };
         etcd.get("-")?;
         Ok(etcd)

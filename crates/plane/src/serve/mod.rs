@@ -116,13 +116,17 @@ type HostsSeen = Arc<Vec<(model::HostId, api::HostPrint)>>;
 impl Plane {
     /// A plane on a state (see [`kv::open`]). The token that callers need is in a file, made when it
     /// is not there, which only its owner reads.
-    pub fn open(state: &str, token_file: &Path, lease: Duration) -> Result<Arc<Self>, ServeError> {
+    pub fn open(
+        state: impl Into<kv::Location>,
+        token_file: &Path,
+        lease: Duration,
+    ) -> Result<Arc<Self>, ServeError> {
         Self::open_with(state, token_file, lease, None)
     }
 
     /// The same, where people may log in by a provider.
     pub fn open_with(
-        state: &str,
+        state: impl Into<kv::Location>,
         token_file: &Path,
         lease: Duration,
         login: Option<Provider>,

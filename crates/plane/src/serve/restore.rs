@@ -28,7 +28,7 @@ pub enum RestoreError {
 }
 
 /// Writes what a backup holds into an empty state; how many keys.
-pub fn restore(state: &str, file: &[u8]) -> Result<usize, RestoreError> {
+pub fn restore(state: impl Into<kv::Location>, file: &[u8]) -> Result<usize, RestoreError> {
     let entries = backup::read(file)?;
     let kv = kv::open(state)?;
     let there = kv.list("")?.entries;
