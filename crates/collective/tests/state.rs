@@ -1,4 +1,4 @@
-//! A plane whose state is on etcd that is reached by TLS.
+//! A plane whose state is on etcd: by TLS, and from and to a copy.
 
 #[path = "../../kv/tests/support/certificates.rs"]
 mod certificates;
@@ -77,5 +77,92 @@ fn etcd_is_the_state_of_a_plane_by_tls_and_it_says_why_not() {
         [["--state", &state, "--etcd-cert", &cert], ["--etcd-key", &key, "--state", &state]]
     {
         assert_eq!(plane(&words).code, 2);
+    }
+}
+
+#[test]
+fn etcd_takes_a_copy_of_a_state_and_gives_it_back() {
+    let world = World::empty("state-copy");
+    let (mut first, fleet) = Fleet::start(&world, "127.0.0.1:0", 15);
+    let at = |words: &[&str]| fleet.at("A", words);
+    at(&["user", "add", "anna", "--role", "operator"]).ok();
+    let token = world.root().join("anna.token").display().to_string();
+    at(&["token", "create", "--user", "anna", "-o", &token]).ok();
+    for n in 0..30 {
+        at(&["project", "add", &format!("project-{n}")]).ok();
+    }
+    let head = at(&["audit", "verify"]).ok()["head"].as_str().unwrap().to_owned();
+    let file = |name: &str| world.root().join(name).display().to_string();
+    let (copy, back) = (file("copy"), file("back"));
+    at(&["plane", "backup", &copy]).ok();
+    first.kill();
+
+    let cluster = Cluster::start();
+    let (state, other) = (cluster.location("plane"), cluster.location("other"));
+    let restore =
+        |copy: &str, state: &str| world.run("P", &["plane", "restore", copy, "--state", state]);
+    let restored = restore(&copy, &state).ok();
+    // Not over what is there, be it the same.
+    assert_eq!(restore(&copy, &state).error().0, "state");
+    let (_again, again) = Fleet::start_by(&world, &["--state", &state]);
+    let by_token = ["whoami", "--plane", &again.url, "--token-file", &token];
+    assert_eq!(world.run("B", &by_token).ok()["user"], "anna");
+    again.at("A", &["audit", "verify", "--expect", &head]).ok();
+    // And back into a file of one plane's.
+    again.at("A", &["user", "add", "berta"]).ok();
+    again.at("A", &["plane", "backup", &back]).ok();
+    let embedded = format!("embedded:{}", file("embedded"));
+    let entries = restore(&back, &embedded).ok()["entries"].as_u64().unwrap();
+    assert!(entries > restored["entries"].as_u64().unwrap());
+    let (_last, last) = Fleet::start_by(&world, &["--state", &embedded]);
+    let users = last.at("A", &["user", "list"]).ok();
+    assert_eq!((&users[0]["name"], &users[1]["name"]), (&"anna".into(), &"berta".into()));
+    last.at("A", &["audit", "verify", "--expect", &head]).ok();
+
+    // Two who restore at once: one of them does, whole, and only what was asked for is there.
+    let both =
+        [&copy, &back].map(|copy| world.spawn("P", &["plane", "restore", copy, "--state", &other]));
+    let both = both.map(|child| support::said(child.wait_with_output().unwrap()));
+    let done: Vec<_> = both.iter().filter(|said| said.code == 0).collect();
+    assert_eq!(done.len(), 1, "{both:?}");
+    let (_other, other) = Fleet::start_by(&world, &["--state", &other]);
+    let users = other.at("A", &["user", "list"]).ok();
+    let berta = users.as_array().unwrap().iter().any(|user| user["name"] == "berta");
+    assert_eq!(berta, both[1].code == 0, "{users}");
+}
+
+#[test]
+fn etcd_takes_copies_of_any_size_and_only_whole_ones() {
+    let world = World::empty("state-large");
+    let cluster = Cluster::start();
+    // What many large hosts say they have: far more than etcd takes at once.
+    let value = |n: usize| vec![b'a' + (n % 26) as u8; n * 4000];
+    let entries: Vec<_> = (0..90).map(|n| (format!("hosts/{n:032x}"), value(n))).collect();
+    let large = entries.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
+    let (copy, small) = (world.root().join("copy"), world.root().join("small"));
+    std::fs::write(&copy, plane::backup::write(large)).unwrap();
+    std::fs::write(&small, plane::backup::write([("users/anna", &b"{}"[..])])).unwrap();
+    let there = |state: &str| {
+        let entries = kv::open(state).unwrap().list("").unwrap().entries.into_iter();
+        entries.map(|entry| (entry.key, entry.value)).collect::<Vec<_>>()
+    };
+
+    // Whoever is killed while restoring leaves what no plane begins on, and the same copy makes whole.
+    for (round, step) in ["restore: marked", "restore: some written#3"].iter().enumerate() {
+        let state = cluster.location(&format!("state-{round}"));
+        let restore = [&copy, &small]
+            .map(|file| ["plane", "restore", file.to_str().unwrap(), "--state", &state]);
+        let mut dies = world.command("P", &restore[0]);
+        let died = dies.env("COLLECTIVE_DIE_AT", step).output().unwrap();
+        assert!(!died.status.success(), "{died:?}");
+        let half = there(&state);
+        assert!(half.iter().any(|(key, _)| key == "restoring") && half.len() < entries.len());
+        let begun = world.run("P", &["plane", "--listen", "127.0.0.1:0", "--state", &state]);
+        assert!(begun.error().1.contains("not restored to its end"), "{begun:?}");
+        let (kind, message, _) = world.run("P", &restore[1]).error();
+        assert!(kind == "state" && message.contains("another backup"), "{kind} {message}");
+        assert_eq!(there(&state), half);
+        assert_eq!(world.run("P", &restore[0]).ok()["entries"], 90);
+        assert_eq!(there(&state), entries);
     }
 }

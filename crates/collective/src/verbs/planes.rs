@@ -93,6 +93,10 @@ fn restore(global: &Global, file: &Path, state: &State) -> Result<(), Failure> {
             RestoreError::NotEmpty => {
                 ("state", "name an empty one with --state; nothing was written")
             }
+            RestoreError::Another => {
+                ("state", "restore that one again, or name an empty state with --state")
+            }
+            RestoreError::Contended => ("state", "let them finish; one is enough"),
             RestoreError::State(kv::KvError::InUse { .. }) => ("state", "end the plane first"),
             RestoreError::State(error) => (kind_of_state(error), error.hint()),
         };
