@@ -1,6 +1,7 @@
 //! This host as a peer: gives what it has to other hosts of the plane, and learns who they are.
 
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -62,6 +63,11 @@ impl Giving {
             Failure::new("plane", error.to_string(), hint)
         })?;
         Ok(Self { server: Some(server), said })
+    }
+
+    /// Bytes that it has given.
+    pub fn given_bytes(&self) -> Arc<AtomicU64> {
+        self.server.as_ref().map(Server::sent_bytes).unwrap_or_default()
     }
 
     /// What is said of it to the plane.

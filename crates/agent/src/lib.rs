@@ -12,6 +12,7 @@
 //! **Invariant:** starts nothing while the lease is over, and does nothing with a head of another
 //! generation than the order's.
 
+mod figures;
 mod giving;
 mod identity;
 mod load;
@@ -20,6 +21,7 @@ mod orders;
 mod tenure;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,6 +30,7 @@ use api::BeatReply;
 use host::{Failure, Host};
 use plane::client::{Client, ClientError};
 
+use figures::Figures;
 pub use giving::Give;
 use giving::Giving;
 pub use identity::{Identity, join};
@@ -50,6 +53,8 @@ pub enum Heard {
     Stumbled(Failure),
     /// An order was carried out, or why not, in words.
     Did(String),
+    /// Its figures are at this address.
+    Figures(SocketAddr),
 }
 
 /// What a host is called and what is said of it.
@@ -59,6 +64,8 @@ pub struct KnownAs {
     pub name: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub give: Give,
+    /// Where its figures are; none: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// One host and its plane.
@@ -69,6 +76,7 @@ struct Agent<'a> {
     client: Mutex<Arc<Client>>,
     tenure: Tenure,
     giving: Giving,
+    figures: Arc<Figures>,
     /// The order that is carried out for each instance: one after the other.
     under_way: Mutex<HashMap<String, String>>,
     /// One beat at a time: what was described last is said last.
@@ -87,8 +95,14 @@ pub fn run(
 ) -> Result<(), Failure> {
     let _only = host.only_agent()?;
     let giving = Giving::start(host, &identity, known_as.give)?;
+    let figures = Arc::new(Figures::new(giving.given_bytes()));
+    let told = known_as.metrics.map(|address| Figures::serve(&figures, address)).transpose()?;
+    if let Some(told) = &told {
+        heard(&Heard::Figures(told.address()));
+    }
     let agent = Agent {
         giving,
+        figures,
         host,
         known_as,
         client: Mutex::new(Arc::new(client_of(&identity)?)),
@@ -185,6 +199,7 @@ impl Agent<'_> {
         }
         let answer =
             client.put::<BeatReply>(&format!("/v1/hosts/{}/beat", self.host.id()), &report);
+        self.figures.beat(&report, answer.is_ok());
         if let Ok(reply) = &answer {
             self.tenure.granted(self.host, sent, reply)?;
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use api::{LoadSeen, RunPrint};
-use host::{Failure, Host};
+use host::{Failure, Host, Metered};
 
 /// How often it is looked; between, beats say what was seen last.
 const PACE: Duration = Duration::from_secs(30);
@@ -28,7 +28,8 @@ impl Loads {
             return Ok(load.clone());
         }
         let mut load = host.busy()?;
-        let used = self.used(&host.metered()?, past);
+        let runs: Vec<_> = host.metered()?.into_iter().map(|Metered { run, .. }| run).collect();
+        let used = self.used(&runs, past);
         for (name, instance) in &mut load.instances {
             instance.cpu_percent = used.get(name).copied();
         }

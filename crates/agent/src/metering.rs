@@ -34,8 +34,11 @@ impl Agent<'_> {
         while !self.over.load(Ordering::Relaxed) {
             // What cannot be read now is not gone: the plane would count it anew when it can.
             if over(looked, LOOK)
-                && let Ok(runs) = self.host.metered()
+                && let Ok(metered) = self.host.metered()
             {
+                // Before the plane has counted it and it is gone.
+                self.figures.metered(&metered);
+                let runs: Vec<_> = metered.into_iter().map(|metered| metered.run).collect();
                 if over(last, PACE) || runs.iter().any(|run| run.ended) {
                     // What fails is said with the next: nothing is forgotten before it is counted.
                     let _ = self.client().twin().map(|twin| self.say_usage(&twin, runs, &mut said));

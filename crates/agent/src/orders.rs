@@ -102,6 +102,7 @@ impl Agent<'_> {
                 (OrderEnd::Failed, Some(trouble), None)
             }
         };
+        self.figures.ordered(end);
         if order.act != OrderAct::Look || trouble.is_some() {
             (self.heard)(&Heard::Did(words(order, end, trouble.as_ref())));
         }

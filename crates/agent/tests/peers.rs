@@ -100,6 +100,10 @@ fn chunks_come_from_the_peer_and_what_it_lacks_from_beneath() {
     let came = source.fetch_near(&ids, Urgency::Background);
     assert_eq!(came.len(), 10);
     assert_eq!(beneath.asked.load(Ordering::Relaxed), 4, "what the peer lacks, and no more");
+    // Both count the same; the one when it has sent it.
+    while server.sent_bytes().load(Ordering::Relaxed) != peers.received_bytes() {
+        std::thread::yield_now();
+    }
     let missing = Verified::of(vec![99; 4096]).id();
     assert!(matches!(source.fetch(&missing, Urgency::Urgent), Err(FetchError::Missing { .. })));
 

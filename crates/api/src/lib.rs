@@ -21,7 +21,9 @@ pub use makers::{
     CatalogPrint, CatalogVersion, ChannelPrint, DelegatePrint, DiffPrint, FilePrint, MakerPrint,
     PackagePrint, PublishPrint, ReleasePrint, SignedPrint, UpdatePrint, UpdatesPrint,
 };
-pub use meter::{MeterReply, MeterReport, RunPrint, UsagePrint};
+pub use meter::{
+    FAULT_BOUNDS_MS, FaultsPrint, MeterReply, MeterReport, ReadsPrint, RunPrint, UsagePrint,
+};
 pub use output::{
     AppliancePrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint,
     DoctorPrint, ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint,

@@ -35,6 +35,33 @@ pub struct RunPrint {
     pub stored_bytes: u64,
 }
 
+/// The times by which a fault is sorted, milliseconds: it took no longer than that.
+pub const FAULT_BOUNDS_MS: [u64; 8] = [1, 4, 16, 64, 250, 1000, 4000, 16_000];
+
+/// What reads of one start of an instance found, for the figures of its host. Numbers only grow.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReadsPrint {
+    /// Bytes of pages that were in the host's cache.
+    pub cached_bytes: u64,
+    /// Of the guest's memory.
+    pub ram: FaultsPrint,
+    pub disk: FaultsPrint,
+    /// Of the kernel and the initial RAM disk that a guest which goes on from memory has.
+    pub boot: FaultsPrint,
+}
+
+/// Reads that a host could not answer by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FaultsPrint {
+    /// How many took no longer than each of [`FAULT_BOUNDS_MS`] and longer than the one before; the last:
+    /// longer than all.
+    pub within: Vec<u64>,
+    /// How long all of them took.
+    pub micros: u64,
+}
+
 /// A host says what its instances have used.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct MeterReport {

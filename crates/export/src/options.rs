@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Something the owner of the export should tell its user, or pause the guest for.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub enum Trouble<'a> {
 }
 
 type OnTrouble = Arc<dyn Fn(&Trouble<'_>) + Send + Sync>;
+/// Told of which file, and how long it took.
+type OnFault = Arc<dyn Fn(&str, Duration) + Send + Sync>;
 
 /// Start from [`Options::ram`] or [`Options::disk`]: they differ in read-ahead, which the kernel
 /// keeps per mount, so memory and disks belong on mounts of their own.
@@ -37,6 +40,9 @@ pub struct Options {
     /// Told about held writes and lost reads. Called on serving threads: must not block or touch
     /// the mount.
     pub on_trouble: Option<OnTrouble>,
+    /// Told of each read by a client that was not local and has its bytes now. Called on serving threads,
+    /// as above.
+    pub on_fault: Option<OnFault>,
 }
 
 impl Options {
@@ -56,6 +62,7 @@ impl Options {
             read_ahead_bytes: 512 * 1024,
             max_background: 512,
             on_trouble: None,
+            on_fault: None,
         }
     }
 }

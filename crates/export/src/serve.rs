@@ -53,6 +53,7 @@ pub(crate) struct Server(pub Arc<Shared>);
 impl Server {
     fn read_later(&self, at: (usize, u64, usize), prefetched: bool, reply: ReplyData) {
         let (entry, offset, len) = at;
+        let began = ambient::now();
         let Some(id) = self.0.held_reads.hold(reply) else { return };
         add(&self.0.counters.handed_over, 1);
         let shared = Arc::clone(&self.0);
@@ -61,7 +62,12 @@ impl Server {
                 let result = shared.call(entry, |file| file.read_at(offset, buffer));
                 let Some(reply) = shared.held_reads.take(id) else { return };
                 match result {
-                    Ok(()) => reply.data(buffer),
+                    Ok(()) => {
+                        reply.data(buffer);
+                        if !prefetched {
+                            shared.faulted(entry, began.elapsed());
+                        }
+                    }
                     Err(error) => reply.error(shared.read_lost(entry, offset, len, &error)),
                 }
             });

@@ -5,7 +5,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{Errno, FileAttr, FileType, INodeNo, Request};
 
@@ -110,6 +110,14 @@ impl Shared {
     pub fn tell(&self, trouble: &Trouble<'_>) {
         if let Some(on_trouble) = &self.options.on_trouble {
             let _ = catch_unwind(AssertUnwindSafe(|| on_trouble(trouble)));
+        }
+    }
+
+    /// A client had to wait for a read.
+    pub fn faulted(&self, entry: usize, took: Duration) {
+        if let Some(on_fault) = &self.options.on_fault {
+            let file = &self.entries[entry].name;
+            let _ = catch_unwind(AssertUnwindSafe(|| on_fault(file, took)));
         }
     }
 

@@ -37,7 +37,16 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 #[test]
 fn slow_reads_do_not_block_fast_ones() {
     let pages = 256;
-    let options = Options { loop_threads: 2, fetch_threads_max: 8, ..Options::ram() };
+    let faults = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&faults);
+    let options = Options {
+        loop_threads: 2,
+        fetch_threads_max: 8,
+        on_fault: Some(Arc::new(move |file, took| {
+            told.lock().unwrap().push((file.to_owned(), took))
+        })),
+        ..Options::ram()
+    };
     let mounted = Mounted::with(MemFile::patterned(PAGE * pages), options);
     mounted.file.remote_from.store((PAGE * 128) as u64, Ordering::SeqCst);
     let expected = pattern(PAGE * pages);
@@ -69,6 +78,8 @@ fn slow_reads_do_not_block_fast_ones() {
     mounted.export.sync("disk0").unwrap();
     assert!(start.elapsed() < SOON);
     assert!(all_done.try_recv().is_err(), "no slow read was answered yet");
+    assert_eq!(*faults.lock().unwrap(), [], "the others did not wait");
+    let waited = start.elapsed();
 
     mounted.file.gate.open();
     for _ in 128..160 {
@@ -76,6 +87,10 @@ fn slow_reads_do_not_block_fast_ones() {
         assert_eq!(bytes, expected[page * PAGE..][..PAGE]);
     }
     assert_eq!(mounted.export.stats().reads_held, 0);
+    // Each is told once it has its answer, with all of its wait: also that for a thread.
+    wait_until("all are told", || faults.lock().unwrap().len() == 32);
+    let faults = faults.lock().unwrap();
+    assert!(faults.iter().all(|(file, took)| file == "disk0" && *took >= waited), "{faults:?}");
 }
 
 #[test]

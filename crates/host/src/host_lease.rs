@@ -144,7 +144,7 @@ impl Host {
         let _only = self.only_agent()?;
         HostLease::remove(&self.dir)?;
         // What has ended is nobody's to count any more; what runs writes no more of it.
-        let runs = self.metered()?.into_iter().map(|run| run.run);
+        let runs = self.metered()?.into_iter().map(|metered| metered.run.run);
         self.forget_metered(&runs.collect())?;
         for file in [IDENTITY, "peers.json"] {
             match std::fs::remove_file(self.dir.root().join(FOLDER).join(file)) {

@@ -58,6 +58,7 @@ pub use dir::HostDir;
 pub use failure::{Failure, KINDS, Result};
 pub use host_lease::HostLease;
 pub use inside::Subject;
+pub use meter::Metered;
 pub use ports::parse_port;
 pub use store::KeyPlace;
 pub use trust;

@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use api::RunPrint;
+use api::{ReadsPrint, RunPrint};
 use serde::{Deserialize, Serialize};
 
 use crate::Host;
@@ -33,6 +33,16 @@ pub(crate) struct RunFile {
     born_ticks: u64,
     #[serde(flatten)]
     pub run: RunPrint,
+    /// For the figures of this host alone. An older shim writes none.
+    #[serde(default)]
+    pub reads: ReadsPrint,
+}
+
+/// What a start has used, and what its reads found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metered {
+    pub run: RunPrint,
+    pub reads: ReadsPrint,
 }
 
 impl RunFile {
@@ -40,7 +50,8 @@ impl RunFile {
     pub fn new(run: RunPrint) -> Self {
         let pid = std::process::id();
         let born_ticks = born_ticks(pid).unwrap_or_default();
-        Self { format: FORMAT, boot: host_lease::boot(), pid, born_ticks, run }
+        let reads = ReadsPrint::default();
+        Self { format: FORMAT, boot: host_lease::boot(), pid, born_ticks, run, reads }
     }
 
     fn lives(&self) -> bool {
@@ -95,7 +106,7 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 impl Host {
     /// What each start of an instance here has used that the plane has not been said to the end; the
     /// oldest first.
-    pub fn metered(&self) -> Result<Vec<RunPrint>> {
+    pub fn metered(&self) -> Result<Vec<Metered>> {
         let folder = self.dir.root().join(FOLDER);
         let entries = match std::fs::read_dir(&folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -120,7 +131,8 @@ impl Host {
             let lived = before.lives();
             // What its shim wrote last is only certain to be there once that is gone.
             let Some(now) = read()? else { continue };
-            runs.push(RunPrint { ended: now.run.ended || !lived, ..now.run });
+            let run = RunPrint { ended: now.run.ended || !lived, ..now.run };
+            runs.push(Metered { run, reads: now.reads });
         }
         Ok(runs)
     }
@@ -162,13 +174,24 @@ mod tests {
         RunFile { born_ticks: 1, ..RunFile::new(run("3", false)) }.write(&host.dir).unwrap();
         RunFile { boot: "x".to_owned(), ..RunFile::new(run("4", false)) }.write(&host.dir).unwrap();
         std::fs::write(host.dir.folder(FOLDER).unwrap().join("5.json"), "").unwrap();
-        let expected = [run("1", true), run("2", false), run("3", true), run("4", true)];
-        assert_eq!(host.metered().unwrap(), expected);
-        host.forget_metered(&["1", "3", "6"].map(str::to_owned).into()).unwrap();
+        // One of a shim that is older than this program.
+        let older = serde_json::json!({"format": 1, "boot": "x", "pid": 1, "born_ticks": 1,
+            "run": "6", "name": "web", "appliance": "acme/web", "ended": true, "running_ms": 5,
+            "cpu_ms": 4, "memory_mib_s": 3, "fetched_bytes": 2, "peer_bytes": 1, "stored_bytes": 0});
+        std::fs::write(host.dir.folder(FOLDER).unwrap().join("6.json"), older.to_string()).unwrap();
+        let expected =
+            [run("1", true), run("2", false), run("3", true), run("4", true), run("6", true)];
+        let metered = host.metered().unwrap();
+        assert!(metered.iter().all(|metered| metered.reads == ReadsPrint::default()));
+        assert!(metered.into_iter().map(|metered| metered.run).eq(expected));
+        host.forget_metered(&["1", "3", "6", "7"].map(str::to_owned).into()).unwrap();
         lives.run.running_ms = 9;
+        lives.reads.ram.micros = 7;
         lives.write(&host.dir).unwrap();
         let runs = host.metered().unwrap();
-        assert_eq!((runs.len(), runs[0].running_ms, runs[0].ended), (2, 9, false));
+        let (first, reads) = (&runs[0].run, &runs[0].reads);
+        assert_eq!((runs.len(), first.running_ms, first.ended), (2, 9, false));
+        assert_eq!(reads.ram.micros, 7);
     }
 
     #[test]

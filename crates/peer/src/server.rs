@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ pub struct Server {
     address: SocketAddr,
     config: Arc<RwLock<Arc<ServerConfig>>>,
     over: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -52,10 +53,12 @@ impl Server {
         let address = listener.local_addr().map_err(io("cannot listen for peers"))?;
         let config = Arc::new(RwLock::new(config(identity)?));
         let over = Arc::new(AtomicBool::new(false));
-        let server = Self { address, config: config.clone(), over: over.clone() };
+        let sent = Arc::new(AtomicU64::new(0));
+        let server =
+            Self { address, config: config.clone(), over: over.clone(), sent: sent.clone() };
         std::thread::Builder::new()
             .name("peers".to_owned())
-            .spawn(move || accept(&listener, &config, &over, &has, &counts))
+            .spawn(move || accept(&listener, &config, &over, &sent, &has, &counts))
             .map_err(io("cannot begin a thread for peers"))?;
         Ok(server)
     }
@@ -63,6 +66,11 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Bytes of replies with something in them that it has sent; they go on being counted.
+    pub fn sent_bytes(&self) -> Arc<AtomicU64> {
+        self.sent.clone()
     }
 
     /// Shows this one from the next connection on.
@@ -105,6 +113,7 @@ fn accept(
     listener: &TcpListener,
     config: &RwLock<Arc<ServerConfig>>,
     over: &Arc<AtomicBool>,
+    sent: &Arc<AtomicU64>,
     has: &Arc<Has>,
     counts: &Arc<Counts>,
 ) {
@@ -126,10 +135,10 @@ fn accept(
         }
         let config = config.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (has, counts) = (has.clone(), counts.clone());
-        let (their_places, their_over) = (places.clone(), over.clone());
+        let (their_places, their_over, sent) = (places.clone(), over.clone(), sent.clone());
         let spawned = std::thread::Builder::new().name("peer".to_owned()).spawn(move || {
             // A caller that hangs up is no concern of ours.
-            let _ = serve(socket, config, &*has, &*counts, &their_over);
+            let _ = serve(socket, config, &*has, &*counts, &their_over, &sent);
             their_places.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
@@ -144,6 +153,7 @@ fn serve(
     has: &Has,
     counts: &Counts,
     over: &AtomicBool,
+    sent: &AtomicU64,
 ) -> std::io::Result<()> {
     let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
     let mut stream = StreamOwned::new(connection, Timed::new(socket, SHAKE)?);
@@ -164,8 +174,15 @@ fn serve(
         };
         let mut ids = vec![0; bytes];
         stream.read_exact(&mut ids)?;
-        let chunks = wire::decode_ids(&ids).into_iter().map(|id| has(&id));
-        stream.write_all(&wire::encode_reply(chunks)?)?;
+        let mut gave = false;
+        let chunks = wire::decode_ids(&ids).into_iter();
+        let chunks = chunks.map(|id| has(&id).inspect(|_| gave = true));
+        let reply = wire::encode_reply(chunks)?;
+        stream.write_all(&reply)?;
         stream.flush()?;
+        if gave {
+            // As who asked counts it: without the length before it.
+            sent.fetch_add(reply.len() as u64 - 4, Ordering::Relaxed);
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod access;
 pub mod audit;
 pub mod backup;
 pub mod client;
+pub mod figures;
 pub mod fleet;
 #[doc(hidden)]
 pub mod fuzz;

@@ -42,7 +42,8 @@ impl Volume {
     ) -> Result<()> {
         let mut ids = Vec::with_capacity(found.len());
         self.base_ids(layers, &self.nodes, first, found.len() as u64, &mut ids)?;
-        let missing = self.read_cached(&ids, buf, found);
+        let (hits, missing) = self.read_cached(&ids, buf, found);
+        self.hit(hits);
         self.touch(first, found, &ids, &missing);
         if missing.is_empty() {
             return Ok(());
@@ -76,24 +77,28 @@ impl Volume {
     ) -> bool {
         let mut ids = Vec::with_capacity(found.len());
         let count = found.len() as u64;
-        if self.base_ids(layers, &self.local_nodes, first, count, &mut ids).is_err()
-            || !self.read_cached(&ids, buf, found).is_empty()
-        {
+        if self.base_ids(layers, &self.local_nodes, first, count, &mut ids).is_err() {
             return false;
         }
+        let (hits, missing) = self.read_cached(&ids, buf, found);
+        if !missing.is_empty() {
+            // Whoever reads it then reads all of it, and counts it.
+            return false;
+        }
+        self.hit(hits);
         if is_touched {
             self.touch(first, found, &ids, &[]);
         }
         true
     }
 
-    /// Fills holes and cached pages; gives the others.
+    /// Fills holes and cached pages; says how many the cache had, and gives the others.
     fn read_cached(
         &self,
         ids: &[Option<ChunkId>],
         buf: &mut [u8],
         found: &[bool],
-    ) -> Vec<(usize, ChunkId)> {
+    ) -> (usize, Vec<(usize, ChunkId)>) {
         let mut wanted = Vec::with_capacity(ids.len());
         for (at, page) in buf.chunks_exact_mut(PAGE_BYTES).enumerate() {
             match ids[at] {
@@ -103,9 +108,11 @@ impl Volume {
             }
         }
         let missing = self.fetcher.cache().read_pages(&wanted, buf);
-        let hits = (wanted.len() - missing.len()) as u64;
-        self.counters.cache_hits.fetch_add(hits, Ordering::Relaxed);
-        missing
+        (wanted.len() - missing.len(), missing)
+    }
+
+    fn hit(&self, pages: usize) {
+        self.counters.cache_hits.fetch_add(pages as u64, Ordering::Relaxed);
     }
 
     /// Lets the recorder know which pages of the base were wanted, and which were missing here.

@@ -88,7 +88,7 @@ pub use recorder::{Recorder, TraceStats};
 pub use scrub::{Scrub, ScrubProgress};
 pub use seal::Sealed;
 pub use stall::{Stall, StallObserver};
-pub use stats::VolumeStats;
+pub use stats::{Counters, VolumeStats};
 pub use trace::{Recorded, Trace, TraceError};
 pub use view::View;
 pub use volume::{Volume, VolumeOptions, open_folder};

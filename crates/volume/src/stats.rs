@@ -1,14 +1,23 @@
 //! What a volume counts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::overlay::OverlayStats;
 use crate::volume::{PAGE, Volume};
 
-#[derive(Default)]
+/// What a volume counts as it goes; it is there as long as somebody wants to know.
+#[derive(Debug, Default)]
 pub struct Counters {
-    pub cache_hits: AtomicU64,
-    pub fetched_pages: AtomicU64,
+    pub(crate) cache_hits: AtomicU64,
+    pub(crate) fetched_pages: AtomicU64,
+}
+
+impl Counters {
+    /// Bytes of the base's pages that reads found in the host's cache.
+    pub fn cached_bytes(&self) -> u64 {
+        self.cache_hits.load(Ordering::Relaxed) * PAGE
+    }
 }
 
 /// What a volume has and did since it was opened.
@@ -27,6 +36,11 @@ pub struct VolumeStats {
 }
 
 impl Volume {
+    /// What it counts, for who reads that when it is gone.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
     /// Counts.
     pub fn stats(&self) -> VolumeStats {
         let layers = self.layers();

@@ -85,7 +85,7 @@ pub struct Volume {
     pub(crate) readahead: Readahead,
     /// Who wants to know what is touched, and under which number.
     pub(crate) recorder: OnceLock<(Arc<Recorder>, u8)>,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Volume {
@@ -171,7 +171,7 @@ impl Volume {
             observer: options.observer,
             readahead: Readahead::new(options.readahead_bytes),
             recorder: OnceLock::new(),
-            counters: Counters::default(),
+            counters: Arc::default(),
         }
     }
 

@@ -16,7 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("repository", &["objects", "chunk", "manifest", "model", "ambient"]),
     ("peer", &["chunk", "model", "ambient"]),
     ("volume", &["chunk", "manifest", "model", "ambient"]),
-    ("export", &["volume", "model"]),
+    ("export", &["volume", "model", "ambient"]),
     ("files", &[]),
     ("network", &["model"]),
     ("vmm", &["network", "model", "ambient"]),

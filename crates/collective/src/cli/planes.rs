@@ -113,6 +113,10 @@ pub struct Known {
     /// address by which it reaches the plane, any free port]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub peers: Option<String>,
+    /// Tell figures of this host there, as OpenMetrics at /metrics: without TLS, without a token, and
+    /// without names [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Which plane is asked.

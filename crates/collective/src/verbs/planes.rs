@@ -267,7 +267,8 @@ fn known_as(known: &Known) -> Result<agent::KnownAs, Failure> {
             )
         })?),
     };
-    Ok(agent::KnownAs { name: known.name.clone(), labels: labels(&known.label)?, give })
+    let labels = labels(&known.label)?;
+    Ok(agent::KnownAs { name: known.name.clone(), labels, give, metrics: known.metrics })
 }
 
 fn join(global: &Global, url: &str, token: &Token, known: &Known) -> Result<(), Failure> {
@@ -301,7 +302,7 @@ fn take_part(
             well.replace(now) != Some(now)
         };
         // It has said what it has, or tried to, and goes on: no guest waits for a plane that is away.
-        if !matches!(heard, Heard::Did(_)) {
+        if !matches!(heard, Heard::Did(_) | Heard::Figures(_)) {
             if !ready.swap(true, Ordering::Relaxed) {
                 notify(READY);
             }
@@ -319,6 +320,9 @@ fn take_part(
             }
             Heard::Taken(_) | Heard::Failed(_) | Heard::Stumbled(_) => {}
             Heard::Did(what) => print::note(global, what),
+            Heard::Figures(address) => {
+                print::note(global, &format!("figures of this host: http://{address}/metrics"));
+            }
         }
         true
     })

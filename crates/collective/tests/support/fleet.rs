@@ -104,6 +104,22 @@ impl<'a> Fleet<'a> {
         Running(program.stderr(Stdio::null()).spawn().unwrap())
     }
 
+    /// Starts an agent that tells figures, and says where.
+    pub fn join_with_figures(&self, host: &str) -> (Running, String) {
+        let mut program = self.world.program(host);
+        program.args(["host", "join", &self.url, "--token-file", &self.token]);
+        program.args(["--label", &format!("site={host}"), "--metrics", "127.0.0.1:0"]);
+        let mut child = Running(program.stderr(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+        let address = lines.find_map(|line| {
+            let line = line.unwrap();
+            Some(line.split_once("http://")?.1.strip_suffix("/metrics")?.to_owned())
+        });
+        // What else it says is read by nobody.
+        std::thread::spawn(move || lines.for_each(drop));
+        (child, address.expect("it ended"))
+    }
+
     /// Starts an agent in this environment.
     #[allow(dead_code, reason = "not every test needs it")]
     pub fn join_with(&self, host: &str, environment: &[(&str, &str)]) -> Running {

@@ -8,6 +8,7 @@ use export::{Export, ExportFile};
 use model::DiskSpec;
 use volume::Volume;
 
+use super::faults::{Faults, Waits};
 use super::volumes::RAM;
 use crate::boot_file::BootFile;
 use crate::failure::{Failure, Result};
@@ -24,6 +25,8 @@ pub struct Mounting<'a> {
     /// Who may open the files, when it is not us.
     pub owner: Option<(u32, u32)>,
     pub on_trouble: Arc<dyn Fn(&export::Trouble<'_>) + Send + Sync>,
+    /// Where what the guest waits for is counted.
+    pub faults: &'a Arc<Faults>,
 }
 
 /// Volumes that are files now, and what lies between the files and the volumes.
@@ -53,14 +56,19 @@ pub struct Exports {
 
 impl Exports {
     pub fn mount(mounting: Mounting<'_>) -> Result<Self> {
-        let Mounting { local, ram, disks, boot, owner, on_trouble } = mounting;
+        let Mounting { local, ram, disks, boot, owner, on_trouble, faults } = mounting;
         let file = |volume: &Arc<Volume>| -> Arc<dyn ExportFile> {
             Arc::new(export::VolumeFile::new(volume.clone()))
         };
-        let options = |options: export::Options| export::Options {
-            owner,
-            on_trouble: Some(on_trouble.clone()),
-            ..options
+        type Kind = for<'f> fn(&'f Faults, &str) -> &'f Waits;
+        let options = |options: export::Options, kind: Kind| {
+            let faults = faults.clone();
+            export::Options {
+                owner,
+                on_trouble: Some(on_trouble.clone()),
+                on_fault: Some(Arc::new(move |file, took| kind(&faults, file).add(took))),
+                ..options
+            }
         };
         // Both are mapped, and touched here and there.
         let mut mapped = vec![(RAM.to_owned(), file(ram))];
@@ -68,13 +76,18 @@ impl Exports {
             let file: Arc<dyn ExportFile> = file.clone();
             ((*name).to_owned(), file)
         }));
-        let ram = Export::mount(&local.ram_mount(), mapped, options(export::Options::ram()))?;
+        let mapped_options = options(export::Options::ram(), |faults, file| match file {
+            RAM => &faults.ram,
+            _ => &faults.boot,
+        });
+        let ram = Export::mount(&local.ram_mount(), mapped, mapped_options)?;
         let disks = if disks.is_empty() {
             None
         } else {
             let files =
                 disks.iter().map(|(spec, volume)| (spec.name.clone(), file(volume))).collect();
-            Some(Export::mount(&local.disk_mount(), files, options(export::Options::disk()))?)
+            let options = options(export::Options::disk(), |faults, _| &faults.disk);
+            Some(Export::mount(&local.disk_mount(), files, options)?)
         };
         Ok(Self { ram, boot: boot.iter().map(|(name, _)| *name).collect(), disks })
     }

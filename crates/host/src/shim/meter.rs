@@ -43,11 +43,16 @@ impl Meter {
             stored_bytes: 0,
         });
         let (host, shared) = (host.clone(), running.shared.clone());
+        // They outlive the volumes and their mounts.
+        let volumes: Vec<_> = running.volumes.all().map(|volume| volume.counters()).collect();
+        let faults = running.volumes.faults.clone();
         let (end, ended) = channel();
         let write = move || {
             loop {
                 let over = ended.recv_timeout(PACE) != Err(RecvTimeoutError::Timeout);
                 read(&shared, &mut file.run);
+                let cached_bytes = volumes.iter().map(|counters| counters.cached_bytes()).sum();
+                file.reads = faults.print(cached_bytes);
                 file.run.ended = over;
                 let written = match host.has_a_plane() {
                     true => file.write(&host),

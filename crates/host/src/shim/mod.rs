@@ -13,7 +13,7 @@
 //! | [`server`], [`shared`] | the socket, and what can be asked while the owner is busy |
 //! | [`identity`], [`machine`] | who a guest that continues is now; what its memory fits |
 //! | [`leftovers`] | what a crashed shim left behind |
-//! | [`meter`] | what the instance has used |
+//! | [`meter`], [`faults`] | what the instance has used, and what it waited for |
 //!
 //! # Invariants
 //!
@@ -32,6 +32,7 @@ pub mod by_itself;
 pub mod cables;
 pub mod claim;
 pub mod exports;
+pub mod faults;
 mod fence;
 pub mod guest;
 mod identity;

@@ -11,6 +11,7 @@ use model::{DiskBus, DiskSpec, ManifestId, PAGE_BYTES};
 use volume::{Fetcher, Sealed, StallObserver, Volume, VolumeError, VolumeOptions};
 
 use super::exports::{Mounted, Mounting};
+use super::faults::Faults;
 use crate::boot_file::BootFile;
 use crate::doors::Doors;
 use crate::failure::{Failure, Result};
@@ -33,6 +34,8 @@ pub struct Volumes {
     pub disks: Vec<Arc<Volume>>,
     /// What QEMU maps to boot from, when the guest goes on from memory.
     pub boot: Vec<(&'static str, Arc<BootFile>)>,
+    /// What the guest waited for.
+    pub faults: Arc<Faults>,
     mounted: Box<dyn Mounted>,
     /// The virtual TPM: one of `disks`, which is no file of the mount.
     pub tpm: Option<Tpm>,
@@ -126,9 +129,18 @@ impl Volumes {
                 files.push((spec, volume));
             }
         }
-        let mounting = Mounting { local, ram: &ram, disks: files, boot: &boot, owner, on_trouble };
+        let faults = Arc::new(Faults::default());
+        let mounting = Mounting {
+            local,
+            ram: &ram,
+            disks: files,
+            boot: &boot,
+            owner,
+            on_trouble,
+            faults: &faults,
+        };
         let mounted = doors.mount(mounting)?;
-        Ok(Self { ram, disks: volumes, tpm, boot, mounted, observer })
+        Ok(Self { ram, disks: volumes, tpm, boot, faults, mounted, observer })
     }
 
     /// The file that is the guest's memory.

@@ -1,4 +1,4 @@
-//! Figures of a plane, as OpenMetrics 1.0 has them.
+//! Figures of a plane.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -6,57 +6,40 @@ use std::sync::atomic::Ordering;
 use super::routes::usage::may_know;
 use super::{Plane, Refused};
 use crate::access::Caller;
+use crate::figures::{Figures, seconds};
 use crate::meter::{Account, Counters};
 
 /// All but what others use is for whoever may see the plane.
 pub fn metrics(plane: &Plane, caller: &Caller) -> Result<String, Refused> {
     let hosts = plane.hosts()?;
-    let mut text = String::new();
-    let mut figure = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
-        // A counter's family is called without what its samples end with.
-        let family = name.strip_suffix("_total").unwrap_or(name);
-        text.push_str(&format!("# HELP {family} {help}\n# TYPE {family} {kind}\n"));
-        for (labels, value) in values {
-            text.push_str(&format!("{name}{labels} {value}\n"));
-        }
-    };
+    let mut figures = Figures::default();
     let states = ["ready", "cordoned", "draining", "gone"].map(|state| {
         let count = hosts.iter().filter(|host| host.state == state).count();
-        (format!("{{state=\"{state}\"}}"), count as u64)
+        (format!("{{state=\"{state}\"}}"), count)
     });
-    figure("collective_hosts", "gauge", "Hosts that have joined.", &states);
-    let held = hosts.iter().map(|host| host.instances).sum();
-    figure("collective_instances", "gauge", "Instances that hosts hold.", &[(String::new(), held)]);
+    figures.gauge("collective_hosts", "Hosts that have joined.", states);
+    let held: u64 = hosts.iter().map(|host| host.instances).sum();
+    figures.gauge("collective_instances", "Instances that hosts hold.", [("", held)]);
     let requests = plane.requests.load(Ordering::Relaxed);
-    let refused = plane.refused.load(Ordering::Relaxed);
     let help = "Requests to this plane.";
-    figure("collective_plane_requests_total", "counter", help, &[(String::new(), requests)]);
+    figures.counter("collective_plane_requests_total", help, [("", requests)]);
+    let refused = plane.refused.load(Ordering::Relaxed);
     let help = "Requests that this plane refused.";
-    figure("collective_plane_refused_total", "counter", help, &[(String::new(), refused)]);
+    figures.counter("collective_plane_refused_total", help, [("", refused)]);
     let stumbled = plane.stumbled.load(Ordering::Relaxed);
     let help = "How often this plane could not steer.";
-    figure(
-        "collective_plane_steering_failures_total",
-        "counter",
-        help,
-        &[(String::new(), stumbled)],
-    );
+    figures.counter("collective_plane_steering_failures_total", help, [("", stumbled)]);
     let unreadable = plane.unreadable.load(Ordering::Relaxed);
     let help = "Keys of the state that this plane cannot read, and leaves alone.";
-    figure("collective_plane_unreadable_keys", "gauge", help, &[(String::new(), unreadable)]);
+    figures.gauge("collective_plane_unreadable_keys", help, [("", unreadable)]);
     let mut used = plane.used_in_all()?;
     used.retain(|by, _| may_know(caller, by));
-    metered(&used, &mut text);
-    text.push_str("# EOF\n");
-    Ok(text)
-}
-
-fn seconds(ms: u64) -> String {
-    format!("{}.{:03}", ms / 1000, ms % 1000)
+    metered(&used, &mut figures);
+    Ok(figures.end())
 }
 
 /// What was used, in base units.
-fn metered(used: &BTreeMap<Account, Counters>, text: &mut String) {
+fn metered(used: &BTreeMap<Account, Counters>, figures: &mut Figures) {
     type Value = fn(&Counters) -> String;
     let families: [(&str, &str, Value); 5] = [
         ("running_seconds", "How long CPUs of instances ran.", |used| seconds(used.running_ms)),
@@ -72,26 +55,24 @@ fn metered(used: &BTreeMap<Account, Counters>, text: &mut String) {
         }),
     ];
     for (name, help, value) in families {
-        let family = format!("collective_usage_{name}");
-        text.push_str(&format!("# HELP {family} {help}\n# TYPE {family} counter\n"));
-        for (by, used) in used {
+        let samples = used.iter().map(|(by, used)| {
             let Account { project, user, appliance } = by;
             let maker = by.maker();
-            text.push_str(&format!(
-                "{family}_total{{project=\"{project}\",user=\"{user}\",appliance=\"{appliance}\",\
-                 maker=\"{maker}\"}} {}\n",
-                value(used)
-            ));
-        }
+            let labels = format!(
+                "{{project=\"{project}\",user=\"{user}\",appliance=\"{appliance}\",\
+                 maker=\"{maker}\"}}"
+            );
+            (labels, value(used))
+        });
+        figures.counter(&format!("collective_usage_{name}_total"), help, samples);
     }
-    let family = "collective_chunk_fetch_bytes";
-    let help = "What was fetched for instances, by where it came from.";
-    text.push_str(&format!("# HELP {family} {help}\n# TYPE {family} counter\n"));
     type Bytes = fn(&Counters) -> u64;
     let sources: [(&str, Bytes); 2] =
         [("peer", |used| used.peer_bytes), ("repository", |used| used.fetched_bytes)];
-    for (source, bytes) in sources {
+    let sources = sources.map(|(source, bytes)| {
         let sum = used.values().map(bytes).fold(0, u64::saturating_add);
-        text.push_str(&format!("{family}_total{{source=\"{source}\"}} {sum}\n"));
-    }
+        (format!("{{source=\"{source}\"}}"), sum)
+    });
+    let help = "What was fetched for instances, by where it came from.";
+    figures.counter("collective_chunk_fetch_bytes_total", help, sources);
 }

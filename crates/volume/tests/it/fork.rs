@@ -128,6 +128,14 @@ fn local_is_what_was_written_fetched_or_never_there() {
     assert!(volume.is_local(0, P) && volume.is_local(P, 2 * P) && !volume.is_local(0, 4 * P));
     assert!(volume.try_read_local(0, &mut buf).unwrap() && buf == page(0));
     assert!(!volume.try_read_local(3 * P, &mut buf).unwrap());
+    // What is here of a read that goes on elsewhere counts once: where it ends.
+    let counters = volume.counters();
+    let mut both = vec![0; 4 * PAGE];
+    assert_eq!(counters.cached_bytes(), P);
+    assert!(!volume.try_read_local(0, &mut both).unwrap());
+    assert_eq!(counters.cached_bytes(), P);
+    volume.read_at(0, &mut both).unwrap();
+    assert_eq!((counters.cached_bytes(), &both[..PAGE]), (2 * P, &page(0)[..]));
     volume.write_at(300 * P, &page(1)).unwrap();
     volume.discard(301 * P, P).unwrap();
     assert!(volume.is_local(300 * P, 2 * P));

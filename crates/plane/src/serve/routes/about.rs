@@ -4,6 +4,7 @@ use api::EventPrint;
 
 use super::{JSON, Reply, Route, nothing_but, route};
 use crate::access::{Demand, Right};
+use crate::figures;
 use crate::serve::{metrics, openapi};
 
 const BACKUP: &str = "application/jsonl";
@@ -54,7 +55,7 @@ pub const ROUTES: &[Route] = &[
         "Figures, as OpenMetrics.",
         |plane, ask| {
             let text = metrics::metrics(plane, ask.caller)?;
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            let kind = figures::KIND;
             Ok(Reply { body: text.into_bytes(), ..nothing_but(200, kind) })
         },
     ),
