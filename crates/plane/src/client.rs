@@ -1,4 +1,8 @@
 //! Asking a plane: what the CLI and a host's agent do.
+//!
+//! *When an answer is lost,* it is not known whether the plane has done what it was asked. What a person
+//! changes goes with an `Idempotency-Key` of its own ([`Client::change`]): by that the plane does it once,
+//! however often it is sent, and so it is sent again.
 
 use std::net::ToSocketAddrs;
 use std::time::Duration;
@@ -20,6 +24,11 @@ const REQUEST: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(4);
 /// How long what happens is listened to at once.
 const STREAM: Duration = Duration::from_secs(365 * 86_400);
+/// How often a change is sent whose answer is lost, and for how long.
+const SENDS_MAX: u32 = 4;
+const SENDS_TIME: Duration = Duration::from_secs(30);
+/// Before it is sent for the second time; twice as long each time.
+const RESEND: Duration = Duration::from_millis(200);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -53,6 +62,19 @@ pub struct Answer {
     pub status: u16,
     pub etag: Option<String>,
     pub body: Vec<u8>,
+}
+
+/// Why there is no answer, and whether the plane may have done it all the same.
+struct Unanswered {
+    error: ClientError,
+    may_be_done: bool,
+}
+
+/// Before it was sent, or by the answer.
+impl From<ClientError> for Unanswered {
+    fn from(error: ClientError) -> Self {
+        Self { error, may_be_done: false }
+    }
 }
 
 /// A plane, as its callers know it.
@@ -150,6 +172,15 @@ impl Client {
         self.read(&self.send("POST", path, &[], Some(document))?)
     }
 
+    /// The same for what is made by it, once ([`Client::change`]).
+    pub fn make<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        document: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.read(&self.change("POST", path, &[], Some(document))?)
+    }
+
     /// Reads a document.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.read(&self.send("GET", path, &[], None::<&()>)?)
@@ -168,7 +199,7 @@ impl Client {
         serde_json::from_slice(&answer.body).map_err(|error| self.silent(error.to_string()))
     }
 
-    /// Sends anything.
+    /// Sends anything, once.
     pub fn send(
         &self,
         method: &str,
@@ -176,6 +207,54 @@ impl Client {
         headers: &[(&str, &str)],
         document: Option<&impl Serialize>,
     ) -> Result<Answer, ClientError> {
+        self.try_send(method, path, headers, document).map_err(|unanswered| unanswered.error)
+    }
+
+    /// Sends what changes something: it is done once, also when the answer is lost and it is sent again.
+    /// One that nobody was there to take is not sent again.
+    pub fn change(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        document: Option<&impl Serialize>,
+    ) -> Result<Answer, ClientError> {
+        let key: [u8; 16] = ambient::random();
+        let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let headers: Vec<_> =
+            headers.iter().copied().chain([("Idempotency-Key", key.as_str())]).collect();
+        let began = ambient::now();
+        let mut pause = RESEND;
+        let mut was_taken = false;
+        for sends in 1.. {
+            let unanswered = match self.try_send(method, path, &headers, document) {
+                Ok(answer) => return Ok(answer),
+                Err(unanswered) => unanswered,
+            };
+            was_taken |= unanswered.may_be_done;
+            let ClientError::Unreachable { url, detail } = &unanswered.error else {
+                return Err(unanswered.error);
+            };
+            if !was_taken {
+                return Err(unanswered.error);
+            }
+            if sends == SENDS_MAX || began.elapsed() > SENDS_TIME {
+                let detail = format!("{detail}; whether it has done this is not known");
+                return Err(ClientError::Unreachable { url: url.clone(), detail });
+            }
+            ambient::sleep(pause);
+            pause *= 2;
+        }
+        unreachable!("it is sent a number of times")
+    }
+
+    fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        document: Option<&impl Serialize>,
+    ) -> Result<Answer, Unanswered> {
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|error| self.silent(error.to_string()))?;
         let mut request = self.http.request(method, format!("{}{path}", self.base));
@@ -192,27 +271,29 @@ impl Client {
             let body = serde_json::to_vec(document).map_err(|e| self.silent(e.to_string()))?;
             request = request.header("Content-Type", "application/json").body(body);
         }
+        let lost = |error: reqwest::Error| Unanswered {
+            may_be_done: !error.is_connect(),
+            error: self.silent(full(&error)),
+        };
         self.runtime.block_on(async {
-            let mut response = request.send().await.map_err(|error| self.silent(full(&error)))?;
+            let mut response = request.send().await.map_err(lost)?;
             let status = response.status().as_u16();
             let etag = response.headers().get("ETag");
             let etag = etag.and_then(|value| value.to_str().ok()).map(str::to_owned);
             let mut body = Vec::new();
-            while let Some(part) =
-                response.chunk().await.map_err(|error| self.silent(full(&error)))?
-            {
+            while let Some(part) = response.chunk().await.map_err(lost)? {
                 body.extend_from_slice(&part);
                 if body.len() > ANSWER_BYTES_MAX {
-                    return Err(self.silent("an answer without an end".to_owned()));
+                    return Err(self.silent("an answer without an end".to_owned()).into());
                 }
             }
             if status < 400 {
                 return Ok(Answer { status, etag, body });
             }
-            match serde_json::from_slice(&body) {
-                Ok(problem) => Err(ClientError::Refused(Box::new(problem))),
-                Err(_) => Err(self.silent(format!("HTTP status {status}"))),
-            }
+            Err(match serde_json::from_slice(&body) {
+                Ok(problem) => ClientError::Refused(Box::new(problem)).into(),
+                Err(_) => self.silent(format!("HTTP status {status}")).into(),
+            })
         })
     }
 

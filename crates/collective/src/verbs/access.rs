@@ -36,6 +36,7 @@ pub fn word(role: Role) -> &'static str {
     }
 }
 
+/// Changes something.
 pub fn send(
     client: &Client,
     method: &str,
@@ -43,7 +44,7 @@ pub fn send(
     headers: &[(&str, &str)],
     document: Option<&impl Serialize>,
 ) -> Result<(), Failure> {
-    client.send(method, path, headers, document).map(drop).map_err(not_answered)
+    client.change(method, path, headers, document).map(drop).map_err(not_answered)
 }
 
 pub const NONE: Option<&()> = None;
@@ -252,12 +253,10 @@ fn create(global: &Global, new: &NewToken) -> Result<(), Failure> {
     // The file first: a token that nobody could keep would only lie about.
     let file =
         new.output.as_deref().map(|path| Ok::<_, Failure>((path, file(path)?))).transpose()?;
-    let made: Result<api::NewToken, _> = client.post("/v1/tokens", &wish);
-    let made = made.map_err(|error| {
+    let made = make(&client, &wish).inspect_err(|_| {
         if let Some((path, _)) = &file {
             let _ = std::fs::remove_file(path);
         }
-        not_answered(error)
     })?;
     match file {
         Some((path, mut file)) => {
@@ -271,6 +270,23 @@ fn create(global: &Global, new: &NewToken) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// Makes a token. It is said once: when that answer was lost, nobody has it; it is taken back, and another
+/// one is made.
+fn make(client: &Client, wish: &TokenWish) -> Result<api::NewToken, Failure> {
+    for _ in 0..MAKES_MAX {
+        let made: api::NewToken = client.make("/v1/tokens", wish).map_err(not_answered)?;
+        if !made.token.is_empty() {
+            return Ok(made);
+        }
+        send(client, "DELETE", &format!("/v1/tokens/{}", made.about.id), &[], NONE)?;
+    }
+    let message = "answers of the plane are lost again and again";
+    Err(Failure::new("unavailable", message, "try it again; no token was left behind"))
+}
+
+/// How often a token is made that nobody has heard of.
+const MAKES_MAX: usize = 3;
 
 /// A file that its owner reads, and that was not there.
 fn file(path: &Path) -> Result<std::fs::File, Failure> {

@@ -86,13 +86,13 @@ impl<'a> Asked<'a> {
     }
 
     fn change(&self, name: &Name, change: &InstanceChange) -> Result<(), Failure> {
-        let sent = self.client.send("PATCH", &Self::path(name), &[], Some(change));
+        let sent = self.client.change("PATCH", &Self::path(name), &[], Some(change));
         sent.map(drop).map_err(not_answered)
     }
 
     fn wish(&self, name: &Name, wish: &InstanceWish) -> Result<(), Failure> {
         let new = [("If-None-Match", "*")];
-        match self.client.send("PUT", &Self::path(name), &new, Some(wish)) {
+        match self.client.change("PUT", &Self::path(name), &new, Some(wish)) {
             Ok(_) => Ok(()),
             Err(ClientError::Refused(problem)) if problem.status == 412 => Err(Failure::new(
                 "exists",
@@ -246,7 +246,7 @@ pub fn run(global: &Global, verb: &Run, host: &Host) -> Result<(), Failure> {
         && failure.kind != "timeout"
     {
         // It never was there: nothing is left to be tried.
-        let _ = asked.client.send("DELETE", &Asked::path(&name), &[], None::<&()>);
+        let _ = asked.client.change("DELETE", &Asked::path(&name), &[], None::<&()>);
     }
     asked.done(&placed?, None)
 }

@@ -261,7 +261,7 @@ fn add(global: &Global, new: &NewRule) -> Result<(), Failure> {
         project: new.project.clone(),
     };
     let client = client(global, &new.at)?;
-    let made: LoginRulePrint = client.post("/v1/login-rules", &wish).map_err(not_answered)?;
+    let made: LoginRulePrint = client.make("/v1/login-rules", &wish).map_err(not_answered)?;
     print::result(global, &made, || {
         let user = made.user.as_ref().map(|user| format!("is {user}"));
         let may = made.role.map(|_| format!("may {}", gives(&made)));

@@ -235,7 +235,7 @@ pub fn hosts(global: &Global, verb: Hosts) -> Result<(), Failure> {
             let client = client(global, &one.at)?;
             let host = find(&client, &one.host)?;
             let path = format!("/v1/hosts/{}", host.id);
-            client.send("DELETE", &path, &[], None::<&()>).map_err(not_answered)?;
+            client.change("DELETE", &path, &[], None::<&()>).map_err(not_answered)?;
             print::result(global, &host, || format!("{} is forgotten", host.name));
             Ok(())
         }
@@ -363,7 +363,7 @@ fn wish(
     let client = client(global, &one.at)?;
     let path = format!("/v1/hosts/{}", find(&client, &one.host)?.id);
     client
-        .send("PATCH", &path, &[], Some(&HostChange { state, within_s }))
+        .change("PATCH", &path, &[], Some(&HostChange { state, within_s }))
         .map_err(not_answered)?;
     let host: HostPrint = client.get(&path).map_err(not_answered)?;
     print::result(global, &host, || format!("{} is {}", host.name, host.state));
