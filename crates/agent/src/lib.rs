@@ -14,6 +14,7 @@
 
 mod figures;
 mod giving;
+mod holds;
 mod identity;
 mod load;
 mod metering;
@@ -33,6 +34,7 @@ use plane::client::{Client, ClientError};
 use figures::Figures;
 pub use giving::Give;
 use giving::Giving;
+use holds::Holds;
 pub use identity::{Identity, join};
 use load::Loads;
 use tenure::Tenure;
@@ -77,6 +79,7 @@ struct Agent<'a> {
     tenure: Tenure,
     giving: Giving,
     figures: Arc<Figures>,
+    holds: Holds,
     /// The order that is carried out for each instance: one after the other.
     under_way: Mutex<HashMap<String, String>>,
     /// One beat at a time: what was described last is said last.
@@ -103,6 +106,7 @@ pub fn run(
     let agent = Agent {
         giving,
         figures,
+        holds: Holds::default(),
         host,
         known_as,
         client: Mutex::new(Arc::new(client_of(&identity)?)),
@@ -118,6 +122,7 @@ pub fn run(
         scope.spawn(move || agent.take_orders(scope));
         scope.spawn(move || agent.learn_peers());
         scope.spawn(move || agent.meter());
+        scope.spawn(move || agent.look_what_it_holds());
         let ended = agent.beats();
         agent.over.store(true, Ordering::Relaxed);
         ended
@@ -194,6 +199,7 @@ impl Agent<'_> {
         let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
         report.peer = self.giving.told(&identity);
         report.load = Some(loads.of(self.host)?);
+        self.holds.say(&mut report);
         if let Some(name) = &self.known_as.name {
             report.name.clone_from(name);
         }

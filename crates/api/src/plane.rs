@@ -30,9 +30,13 @@ pub struct HostReport {
     /// What its cache of chunks holds.
     #[serde(default)]
     pub cache_bytes: u64,
-    /// Of each version (by its id), the bytes that lie here.
+    /// Of each version (by its id) that was started here lately, the bytes that lie here of what a start
+    /// needs.
     #[serde(default)]
     pub cached: BTreeMap<String, u64>,
+    /// Of the same versions, the bytes that a start needs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needed: BTreeMap<String, u64>,
     /// The instances that it holds.
     #[serde(default)]
     pub instances: Vec<InstanceSeen>,
@@ -297,6 +301,9 @@ pub struct HostPrint {
     /// How many instances it holds.
     pub instances: u64,
     pub cache_bytes: u64,
+    /// Of each version that was started there lately, the bytes that lie there of what a start needs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cached: BTreeMap<String, u64>,
     pub cpus: u32,
     pub memory_bytes: u64,
     pub kvm: bool,
@@ -364,7 +371,7 @@ pub struct InstanceWish {
     pub project: Option<String>,
     /// The id of its version.
     pub version: String,
-    /// What a host must have of that to start it.
+    /// What a host must have of that to start it; 0: what hosts say that its starts need.
     #[serde(default)]
     pub base_bytes: u64,
     pub cpus: u32,

@@ -85,6 +85,12 @@ fn guest_use_is_in_the_figures_of_its_host() {
     eventually(Duration::from_secs(30), "it runs here", || {
         figures().get("collective_host_instances{state=\"running\"}") == 1.0
     });
+    // What this start needed is known a while after it is ready, and lies here.
+    eventually(Duration::from_secs(120), "it is said what lies here", || {
+        let held = fleet.host("A")["cached"].clone();
+        let bytes = held.as_object().and_then(|held| held.values().next()?.as_u64());
+        bytes.is_some_and(|bytes| bytes > 0)
+    });
     heard_more();
     assert_eq!(fleet.run("P", &["suspend", "t1"]).ok()["state"], "suspended");
     all_counted(0.0);

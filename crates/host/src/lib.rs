@@ -48,6 +48,7 @@ pub mod shim;
 mod socket;
 pub mod store;
 mod time;
+mod touched;
 mod tpm;
 mod verbs;
 mod work;
@@ -61,6 +62,7 @@ pub use inside::Subject;
 pub use meter::Metered;
 pub use ports::parse_port;
 pub use store::KeyPlace;
+pub use touched::Touched;
 pub use trust;
 pub use verbs::{
     Accelerator, Answer, AutoChange, BuildOptions, ExportFormat, ExportOptions, Following,

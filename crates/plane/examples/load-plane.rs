@@ -59,6 +59,7 @@ fn main() {
             kvm: false,
             cache_bytes: 0,
             cached: Default::default(),
+            needed: Default::default(),
             instances: vec![seen],
             peer: None,
             load: None,

@@ -355,6 +355,7 @@ fn look(serving: &Serving, heads: &[(&str, &str)]) -> Vec<(String, OrderAct)> {
         kvm: false,
         cache_bytes: 0,
         cached: Default::default(),
+        needed: Default::default(),
         instances: Vec::new(),
         peer: None,
         load: None,

@@ -33,6 +33,7 @@ fn beat(client: &Client, n: u8, cpu_percent: u32, runs: &[&str]) {
         kvm: false,
         cache_bytes: 0,
         cached: Default::default(),
+        needed: Default::default(),
         instances: runs.iter().map(seen).collect(),
         peer: None,
         load: Some(LoadSeen { cpu_percent, memory_percent: 30, instances }),

@@ -65,6 +65,7 @@ fn report(name: &str) -> HostReport {
         kvm: false,
         cache_bytes: 123,
         cached: [("ab".repeat(32), 1 << 30)].into(),
+        needed: Default::default(),
         instances: Vec::new(),
         peer: None,
         load: None,
@@ -323,7 +324,7 @@ fn a_plan_says_what_would_be_done_and_why() {
     beat(&client, 2, &report("b"));
     let path = "/v1/instances/web";
     let new = [("If-None-Match", "*")];
-    let put = client.send("PUT", path, &new, Some(&wish())).unwrap();
+    client.send("PUT", path, &new, Some(&wish())).unwrap();
     refused(&client, ("PUT", path), &new, Some(&wish()), (412, "changed"));
     let wrong = InstanceWish { needs: vec!["magic".to_owned()], ..wish() };
     refused(&client, ("PUT", path), &[], Some(&wrong), (400, "usage"));
@@ -335,6 +336,24 @@ fn a_plan_says_what_would_be_done_and_why() {
     assert_eq!((choice.decision.as_str(), choice.target.as_deref()), ("place", Some("b")));
     let why = choice.why.join("; ");
     assert!(why.contains("holds 1.0 GiB of 1.0 GiB") && why.contains("before a"), "{why}");
+    // A wish that does not say what it needs: hosts do, those that are new enough.
+    let silent = InstanceWish { base_bytes: 0, ..wish() };
+    client.send("PUT", path, &[], Some(&silent)).unwrap();
+    let plan = |needed: u64| {
+        let needed = [("ab".repeat(32), needed)].into();
+        beat(&client, 2, &HostReport { needed, ..report("b") });
+        let plan: PlanPrint = client.get("/v1/plan").unwrap();
+        (plan.choices[0].target.clone(), plan.choices[0].why.join("; "))
+    };
+    let (target, why) = plan(2 << 30);
+    assert_eq!(target.as_deref(), Some("b"));
+    assert!(
+        why.contains("holds 1.0 GiB of 2.0 GiB") && why.contains("would fetch 1.0 GiB"),
+        "{why}"
+    );
+    let (target, why) = plan(0);
+    assert!(target.as_deref() == Some("a") && !why.contains("holds"), "{why}");
+    let put = client.send("PUT", path, &[], Some(&wish())).unwrap();
 
     // It runs on a now, by what a says; then it stays.
     let seen = InstanceSeen {

@@ -142,6 +142,13 @@ impl Volume {
         layers.base_ids(nodes, first, count, ids).map_err(|error| self.index_error(first, error))
     }
 
+    /// The chunk of a page of the base; `None` for a hole. May wait for the index.
+    pub fn base_chunk(&self, page: u64) -> Result<Option<ChunkId>> {
+        let mut ids = Vec::with_capacity(1);
+        self.base_ids(&self.layers(), &self.nodes, page, 1, &mut ids)?;
+        Ok(ids.pop().flatten())
+    }
+
     pub(crate) fn index_error(&self, page: u64, error: manifest::ManifestError) -> VolumeError {
         VolumeError::Index { volume: self.name.clone(), page, error }
     }

@@ -85,7 +85,7 @@ pub fn power_on(powering: &Powering<'_>) -> Result<Powered> {
     let Powering { host, order, door, store, claim, fetcher, volumes, how, .. } = *powering;
     let all: Vec<_> = volumes.all().cloned().collect();
     let (tracing, settled) =
-        Tracing::start(store, claim, how, order.maker, &all, fetcher, &door.shared);
+        Tracing::start(host, store, claim, how, order.maker, &all, fetcher, &door.shared);
     let started = std::thread::scope(|scope| {
         scope.spawn(|| tracing.place(volumes));
         let mut ports = ports::read(&order.ports);

@@ -22,9 +22,11 @@ use volume::{Cache, Cancel, Fetcher, Recorded, Recorder, Trace, Volume};
 use super::claim::Claim;
 use super::shared::Shared;
 use super::volumes::Volumes;
+use crate::dir::HostDir;
 use crate::failure::Result;
 use crate::record::{How, Traces};
 use crate::store::{Store, VersionTrace};
+use crate::touched;
 
 /// A guest that is ready goes on touching what it wants for its first work.
 const AFTER_READY: Duration = Duration::from_secs(5);
@@ -98,7 +100,12 @@ impl Tracing {
     }
 
     /// Starts to record, and to fetch ahead. Gives what ends when both are done.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another noun; a struct would rename them"
+    )]
     pub fn start(
+        host: &HostDir,
         store: &Store,
         claim: &Claim,
         how: How,
@@ -120,6 +127,10 @@ impl Tracing {
         std::thread::spawn(ahead);
         let (learning, store, source) = (this.clone(), store.clone(), fetcher.clone());
         let ready = shared.clone();
+        // What another instance of its version would touch, only a start from the beginning tells.
+        let first = !maker && claim.checkpoint.is_none();
+        let first: Option<Vec<_>> = first.then(|| volumes.iter().map(Arc::downgrade).collect());
+        let host = host.clone();
         std::thread::spawn(move || {
             let _ = ready.await_ready(READY);
             std::thread::sleep(if maker { AFTER_READY_MAKER } else { AFTER_READY });
@@ -127,6 +138,12 @@ impl Tracing {
             learning.recorder.end();
             if let Err(failure) = learning.learn(&store, &*source) {
                 eprintln!("what this start touched is not kept: {failure}");
+            }
+            let trace = learning.recorder.trace();
+            if let Some(volumes) = first
+                && let Err(failure) = touched::note(&host, learning.version, &trace, &volumes)
+            {
+                eprintln!("the plane is not told what this start touched: {failure}");
             }
             drop(done);
         });

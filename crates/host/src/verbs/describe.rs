@@ -60,6 +60,7 @@ impl Host {
             kvm: matches!(crate::accel::proof(&self.dir)?, KvmProof::Proven),
             cache_bytes: self.cache_bytes()?,
             cached: BTreeMap::new(),
+            needed: BTreeMap::new(),
             instances,
             peer: None,
             load: None,

@@ -130,6 +130,7 @@ impl World {
             kvm: false,
             cache_bytes: 0,
             cached: BTreeMap::new(),
+            needed: BTreeMap::new(),
             instances: instances.collect(),
             peer: None,
             // One of them is a release older.

@@ -24,7 +24,7 @@ const LATELY: Duration = Duration::from_secs(2);
 impl Plane {
     /// A host says that it is there, and what it has.
     pub(in crate::serve) fn beat(&self, id: HostId, mut report: HostReport) -> Result<BeatReply> {
-        for id in report.cached.keys() {
+        for id in report.cached.keys().chain(report.needed.keys()) {
             version(id)?;
         }
         for seen in &report.instances {
@@ -283,6 +283,7 @@ fn print(entry: &Entry, alive: &HashSet<HostId>, load: Option<LoadSeen>) -> Resu
         labels: host.labels,
         instances: record.report.instances.len() as u64,
         cache_bytes: record.report.cache_bytes,
+        cached: record.report.cached,
         cpus: host.cpus,
         memory_bytes: host.memory_bytes,
         kvm: host.kvm,

@@ -142,6 +142,7 @@ impl Picture {
     /// What the planner looks at.
     pub fn fleet(&self) -> Result<Fleet> {
         let mut fleet = Fleet::default();
+        let needed = self.needed();
         for (id, record) in &self.hosts {
             let host = as_planned(*id, record, self.alive.contains(id))?;
             fleet.hosts.push(self.with_load(host));
@@ -156,10 +157,24 @@ impl Picture {
                 .or_else(|| self.on_its_way(of).map(|(target, _)| target))
                 .or_else(|| self.holder(of))
                 .or_else(|| self.place(of));
-            let instance = super::instances::as_planned(of.clone(), wish, at)?;
+            let mut instance = super::instances::as_planned(of.clone(), wish, at)?;
+            if instance.base_bytes == 0 {
+                instance.base_bytes =
+                    needed.get(wish.version.as_str()).copied().unwrap_or_default();
+            }
             fleet.instances.push(self.with_cost(instance));
         }
         Ok(fleet)
+    }
+
+    /// Of each version, the most that any host says that a start needs.
+    fn needed(&self) -> HashMap<&str, u64> {
+        let mut needed = HashMap::new();
+        for (version, bytes) in self.hosts.values().flat_map(|host| &host.report.needed) {
+            let most: &mut u64 = needed.entry(version.as_str()).or_default();
+            *most = (*most).max(*bytes);
+        }
+        needed
     }
 
     /// Its host is gone, and it is not to start elsewhere by itself.
