@@ -176,8 +176,8 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["rustls", "rustls-pki-types"],
-        &["plane", "peer"],
-        "the TLS that `reqwest` brings anyway, between hosts and their plane, and between hosts",
+        &["plane", "peer", "kv"],
+        "the TLS that `reqwest` brings anyway, between hosts and their plane, between hosts, and to etcd",
     ),
     (
         &["rcgen", "tokio-rustls", "webpki", "time"],
