@@ -45,6 +45,10 @@ pub fn open(location: impl Into<Location>) -> Result<Arc<dyn Kv>> {
 
 fn etcd(rest: &str, scheme: &str, tls: &Tls) -> Result<Arc<dyn Kv>> {
     let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, "collective"));
+    if prefix.starts_with('/') {
+        let detail = format!("{rest:?} as members of etcd: HOST:PORT,HOST:PORT,...[/PREFIX]");
+        return Err(KvError::Invalid { detail });
+    }
     let endpoints: Vec<_> = hosts.split(',').map(|host| format!("{scheme}://{host}")).collect();
     Ok(Arc::new(Etcd::open(&endpoints, prefix, tls)?))
 }

@@ -19,6 +19,8 @@ use crate::{Host, shim};
 const STORE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// What needs no storing is done within this.
 const QUICK: Duration = Duration::from_secs(60);
+/// A process that was killed has ended after this.
+const SILENT: Duration = Duration::from_secs(3);
 /// Most bytes of a log that are shown: the last ones.
 const LOG_BYTES_MAX: u64 = 4 << 20;
 
@@ -56,16 +58,23 @@ impl Host {
         let deadline = ambient::now() + QUICK;
         // A shim without its socket is being born, or has given it up and holds the volumes still:
         // neither takes long.
-        while !local.doors().is_alive(local.path()) {
-            if !local.doors().is_locked(local.path()) {
-                return Ok(false);
-            }
-            if ambient::now() >= deadline {
-                return Err(does_not_end(name));
+        let silent = ambient::now() + SILENT;
+        let status = loop {
+            let is_alive = local.doors().is_alive(local.path());
+            let status = is_alive.then(|| self.status(name)).flatten();
+            let is_over = ambient::now() >= deadline;
+            match (is_alive, status) {
+                (true, Some(status)) => break Some(status),
+                // Who was killed still has its socket for a moment, and hangs up.
+                (true, None) if ambient::now() >= silent => break None,
+                (true, None) => {}
+                (false, _) if !local.doors().is_locked(local.path()) => return Ok(false),
+                (false, _) if is_over => return Err(does_not_end(name)),
+                (false, _) => {}
             }
             ambient::sleep(Duration::from_millis(5));
-        }
-        let ending = self.status(name).is_some_and(|status| {
+        };
+        let ending = status.is_some_and(|status| {
             matches!(status.state.as_str(), "failed" | "suspended" | "stopped")
         });
         if ending {
