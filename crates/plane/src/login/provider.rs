@@ -19,6 +19,7 @@ use tokio::runtime::Builder;
 
 use super::id_token::{self, Expected, IdTokenError, Identity};
 use super::{nonce, redirect_uri};
+use crate::client::full;
 
 const REQUEST: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
@@ -303,12 +304,6 @@ fn form(fields: &[(&str, &str)]) -> String {
 /// One value of it; a space as all read it who read either form.
 fn value(text: &str) -> String {
     form(&[("v", text)])["v=".len()..].replace('+', "%20")
-}
-
-/// An error with what lies behind it.
-fn full(error: &dyn std::error::Error) -> String {
-    let behind = std::iter::successors(error.source(), |error| error.source());
-    behind.fold(error.to_string(), |text, error| format!("{text}: {error}"))
 }
 
 #[cfg(test)]
