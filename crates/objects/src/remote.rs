@@ -288,7 +288,8 @@ impl Remote {
     /// Stores word it differently when a range begins behind the object's end: ask for its size.
     async fn why_no_range(&self, key: &str, wanted: u64, error: ObjectError) -> ObjectError {
         let ObjectError::Unavailable { detail, .. } = &error else { return error };
-        if !detail.contains("416") && !detail.to_lowercase().contains("range") {
+        let status = answer_in(detail).is_some_and(|answer| answer.starts_with("416"));
+        if !status && !detail.to_lowercase().contains("range") {
             return error;
         }
         match self.look(key).await {
@@ -410,10 +411,19 @@ fn meta_of(key: String, meta: &object_store::ObjectMeta) -> ObjectMeta {
     ObjectMeta { key, bytes: meta.size, modified_unix_ms }
 }
 
+/// What the server answered, its status code first, in an error's text: the library has it as
+/// text only, behind the request's address and duration, whose digits mean nothing.
+fn answer_in(detail: &str) -> Option<&str> {
+    let (_, answer) = detail.split_once("non-2xx status code: ")?;
+    Some(answer)
+}
+
 fn says_full(detail: &str) -> bool {
-    ["507", "StorageFull", "InsufficientStorage", "QuotaExceeded", "No space left"]
-        .iter()
-        .any(|word| detail.contains(word))
+    let answer = answer_in(detail).unwrap_or_default();
+    let codes = ["StorageFull", "InsufficientStorage", "QuotaExceeded"];
+    answer.starts_with("507")
+        || codes.iter().any(|code| answer.contains(code))
+        || detail.contains("No space left")
 }
 
 /// An error and its causes in one line, bounded.

@@ -244,6 +244,38 @@ fn a_first_byte_may_come_behind_what_shares_the_line() {
     });
 }
 
+/// Answers every request with this; with nothing, it hangs up.
+fn answering(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = socket.write_all(answer.as_bytes());
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    });
+    format!("http://{address}")
+}
+
+/// A port, a duration or a name may have the digits of a status code: they are no answer.
+#[test]
+fn a_server_is_full_where_it_says_so_and_not_where_its_address_looks_like_it() {
+    let put = |answer, key| {
+        s3(&answering(answer), "", impatient()).put_new(key, Bytes::from_static(b"1")).unwrap_err()
+    };
+    let hung_up = put("", "a/507");
+    assert!(matches!(hung_up, ObjectError::Unavailable { .. }), "{hung_up:?}");
+    let broken = put("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", "a/507");
+    assert!(matches!(broken, ObjectError::Unavailable { .. }), "{broken:?}");
+    let full = put("HTTP/1.1 507 Full\r\nContent-Length: 0\r\n\r\n", "a");
+    assert!(matches!(full, ObjectError::NoSpace { .. }), "{full:?}");
+    let quota = "HTTP/1.1 400 No\r\nContent-Length: 42\r\n\r\n\
+                 <Error><Code>QuotaExceeded</Code></Error>\n";
+    let quota = put(quota, "a");
+    assert!(matches!(quota, ObjectError::NoSpace { .. }), "{quota:?}");
+}
+
 /// Passes everything on, except the first answer to a PUT after `swallow` is set: then it hangs
 /// up instead.
 fn proxy(upstream: &str, swallow: &Arc<AtomicBool>) -> String {
