@@ -69,6 +69,12 @@ fn a_log_with_few_objects_and_many_entries_is_fetched_once() {
     open(&objects, &repository, small.path());
     assert!(files(small.path(), "state-").is_empty(), "not worth a file");
     let id = publish(&repository, "many", 100..5000).unwrap();
+    // So many that they lie in a file before any state is saved.
+    let mut writer = repository.writer().unwrap();
+    for n in 0..100_000u64 {
+        writer.put(id_of(&n.to_le_bytes()), &n.to_le_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
     let reads = || {
         let before = counted.counts();
         let opened = open(&objects, &repository, host.path());
@@ -84,9 +90,13 @@ fn a_log_with_few_objects_and_many_entries_is_fetched_once() {
         .sum();
     assert!(first_bytes < held + 1024, "{first_bytes} bytes, of {held} of the log");
     assert_eq!(files(host.path(), "state-").len(), 1);
-    let (second, _, again) = reads();
+    let (second, second_bytes, again) = reads();
     assert!(second < first, "{second} reads, {first} before");
+    assert!(second_bytes < 1024, "{second_bytes} bytes, {first_bytes} before");
     verify(&again, id, 100..5000);
+    // What was written on the way there did not stay.
+    let named = files(host.path(), "seg-").len();
+    assert!(named <= 3, "{named} files");
 }
 
 #[test]

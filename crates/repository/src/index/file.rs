@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chunk::crypt::{PackId, StoredName};
 use xxhash_rust::xxh3::xxh3_64;
@@ -36,6 +37,17 @@ pub(crate) struct EntryFile {
     path: PathBuf,
     fences: Vec<u64>,
     entries: usize,
+    /// A state names it. Else nobody but this process knows of it, and it goes with it.
+    kept: AtomicBool,
+}
+
+impl Drop for EntryFile {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Relaxed) {
+            // What stays is removed when it is old.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// What is wrong with a local file.
@@ -60,6 +72,11 @@ impl EntryFile {
         &self.path
     }
 
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// The file is this process's own until it is kept.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<PackId>), RepositoryError> {
         let error = |e: io::Error| local(path, e);
         let file = File::open(path).map_err(error)?;
@@ -92,7 +109,8 @@ impl EntryFile {
         if xxh3_64(&footer) != sum {
             return Err(local(path, "its checksum does not match"));
         }
-        Ok((Self { file, path: path.to_owned(), fences, entries: entries as usize }, ids))
+        let (path, entries) = (path.to_owned(), entries as usize);
+        Ok((Self { file, path, fences, entries, kept: AtomicBool::new(false) }, ids))
     }
 
     /// Reads and checks one block.

@@ -65,6 +65,7 @@ impl LocalDir {
 
     /// Writes what `index` says, whose segments are all in files.
     pub(super) fn save(&self, index: &Index) -> Result<(), RepositoryError> {
+        index.segments.iter().for_each(|segment| segment.keep_file());
         let bytes = encode(index);
         let path = self.state_path(index.applied);
         let temporary = self.dir.join(format!("new-{}", hex(&ambient::random::<8>())));

@@ -72,6 +72,8 @@ pub(crate) struct Index {
     pub(crate) local: Option<Arc<LocalDir>>,
     /// The object after which the state was last written to `local`.
     saved: u64,
+    /// Entries that came since then, wherever they are now.
+    unsaved: usize,
 }
 
 /// A state is written again after so many more objects of the log.
@@ -98,7 +100,8 @@ impl Index {
             .then(|| Segment::from_packs(&object.added, self.local.as_deref()))
             .transpose()?;
         self.apply_state(number, object);
-        self.segments.extend(tables.into_iter().chain(added).map(Arc::new));
+        let come = tables.into_iter().chain(added).map(Arc::new);
+        self.segments.extend(come.inspect(|segment| self.unsaved += segment.len()));
         self.merge()
     }
 
@@ -152,9 +155,7 @@ impl Index {
     /// Writes the state to the local directory when it has moved on far enough.
     pub(crate) fn save(&mut self) -> Result<(), RepositoryError> {
         let Some(local) = self.local.clone() else { return Ok(()) };
-        let unsaved = self.segments.iter().filter(|segment| segment.path().is_none());
-        let unsaved: usize = unsaved.map(|segment| segment.len()).sum();
-        if self.applied < self.saved + SAVE_EVERY && unsaved < SAVE_ENTRIES {
+        if self.applied < self.saved + SAVE_EVERY && self.unsaved < SAVE_ENTRIES {
             return Ok(());
         }
         for segment in &mut self.segments {
@@ -164,7 +165,7 @@ impl Index {
             }
         }
         local.save(self)?;
-        self.saved = self.applied;
+        (self.saved, self.unsaved) = (self.applied, 0);
         Ok(())
     }
 

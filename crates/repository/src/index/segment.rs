@@ -62,8 +62,15 @@ impl Segment {
         Self { packs: Vec::new(), entries: Entries::Memory(Vec::new()) }
     }
 
-    /// Opens a segment that [`Self::into_file`] wrote.
+    /// Opens a segment that [`Self::into_file`] wrote and a state names.
     pub(crate) fn open(path: &Path) -> Result<Self, RepositoryError> {
+        let segment = Self::open_own(path)?;
+        segment.keep_file();
+        Ok(segment)
+    }
+
+    /// Opens one that no state names yet.
+    fn open_own(path: &Path) -> Result<Self, RepositoryError> {
         let (file, packs) = EntryFile::open(path)?;
         Ok(Self { packs, entries: Entries::File(file) })
     }
@@ -78,7 +85,7 @@ impl Segment {
             writer.finish(&self.packs)
         };
         let written = write().map_err(|error| failed(&path, &error))?;
-        Self::open(&written)
+        Self::open_own(&written)
     }
 
     /// Where its entries are, if in a file.
@@ -86,6 +93,13 @@ impl Segment {
         match &self.entries {
             Entries::Memory(_) => None,
             Entries::File(file) => Some(file.path()),
+        }
+    }
+
+    /// A state on this host's disk is about to name its file, which stays from then on.
+    pub(super) fn keep_file(&self) {
+        if let Entries::File(file) = &self.entries {
+            file.keep();
         }
     }
 
@@ -131,7 +145,7 @@ impl Segment {
         match out {
             Out::Memory(entries) => Ok(Self { packs, entries: Entries::Memory(entries) }),
             Out::File(writer, path) => {
-                Self::open(&writer.finish(&packs).map_err(|error| failed(&path, &error))?)
+                Self::open_own(&writer.finish(&packs).map_err(|error| failed(&path, &error))?)
             }
         }
     }
