@@ -18,7 +18,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chunk::crypt::{PackId, RepositoryId};
 use xxhash_rust::xxh3::xxh3_64;
@@ -132,7 +132,9 @@ impl LocalDir {
             .iter()
             .filter_map(|segment| segment.path()?.file_name()?.to_str())
             .collect();
-        for name in self.names() {
+        let names = self.names();
+        let newest = names.iter().filter_map(|name| self.modified(name)).max();
+        for name in names {
             let older = name
                 .strip_prefix(STATE)
                 .and_then(number_of)
@@ -140,22 +142,20 @@ impl LocalDir {
             let unnamed = name != PROBED
                 && !name.starts_with(STATE)
                 && !named.contains(&name.as_str())
-                && self.is_old(&name);
+                && self.is_old(&name, newest);
             if older || unnamed {
                 let _ = fs::remove_file(self.dir.join(name));
             }
         }
     }
 
-    fn is_old(&self, name: &str) -> bool {
-        let modified = |name: &str| fs::metadata(self.dir.join(name)).and_then(|m| m.modified());
-        let newest = self.names().iter().filter_map(|name| modified(name).ok()).max();
-        match (modified(name), newest) {
-            (Ok(modified), Some(newest)) => {
-                newest.duration_since(modified).is_ok_and(|age| age > UNNAMED_AGE)
-            }
-            _ => false,
-        }
+    fn is_old(&self, name: &str, newest: Option<SystemTime>) -> bool {
+        let age = newest.zip(self.modified(name)).map(|(newest, then)| newest.duration_since(then));
+        age.is_some_and(|age| age.is_ok_and(|age| age > UNNAMED_AGE))
+    }
+
+    fn modified(&self, name: &str) -> Option<SystemTime> {
+        fs::metadata(self.dir.join(name)).and_then(|meta| meta.modified()).ok()
     }
 }
 
