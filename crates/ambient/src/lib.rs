@@ -77,6 +77,23 @@ pub fn spawn<T: Send + 'static>(
     builder.spawn(run)
 }
 
+/// Does `work` behind the guests of this machine: on a thread which, like every thread that it
+/// starts, gets a third of a processor that another one wants too. In a simulation, where it is.
+pub fn behind<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    /// Of the scheduler's 20 steps down; each is a quarter less.
+    const NICE: i32 = 5;
+    simulated!(_world => work());
+    let behind = || {
+        // To the kernel, a thread. Where it is refused, the work is only not as modest.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        work()
+    };
+    std::thread::scope(|scope| match scope.spawn(behind).join() {
+        Ok(done) => done,
+        Err(panicked) => std::panic::resume_unwind(panicked),
+    })
+}
+
 /// A named step of a verb has been reached: where tests of crashes end the process, or a simulated
 /// host. In a release this is nothing.
 pub fn step(name: &'static str) {
@@ -106,6 +123,15 @@ pub fn random<const N: usize>() -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_behind_is_nice_with_all_its_threads_and_its_caller_is_not() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let before = nice();
+        let (own, its) = behind(|| (nice(), std::thread::scope(|s| s.spawn(nice).join().unwrap())));
+        assert_eq!((own, its), (5, 5));
+        assert_eq!(nice(), before);
+    }
 
     #[test]
     fn chance_differs_and_time_goes_on() {

@@ -38,6 +38,7 @@ use crate::launch::{Accel, Launch};
 use crate::process::Process;
 use crate::qmp::{Event, Qmp, QmpError};
 use crate::recording::Recording;
+use crate::state::Saving;
 use crate::tpm::Tpm;
 
 /// The screen's socket (VNC) in the run directory.
@@ -109,6 +110,7 @@ pub struct Qemu {
     run_dir: PathBuf,
     shutdown_reason: Arc<Mutex<Option<String>>>,
     next_fdset: Mutex<u32>,
+    pub(crate) saving: Mutex<Saving>,
 }
 
 impl Qemu {
@@ -181,6 +183,7 @@ impl Qemu {
             run_dir: run_dir.clone(),
             shutdown_reason,
             next_fdset: Mutex::new(FDSET_FIRST),
+            saving: Mutex::default(),
         };
         qemu.show_screen()?;
         Ok(qemu)
@@ -209,7 +212,9 @@ impl Qemu {
 
     /// Lets the processors run. After `save_state` this takes the disks back into use.
     pub fn cont(&self) -> Result<(), VmmError> {
-        self.call("cont", Value::Null, SOON).map(drop)
+        self.call("cont", Value::Null, SOON)?;
+        self.end_save();
+        Ok(())
     }
 
     /// Stops the processors; when it returns, everything the guest wrote to its disks has been
@@ -361,6 +366,14 @@ impl Qemu {
         fd: BorrowedFd<'_>,
         act: impl FnOnce(&str) -> Result<T, VmmError>,
     ) -> Result<T, VmmError> {
+        let id = self.add_fdset(fd)?;
+        let result = act(&fdset(id));
+        self.remove_fdset(id);
+        result
+    }
+
+    /// Gives QEMU a descriptor, which it opens by the name of [`fdset`].
+    pub(crate) fn add_fdset(&self, fd: BorrowedFd<'_>) -> Result<u32, VmmError> {
         let id = {
             let mut next = lock(&self.next_fdset);
             *next += 1;
@@ -369,10 +382,12 @@ impl Qemu {
         self.qmp
             .call_with("add-fd", json!({ "fdset-id": id }), Some(fd), SOON)
             .map_err(|error| self.explain("add-fd", error))?;
-        let result = act(&format!("/dev/fdset/{id}"));
-        // QEMU keeps its own copy for as long as it uses it.
+        Ok(id)
+    }
+
+    /// QEMU keeps its own copy for as long as it uses it.
+    pub(crate) fn remove_fdset(&self, id: u32) {
         let _ = self.qmp.call("remove-fd", json!({ "fdset-id": id }), SOON);
-        result
     }
 
     /// Gives QEMU the socket on which its VNC server listens.
@@ -467,6 +482,11 @@ pub(crate) fn in_words(status: ExitStatus) -> String {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// The name by which QEMU opens a descriptor that it was given.
+pub(crate) fn fdset(id: u32) -> String {
+    format!("/dev/fdset/{id}")
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

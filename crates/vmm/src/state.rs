@@ -9,14 +9,14 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::VmmError;
-use crate::qemu::Qemu;
+use crate::qemu::{Qemu, fdset, lock};
 use crate::qmp::Event;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -28,35 +28,73 @@ const FINISHING: &str = "finish-migrate";
 /// The run state until a state was loaded.
 const INCOMING: &str = "inmigrate";
 
+/// What QEMU has been given to save with.
+#[derive(Default)]
+pub(crate) struct Saving {
+    expected: Option<Expected>,
+    /// Descriptors' sets that were saved with.
+    used: Vec<u32>,
+}
+
+/// A save that has been prepared.
+struct Expected {
+    path: PathBuf,
+    file: File,
+    fdset: u32,
+}
+
 impl Qemu {
+    /// Does all of the next [`Self::save_state`] to this `path` that can be done while the guest
+    /// runs, so that it stands still for less. Whoever expects it stops the processors first.
+    pub fn expect_save(&self, path: &Path) -> Result<(), VmmError> {
+        self.end_save();
+        let expected = self.prepare_save(path)?;
+        lock(&self.saving).expected = Some(expected);
+        Ok(())
+    }
+
     /// Writes the device state to `path` and returns its size in bytes. Stops the processors if
     /// they still run; they stay stopped. `cont` then goes on as if nothing had been.
     /// On failure the guest is stopped and unharmed.
     pub fn save_state(&self, path: &Path, timeout: Duration) -> Result<u64, VmmError> {
+        let expected = lock(&self.saving).expected.take_if(|expected| expected.path == path);
+        let Expected { file, fdset: id, .. } = match expected {
+            Some(expected) => expected,
+            None => {
+                self.stop()?;
+                self.prepare_save(path)?
+            }
+        };
+        lock(&self.saving).used.push(id);
+        let events = self.events();
+        self.call("migrate", json!({ "uri": format!("file:{}", fdset(id)) }), SOON)
+            .map_err(|error| failed("save", error))?;
+        let saved = self.wait_migration("save", &events, timeout, |qemu| {
+            Ok(qemu.progress(SOON)? && qemu.status_word()? != FINISHING)
+        });
+        // After a failure too: only then can the guest go on.
+        self.wait_migration("save", &events, SOON, |qemu| Ok(qemu.status_word()? != FINISHING))?;
+        saved?;
+        let bytes = file.metadata().map_err(VmmError::io(path.display().to_string()))?.len();
+        Ok(bytes)
+    }
+
+    fn prepare_save(&self, path: &Path) -> Result<Expected, VmmError> {
         let file =
             File::create(path).map_err(VmmError::io(format!("cannot write {}", path.display())))?;
-        self.stop()?;
         self.set_capabilities()?;
         // No limit: the guest is stopped and waits for us.
         self.call("migrate-set-parameters", json!({ "max-bandwidth": 1u64 << 40 }), SOON)?;
-        let events = self.events();
-        self.with_fdset(file.as_fd(), |name| {
-            self.call("migrate", json!({ "uri": format!("file:{name}") }), SOON)
-                .map_err(|error| failed("save", error))?;
-            let saved = self.wait_migration("save", &events, timeout, |qemu| {
-                Ok(qemu.progress(SOON)? && qemu.status_word()? != FINISHING)
-            });
-            // After a failure too: only then can the guest go on.
-            self.wait_migration(
-                "save",
-                &events,
-                SOON,
-                |qemu| Ok(qemu.status_word()? != FINISHING),
-            )?;
-            saved
-        })?;
-        let bytes = file.metadata().map_err(VmmError::io(path.display().to_string()))?.len();
-        Ok(bytes)
+        let fdset = self.add_fdset(file.as_fd())?;
+        Ok(Expected { path: path.to_owned(), file, fdset })
+    }
+
+    /// Takes back what QEMU was given to save with: when the guest does not wait for it.
+    pub(crate) fn end_save(&self) {
+        let Saving { expected, used } = std::mem::take(&mut *lock(&self.saving));
+        for id in expected.map(|expected| expected.fdset).into_iter().chain(used) {
+            self.remove_fdset(id);
+        }
     }
 
     /// Loads device state into a QEMU that was started with `incoming`. Then the guest is

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use common::{Dir, LONG, Typist, nano};
 use model::Profile;
+use serde_json::{Value, json};
 use vmm::{Qemu, RunState, VNC_SOCKET, VmmError};
 
 #[test]
@@ -62,7 +63,16 @@ fn a_session_goes_on(profile: Profile) {
     viewer.read_exact(&mut greeting).unwrap();
     assert_eq!(&greeting, b"RFB 003.008\n");
 
+    // While a save is expected, it runs on.
+    let files = || {
+        let sets = qemu.call("query-fdsets", Value::Null, LONG).unwrap();
+        sets.as_array().unwrap().iter().filter(|set| set["fds"] != json!([])).count()
+    };
+    let given = files();
     let state = dir.join("state");
+    qemu.expect_save(&state).unwrap();
+    assert_eq!(qemu.status().unwrap(), RunState::Running);
+    qemu.stop().unwrap();
     let start = ambient::now();
     let bytes = qemu.save_state(&state, LONG).unwrap();
     let saved = start.elapsed();
@@ -73,6 +83,7 @@ fn a_session_goes_on(profile: Profile) {
     assert!(!qemu.block_devices().unwrap()[0].active);
     qemu.cont().unwrap();
     assert_eq!(qemu.status().unwrap(), RunState::Running);
+    assert_eq!(files(), given, "what was saved to is taken back");
     let disks = qemu.block_devices().unwrap();
     assert!(disks[0].active && disks[0].healthy && disks.len() == 1, "{disks:?}");
     typist.type_text("x\r");

@@ -70,6 +70,11 @@ impl Guest {
         self.vm.pause()
     }
 
+    /// Prepares what can be before the machine is paused and [`Self::save`]d.
+    pub fn expect_save(&self, file_name: &str) -> Result<()> {
+        self.vm.expect_save(&self.run.join(file_name))
+    }
+
     /// Writes the device state of a paused machine into a file of the run directory.
     pub fn save(&self, file_name: &str) -> Result<PathBuf> {
         let path = self.run.join(file_name);

@@ -66,7 +66,13 @@ impl Running {
         let _still = self.scrubbing.still();
         let was_running = self.shared.state() == "running";
         let frozen = self.freeze(was_running, was_running)?;
-        let written = self.write(&self.plan(label, why, &frozen), began)?;
+        let plan = self.plan(label, why, &frozen);
+        let written = if was_running {
+            // The guest works on meanwhile, and nobody waits for this as for that.
+            ambient::behind(|| self.write(&plan, began))?
+        } else {
+            self.write(&plan, began)?
+        };
         let print = CheckpointPrint {
             total_ms: began.elapsed().as_millis() as u64,
             ..written.print.clone()
@@ -231,6 +237,7 @@ impl Running {
                 break;
             }
         }
+        self.guest.expect_save(DEVICE_STATE)?;
         let began = ambient::now();
         self.guest.pause()?;
         let frozen = self.guest.save(DEVICE_STATE).and_then(|device_state| {

@@ -27,6 +27,10 @@ pub trait Vm: Send + Sync {
     fn unpause(&self) -> Result<()>;
     /// Stops the CPUs.
     fn pause(&self) -> Result<()>;
+    /// Prepares for a save to this file: the machine, which still runs, is paused for less then.
+    fn expect_save(&self, _path: &Path) -> Result<()> {
+        Ok(())
+    }
     /// Writes the device state of a paused machine into a file.
     fn save(&self, path: &Path) -> Result<()>;
     /// Lets the guest tell its networks what its addresses are now.
@@ -64,6 +68,9 @@ impl Vm for Qemu {
     }
     fn pause(&self) -> Result<()> {
         Ok(self.stop()?)
+    }
+    fn expect_save(&self, path: &Path) -> Result<()> {
+        Ok(Qemu::expect_save(self, path)?)
     }
     fn save(&self, path: &Path) -> Result<()> {
         let saved = self.save_state(path, STATE_TIMEOUT);
