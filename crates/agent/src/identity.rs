@@ -119,7 +119,7 @@ pub fn join(host: &Host, url: &str, token: Option<Credentials>) -> Result<Identi
 
 fn is_accepted(host: &Host, identity: &Identity) -> Result<bool, ClientError> {
     let client = identity.client()?;
-    let nothing = OrdersKnown { known: Vec::new(), wait_ms: 0 };
+    let nothing = OrdersKnown::default();
     match client.post::<Vec<OrderPrint>>(&format!("/v1/hosts/{}/orders", host.id()), &nothing) {
         Ok(_) => Ok(true),
         Err(ClientError::Refused(problem)) if problem.status == 401 => Ok(false),

@@ -4,7 +4,7 @@
 //! ```text
 //! beat:   report ──▶ plane ──lease──▶ plane/lease.json, for the shims
 //! usage:  what instances have used ──▶ plane, which counts it
-//! orders: plane ──▶ each on a thread of its own ──▶ what came of it ──▶ plane
+//! orders: plane ──▶ each on a thread of its own ──▶ how far it is, and what came of it ──▶ plane
 //! ```
 //!
 //! **Invariant:** holds nothing. When it ends, instances go on until the host's lease is over, and are
@@ -20,6 +20,7 @@ mod load;
 mod metering;
 mod orders;
 mod tenure;
+mod work;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ use holds::Holds;
 pub use identity::{Identity, join};
 use load::Loads;
 use tenure::Tenure;
+use work::Work;
 
 /// Between two tries, when the plane does not answer.
 const RETRY: Duration = Duration::from_secs(1);
@@ -81,7 +83,7 @@ struct Agent<'a> {
     figures: Arc<Figures>,
     holds: Holds,
     /// The order that is carried out for each instance: one after the other.
-    under_way: Mutex<HashMap<String, String>>,
+    under_way: Mutex<HashMap<String, Arc<Work>>>,
     /// One beat at a time: what was described last is said last.
     beating: Mutex<Loads>,
     over: AtomicBool,

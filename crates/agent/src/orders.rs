@@ -1,4 +1,5 @@
-//! Orders: each is carried out by the verbs that a person would use, and only at its generation.
+//! Orders: each is carried out by the verbs that a person would use, and only at its generation. While any
+//! is, the plane is told once a second how far it is, as it is asked for more.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -7,7 +8,8 @@ use std::thread::Scope;
 use std::time::Duration;
 
 use api::{
-    CheckpointPrint, OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble,
+    CheckpointPrint, OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrderUnderWay,
+    OrdersKnown, Trouble,
 };
 use host::record::UpdatePolicy;
 use host::{
@@ -16,10 +18,13 @@ use host::{
 use model::{Generation, Name, format_bytes};
 use plane::client::Client;
 
+use crate::work::Work;
 use crate::{Agent, Heard, RETRY};
 
 /// How long the plane may let us wait for an order.
 const WAIT: Duration = Duration::from_secs(10);
+/// And while one is carried out: so often the plane is told how far it is.
+const TELL: Duration = Duration::from_secs(1);
 /// How long a guest may take to become ready.
 const READY: Duration = Duration::from_secs(300);
 /// How long a guest may take to power off.
@@ -42,7 +47,6 @@ impl Agent<'_> {
     /// Asks for orders, and begins each, until the agent ends.
     pub fn take_orders<'s>(&'s self, scope: &'s Scope<'s, '_>) {
         let path = format!("/v1/hosts/{}/orders", self.host.id());
-        let wait_ms = WAIT.as_millis() as u64;
         let mut client = None;
         while !self.over.load(Ordering::Relaxed) {
             // The certificate may be another one by now; and who beats has a connection of its own.
@@ -54,12 +58,18 @@ impl Agent<'_> {
                 ambient::sleep(RETRY);
                 continue;
             };
-            let known = self.under_way().values().cloned().collect();
-            let asked = OrdersKnown { known, wait_ms };
+            let works: Vec<_> = self.under_way().values().cloned().collect();
+            let wait = if works.is_empty() { WAIT } else { TELL };
+            let asked = OrdersKnown {
+                known: works.iter().map(|work| work.order.id.clone()).collect(),
+                wait_ms: wait.as_millis() as u64,
+                under_way: works.iter().map(|work| self.told(work)).collect(),
+            };
             let Ok(orders) = twin.post::<Vec<OrderPrint>>(&path, &asked) else {
                 ambient::sleep(RETRY);
                 continue;
             };
+            works.iter().for_each(|work| work.stands_among(&orders));
             let mut begun = false;
             for order in orders {
                 let mut busy = self.under_way();
@@ -68,11 +78,12 @@ impl Agent<'_> {
                 }
                 // One that cannot say what came of it must not be begun.
                 let Ok(client) = by.twin() else { continue };
-                busy.insert(order.name.clone(), order.id.clone());
+                let work = Arc::new(Work::new(order));
+                busy.insert(work.order.name.clone(), work.clone());
                 begun = true;
                 scope.spawn(move || {
-                    self.carry_out(&order, &client);
-                    self.under_way().remove(&order.name);
+                    self.carry_out(&work, &client);
+                    self.under_way().remove(&work.order.name);
                 });
             }
             if !begun {
@@ -82,13 +93,19 @@ impl Agent<'_> {
         }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashMap<String, String>> {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<String, Arc<Work>>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carry_out(&self, order: &OrderPrint, client: &Client) {
+    fn told(&self, work: &Work) -> OrderUnderWay {
+        let name = Name::new(&work.order.name).ok();
+        work.told(|| self.host.fetched_bytes(&name?))
+    }
+
+    fn carry_out(&self, work: &Work, client: &Client) {
+        let order = &work.order;
         let Ok(name) = Name::new(&order.name) else { return };
-        let outcome = self.obey(order, &name);
+        let outcome = self.obey(work, &name);
         // The plane hears of what runs here before it hears that the order is done.
         if matches!(self.beat(client), Ok(Ok(_))) {
             self.tenure.begun(&name);
@@ -117,7 +134,8 @@ impl Agent<'_> {
         }
     }
 
-    fn obey(&self, order: &OrderPrint, name: &Name) -> Outcome {
+    fn obey(&self, work: &Work, name: &Name) -> Outcome {
+        let order = &work.order;
         let done = match order.act {
             OrderAct::Look => self.host.head_seen(name).map(|_| None),
             OrderAct::Unknown => {
@@ -136,7 +154,7 @@ impl Agent<'_> {
                 }
                 match order.act {
                     OrderAct::Stop => self.host.stop(name, false, POWER_OFF).map(|_| None),
-                    OrderAct::Leave => self.leave(name).map(Some),
+                    OrderAct::Leave => self.leave(work, name).map(Some),
                     _ => self.host.suspend(name, None).map(|last| Some(let_go(&last))),
                 }
             }
@@ -153,16 +171,20 @@ impl Agent<'_> {
         }
     }
 
-    /// Stores what it has while it runs on, until little is left, and only then lets it stand still.
-    fn leave(&self, name: &Name) -> Result<OrderCost, Failure> {
+    /// Stores what it has while it runs on, until little is left, and only then lets it stand still. When
+    /// the plane wants it to stay after all before that, it does.
+    fn leave(&self, work: &Work, name: &Name) -> Result<OrderCost, Failure> {
         let mut stored_bytes = 0;
-        for _ in 0..NARROWINGS_MAX {
+        for pass in 1..=NARROWINGS_MAX {
+            let step = format!("what it has is stored while it runs on, pass {pass}");
+            work.goes_on(step, stored_bytes)?;
             let stored = self.host.checkpoint_by_itself(name)?;
             stored_bytes += stored.stored_bytes;
             if stored.total_ms < NARROW.as_millis() as u64 {
                 break;
             }
         }
+        work.goes_past("it stands still while the rest is stored".to_owned(), stored_bytes)?;
         let last = let_go(&self.host.suspend(name, None)?);
         Ok(OrderCost { stored_bytes: stored_bytes + last.stored_bytes, ..last })
     }

@@ -8,6 +8,7 @@ mod access;
 mod login;
 mod makers;
 mod meter;
+mod operations;
 mod output;
 mod plane;
 mod shim;
@@ -23,6 +24,9 @@ pub use makers::{
 };
 pub use meter::{
     FAULT_BOUNDS_MS, FaultsPrint, MeterReply, MeterReport, ReadsPrint, RunPrint, UsagePrint,
+};
+pub use operations::{
+    OPERATION_HEADER, OperationKind, OperationPrint, OperationState, OrderUnderWay,
 };
 pub use output::{
     AppliancePrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint,

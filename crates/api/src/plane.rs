@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::operations::{OperationPrint, OrderUnderWay};
+
 /// The release of this program, as hosts and planes count: what they say to each other is understood by
 /// the release before and the one after, and by no other. What a newer one adds is ignored, and what an
 /// older one leaves out has a meaning.
@@ -204,13 +206,17 @@ pub struct OrderPrint {
 }
 
 /// Which orders a host knows already.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct OrdersKnown {
     /// Ids.
     pub known: Vec<String>,
     /// How long to wait for one that it does not know, milliseconds; 10 s at most.
     #[serde(default)]
     pub wait_ms: u64,
+    /// How far it is with them. It is answered at once when one of these does not stand any more: that
+    /// one ends where nothing is lost by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub under_way: Vec<OrderUnderWay>,
 }
 
 /// What became of an order.
@@ -489,6 +495,9 @@ pub struct PlacedPrint {
     /// When it was last decided that it leaves a host that is overloaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relief: Option<ReliefPrint>,
+    /// What somebody has asked and is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<OperationPrint>,
 }
 
 /// An instance is moved to relieve its host.
@@ -507,15 +516,17 @@ pub struct ReliefPrint {
 /// Something has changed; what is shown is as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct EventPrint {
-    /// `instance`, `host`, or `reset`: what happened before is not known any more; list again.
+    /// `instance`, `host`, `operation`, or `reset`: what happened before is not known any more; list again.
     pub event: String,
-    /// An instance's name; a host's, or its id when it was removed.
+    /// An instance's name; a host's, or its id when it was removed; an operation's id.
     pub name: String,
     pub removed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<PlacedPrint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostPrint>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<OperationPrint>,
 }
 
 /// What the plane would do now.

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 mod access;
 mod login;
 mod makers;
+mod operations;
 mod planes;
 mod repo;
 
@@ -15,6 +16,7 @@ pub use login::{Login, LoginRules, NewRule};
 pub use makers::{
     Catalog, Diff, Keys, Promote, Publish, Rollback, SigningKey, Trust, Update, Yank,
 };
+pub use operations::{OneOperation, Operations};
 pub use planes::{
     At, Hosts, Known, Move, OneHost, Pin, Placement, Plan, Plane, PlaneVerb, Planes, Provider,
     State, Token, Up,
@@ -157,6 +159,9 @@ pub enum Verb {
     Host(Hosts),
     /// For many hosts: say where instances would run, and why
     Plan(Plan),
+    /// Where a plane decides: what was asked of instances, how far it is, and calling it off
+    #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+    Operation(Operations),
     /// Where a plane decides: the users, and what they may do
     #[command(subcommand, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
     User(Users),

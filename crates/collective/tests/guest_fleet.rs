@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use fleet::Fleet;
-use support::{World, eventually};
+use support::{World, eventually, said};
 
 /// Of `tiny`.
 const MEMORY_MIB: f64 = 128.0;
@@ -96,6 +96,59 @@ fn guest_roams_and_is_stopped_where_a_plane_decides() {
     // Removed behind the plane's back, it is wished for no longer.
     world.run("A", &["rm", "t1"]).ok();
     assert_eq!(fleet.run("P", &["resume", "t1"]).error().0, "not_found");
+}
+
+#[test]
+fn guest_that_is_called_back_on_its_way_to_another_host_stays_and_goes_on() {
+    let (world, server) = World::with_tiny_on_s3("called-back", &["P", "A", "B"]);
+    // Nothing here is about its end.
+    let (_plane, fleet) = Fleet::start(&world, "127.0.0.1:0", 60);
+    let _agents = [fleet.join("A"), fleet.join("B")];
+    fleet.await_hosts(2);
+    let (a, b) = (fleet.id("A"), fleet.id("B"));
+    fleet.run("P", &["run", "tiny", "--name", "t1", "--on", &a]).ok();
+    await_agent(&world, "A");
+    world.exec("A", "t1", "echo session > /tmp/session");
+    let pid = world.row("A", "t1")["pid"].clone();
+
+    // To store what it has takes a while: it is seen what is done, and called off.
+    server.delay(Duration::from_secs(3));
+    let moves = fleet.spawn("P", &["move", "t1", "--to", &b]);
+    let shown = || fleet.run("P", &["operation", "show", "t1"]).ok();
+    eventually(Duration::from_secs(60), "it is on its way", || {
+        let shown = shown();
+        let step = shown["step"].as_str().unwrap_or_default().to_owned();
+        shown["kind"] == "move" && shown["state"] == "running" && step.contains("pass")
+    });
+    let id = shown()["id"].as_str().unwrap().to_owned();
+    let cancelled = fleet.run("P", &["operation", "cancel", "t1"]).ok();
+    assert_eq!(
+        (&cancelled["id"], &cancelled["cancelled_by"]),
+        (&shown()["id"], &"administrator".into())
+    );
+    server.delay(Duration::ZERO);
+    eventually(Duration::from_secs(60), "it is over", || shown()["state"] == "cancelled");
+    let (kind, why, _) = said(moves.wait_with_output().unwrap()).error();
+    assert!(kind == "state" && why.contains("has cancelled it"), "{kind} {why}");
+    // It never stood still for it: the same process has it.
+    fleet.await_placed("t1", Some("A"), "running");
+    assert_eq!(world.row("A", "t1")["pid"], pid);
+    assert_eq!(world.exec("A", "t1", "cat /tmp/session"), "session");
+    let again = fleet.run("P", &["operation", "cancel", "t1"]).ok();
+    assert_eq!(again["state"], "cancelled", "it is already");
+
+    // Asked once more it goes, and then it is too late.
+    fleet.run("P", &["move", "t1", "--to", &b]).ok();
+    assert_eq!(world.exec("B", "t1", "cat /tmp/session"), "session");
+    eventually(Duration::from_secs(20), "it is done", || shown()["state"] == "done");
+    let (kind, why, hint) = fleet.run("P", &["operation", "cancel", "t1"]).error();
+    assert_eq!(kind, "state");
+    assert!(why.contains("is over: done") && hint.contains("move"), "{why} {hint}");
+    let listed = fleet.run("P", &["operation", "list", "--instance", "t1"]).ok();
+    let listed: Vec<_> = listed.as_array().unwrap().iter().collect();
+    let states: Vec<_> = listed.iter().map(|listed| listed["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["done", "cancelled", "done"]);
+    assert_eq!(listed[1]["id"].as_str(), Some(id.as_str()));
 }
 
 #[test]

@@ -61,6 +61,8 @@ pub enum ClientError {
 pub struct Answer {
     pub status: u16,
     pub etag: Option<String>,
+    /// The id of the operation that the request has begun.
+    pub operation: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -278,8 +280,11 @@ impl Client {
         self.runtime.block_on(async {
             let mut response = request.send().await.map_err(lost)?;
             let status = response.status().as_u16();
-            let etag = response.headers().get("ETag");
-            let etag = etag.and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let header = |name: &str| {
+                let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+                value.map(str::to_owned)
+            };
+            let (etag, operation) = (header("ETag"), header(api::OPERATION_HEADER));
             let mut body = Vec::new();
             while let Some(part) = response.chunk().await.map_err(lost)? {
                 body.extend_from_slice(&part);
@@ -288,7 +293,7 @@ impl Client {
                 }
             }
             if status < 400 {
-                return Ok(Answer { status, etag, body });
+                return Ok(Answer { status, etag, operation, body });
             }
             Err(match serde_json::from_slice(&body) {
                 Ok(problem) => ClientError::Refused(Box::new(problem)).into(),

@@ -74,7 +74,7 @@ fn what_leaves_a_host_that_is_overloaded_is_said_and_ordered() {
 
     let change = InstanceChange { pinned: Some(false), ..Default::default() };
     client.send("PATCH", "/v1/instances/web", &[], Some(&change)).unwrap();
-    let known = OrdersKnown { known: Vec::new(), wait_ms: 10_000 };
+    let known = OrdersKnown { wait_ms: 10_000, ..Default::default() };
     let path = format!("/v1/hosts/{}/orders", id(1));
     let ends = Instant::now() + Duration::from_secs(60);
     let order = loop {

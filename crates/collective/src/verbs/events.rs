@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use api::EventPrint;
+use api::{EventPrint, OperationPrint};
 use host::Failure;
 use plane::client::ClientError;
 use serde::Serialize;
 
+use super::operations::step;
 use super::planes::{client, not_answered};
 use crate::cli::{Events, Global};
 use crate::print;
@@ -54,6 +55,14 @@ fn quiet(global: &Global) -> Global {
     Global { quiet: global.quiet || global.json, ..global.clone() }
 }
 
+fn said(operation: &OperationPrint) -> String {
+    let (kind, state) = (operation.kind.as_str(), operation.state.as_str());
+    match step(operation) {
+        Some(step) => format!("{kind} {state}, {step}"),
+        None => format!("{kind} {state}"),
+    }
+}
+
 fn text(line: &Line) -> String {
     let Line { id, event } = line;
     let what = match (&event.instance, &event.host) {
@@ -62,6 +71,9 @@ fn text(line: &Line) -> String {
             None => placed.state.clone(),
         },
         (None, Some(host)) => format!("{}, {} instances", host.state, host.instances),
+        (None, None) if event.operation.is_some() => {
+            event.operation.as_ref().map(said).unwrap_or_default()
+        }
         (None, None) if event.removed => "removed".to_owned(),
         (None, None) => "what happened before is not known any more".to_owned(),
     };

@@ -3,17 +3,19 @@
 //!
 //! A verb goes this way when `COLLECTIVE_PLANE` names a plane, or one of its options needs one.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use api::{
-    CamePrint, HostPrint, InstanceChange, InstanceWish, PlacedPrint, RestartWish, StateWish,
-    Trouble,
+    CamePrint, HostPrint, InstanceChange, InstanceWish, OperationState, PlacedPrint, RestartWish,
+    StateWish, Trouble,
 };
 use host::{Failure, Host, Size};
 use model::{Name, format_bytes};
 use plane::client::{Client, ClientError};
 use serde::Serialize;
 
+use super::operations;
 use super::planes::{client, find, not_answered};
 use crate::cli::{At, Global, Move, Pin, Placement, Resume, Run, Stop, Suspend, Token};
 use crate::print::{self, duration};
@@ -66,11 +68,14 @@ struct Asked<'a> {
     global: &'a Global,
     client: Client,
     began: ambient::Instant,
+    /// What it has asked for, when the plane says so.
+    operation: RefCell<Option<String>>,
 }
 
 impl<'a> Asked<'a> {
     fn new(global: &'a Global) -> Result<Self, Failure> {
-        Ok(Self { global, client: client(global, &at())?, began: ambient::now() })
+        let (client, began) = (client(global, &at())?, ambient::now());
+        Ok(Self { global, client, began, operation: RefCell::default() })
     }
 
     fn path(name: &Name) -> String {
@@ -87,13 +92,17 @@ impl<'a> Asked<'a> {
 
     fn change(&self, name: &Name, change: &InstanceChange) -> Result<(), Failure> {
         let sent = self.client.change("PATCH", &Self::path(name), &[], Some(change));
-        sent.map(drop).map_err(not_answered)
+        *self.operation.borrow_mut() = sent.map_err(not_answered)?.operation;
+        Ok(())
     }
 
     fn wish(&self, name: &Name, wish: &InstanceWish) -> Result<(), Failure> {
         let new = [("If-None-Match", "*")];
         match self.client.change("PUT", &Self::path(name), &new, Some(wish)) {
-            Ok(_) => Ok(()),
+            Ok(answer) => {
+                *self.operation.borrow_mut() = answer.operation;
+                Ok(())
+            }
             Err(ClientError::Refused(problem)) if problem.status == 412 => Err(Failure::new(
                 "exists",
                 format!("the plane knows an instance {name} already"),
@@ -123,11 +132,16 @@ impl<'a> Asked<'a> {
                     return Err(troubled(name, trouble));
                 }
                 Ok(Some(placed)) => {
-                    if placed.next != said {
-                        if let Some(next) = &placed.next {
+                    self.still_asked(name, &placed)?;
+                    let next = match &placed.operation {
+                        Some(operation) => operations::step(operation),
+                        None => placed.next,
+                    };
+                    if next != said {
+                        if let Some(next) = &next {
                             print::note(self.global, &format!("{name}: {next}"));
                         }
-                        said = placed.next;
+                        said = next;
                     }
                 }
                 Ok(None) => {
@@ -151,6 +165,27 @@ impl<'a> Asked<'a> {
                 ));
             }
             ambient::sleep(LOOK);
+        }
+    }
+
+    /// What was asked may be over without having come about.
+    fn still_asked(&self, name: &Name, placed: &PlacedPrint) -> Result<(), Failure> {
+        let asked = self.operation.borrow();
+        let Some(id) = asked.as_ref() else { return Ok(()) };
+        if placed.operation.as_ref().is_some_and(|operation| operation.id == *id) {
+            return Ok(());
+        }
+        // One that is not known any more, or not by this plane, is waited for as ever.
+        let Ok(over) = operations::by_id(&self.client, id) else { return Ok(()) };
+        match (over.state, over.failure) {
+            (OperationState::Cancelled, _) => {
+                let why = over.step.unwrap_or_else(|| "it was cancelled".to_owned());
+                let hint =
+                    format!("`collective operation list --instance {name}` shows what was asked");
+                Err(Failure::new("state", format!("{name}: {why}"), hint))
+            }
+            (OperationState::Failed, Some(failure)) => Err(troubled(name, failure)),
+            _ => Ok(()),
         }
     }
 

@@ -16,6 +16,7 @@ mod list;
 mod login;
 mod maker;
 mod networks;
+mod operations;
 mod planes;
 mod repo;
 mod shutdown;
@@ -67,6 +68,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Token(verb) => done(access::tokens(&global, &verb)),
         Verb::Login(verb) => done(login::login(&global, &verb)),
         Verb::LoginRule(verb) => done(login::rules(&global, &verb)),
+        Verb::Operation(verb) => done(operations::execute(&global, &verb)),
         Verb::Events(verb) => done(events::events(&global, &verb)),
         Verb::Audit(verb) => done(audit::audit(&global, &verb)),
         Verb::Usage(verb) => done(usage::usage(&global, &verb)),

@@ -147,6 +147,12 @@ impl<'a> Fleet<'a> {
         said(self.command(host, words).output().unwrap())
     }
 
+    /// Begins a verb that lets the plane decide.
+    pub fn spawn(&self, host: &str, words: &[&str]) -> Child {
+        let mut command = self.command(host, words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     pub fn hosts(&self) -> Vec<Value> {
         self.at("P", &["host", "list"]).ok().as_array().unwrap().clone()
     }

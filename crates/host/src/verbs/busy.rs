@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::{InstanceLoad, LoadSeen};
+use model::Name;
 
 use crate::Host;
 use crate::failure::{Failure, Result};
@@ -25,6 +26,13 @@ impl Host {
             memory_percent: said("/proc/meminfo", memory_percent)?,
             instances,
         })
+    }
+
+    /// What was fetched for an instance since it began to start here, as its volumes have it; none: it has
+    /// none here.
+    pub fn fetched_bytes(&self, name: &Name) -> Option<u64> {
+        let fetched = self.status(name)?.volumes;
+        fetched.iter().filter_map(|volume| volume.fetched_bytes).reduce(u64::saturating_add)
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Ask<'a> {
     pub parts: Vec<&'a str>,
     /// The project that it turned out to be about.
     pub project: RefCell<Option<String>>,
+    /// The id of the operation that it begins.
+    pub operation: RefCell<Option<String>>,
     /// What it will be answered, when that is a document.
     pub answer: RefCell<Option<String>>,
     /// What is written down in place of the document that was sent.
@@ -50,8 +52,8 @@ type Result<T> = std::result::Result<T, Refused>;
 
 impl<'a> Ask<'a> {
     pub fn new(request: &'a Request, caller: &'a Caller, parts: Vec<&'a str>) -> Self {
-        let (project, answer, says, noted) = Default::default();
-        Self { request, caller, parts, project, answer, says, noted }
+        let (project, operation, answer, says, noted) = Default::default();
+        Self { request, caller, parts, project, operation, answer, says, noted }
     }
 
     /// It is about something of this project.

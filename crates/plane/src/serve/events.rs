@@ -56,6 +56,8 @@ pub fn channel() -> (mpsc::Sender<Bytes>, Reader) {
 /// Which keys are about what.
 const INSTANCES: [&str; 5] = ["instances/", "seen/", "places/", "trouble/", "moves/"];
 const HOSTS: [&str; 2] = ["hosts/", "alive/"];
+/// What changes an operation that is not over.
+const OPERATIONS: [&str; 4] = ["operations/", "progress/", "places/", "trouble/"];
 
 impl Plane {
     /// Begins a stream, when there is a place for it.
@@ -150,9 +152,15 @@ impl Plane {
         keys: impl Iterator<Item = &'k str>,
     ) -> Result<Vec<EventPrint>> {
         let (mut instances, mut hosts) = (BTreeSet::new(), BTreeSet::new());
+        let mut operations = BTreeSet::new();
         for key in keys {
             let of =
                 |prefixes: &[&str]| prefixes.iter().find_map(|prefix| key.strip_prefix(prefix));
+            if let Some(id) = key.strip_prefix("operated/") {
+                operations.insert(id.to_owned());
+            } else if let Some(live) = of(&OPERATIONS).map(name).and_then(Result::ok) {
+                operations.extend(self.live_operation(&live)?);
+            }
             if let Some(of) = of(&INSTANCES) {
                 instances.insert(of);
             } else if let Some(of) = of(&HOSTS) {
@@ -178,7 +186,8 @@ impl Plane {
             if caller.may_in(&project, Right::See) {
                 let (event, removed) = ("instance".to_owned(), placed.is_none());
                 let name = of.to_owned();
-                events.push(EventPrint { event, name, removed, instance: placed, host: None });
+                let instance = placed;
+                events.push(EventPrint { event, name, removed, instance, ..Default::default() });
             }
         }
         for of in hosts {
@@ -190,7 +199,20 @@ impl Plane {
             };
             let name = host.as_ref().map_or_else(|| of.to_owned(), |host| host.name.clone());
             let (event, removed) = ("host".to_owned(), host.is_none());
-            events.push(EventPrint { event, name, removed, instance: None, host });
+            events.push(EventPrint { event, name, removed, host, ..Default::default() });
+        }
+        for id in operations {
+            let operation = match self.known_operation(&id) {
+                Ok((_, operation)) => operation,
+                // It was forgotten since.
+                Err(refused) if refused.status == 404 => continue,
+                Err(refused) => return Err(refused),
+            };
+            if caller.may_in(&operation.project, Right::See) {
+                let (event, name) = ("operation".to_owned(), id);
+                let operation = Some(operation);
+                events.push(EventPrint { event, name, operation, ..Default::default() });
+            }
         }
         Ok(events)
     }

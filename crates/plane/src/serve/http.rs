@@ -263,5 +263,10 @@ fn write(reply: Reply, id: &str) -> hyper::Response<Body> {
     {
         headers.insert(ETAG, value);
     }
+    if let Some(operation) = reply.operation
+        && let Ok(value) = HeaderValue::from_str(&operation)
+    {
+        headers.insert(api::OPERATION_HEADER, value);
+    }
     response
 }

@@ -7,7 +7,9 @@
 //! ```
 //!
 //! **Invariant:** an order that stands is not given again; one that no longer fits is taken back.
-//! What a host does with one that it has already is decided by the head ([`crate::reconcile`]).
+//! What a host does with one that it has already is decided by the head ([`crate::reconcile`]); of one that
+//! was taken back it is told, and lets a guest stay that has not left yet.
+//! **Invariant:** no order is given for a wish that has changed since it was looked at.
 //! **Invariant:** one plane steers, by a lease; while two believe they do, orders are only given twice.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +21,7 @@ use api::{InstanceWish, OrderAct, OrderPrint, StateWish};
 use kv::{LeaseId, Revision, Txn};
 use model::{HostId, Name};
 
-use super::state::{LOADS, METERED, Picture, PlaceRecord, Step, json};
+use super::state::{LOADS, METERED, PROGRESS, Picture, PlaceRecord, Step, json};
 use super::{Plane, Refused};
 use crate::planner;
 
@@ -33,6 +35,8 @@ const TERM: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(600);
 /// Writes of one commit.
 const TOGETHER_MAX: usize = 40;
+/// Ends of operations in one commit; each is some writes.
+const ENDS_MAX: usize = 10;
 
 /// A plane that steers, until this is dropped.
 #[derive(Debug)]
@@ -73,23 +77,31 @@ impl Drop for Steering {
     }
 }
 
-/// Writes that are committed some at a time.
+/// Adds a write to others, with what must hold for it.
+type Write = Box<dyn Fn(Txn) -> Txn>;
+
+/// Writes that are committed some at a time; each that may be is, when one of them may not.
 struct Writes<'a> {
     plane: &'a Plane,
-    txn: Txn,
-    count: usize,
+    some: Vec<Write>,
+    most: usize,
 }
 
 impl Writes<'_> {
-    fn add(&mut self, add: impl FnOnce(Txn) -> Txn) -> Result<(), Refused> {
-        self.txn = add(std::mem::take(&mut self.txn));
-        self.count += 1;
-        if self.count == TOGETHER_MAX { self.flush() } else { Ok(()) }
+    fn add(&mut self, add: impl Fn(Txn) -> Txn + 'static) -> Result<(), Refused> {
+        self.some.push(Box::new(add));
+        if self.some.len() == self.most { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), Refused> {
-        if std::mem::take(&mut self.count) > 0 {
-            self.plane.kv.commit(&std::mem::take(&mut self.txn))?;
+        let some = std::mem::take(&mut self.some);
+        let all = some.iter().fold(Txn::new(), |txn, add| add(txn));
+        if some.is_empty() || self.plane.kv.commit(&all)?.is_done() {
+            return Ok(());
+        }
+        for add in some {
+            // What was decided by a wish that has changed is decided anew.
+            self.plane.kv.commit(&add(Txn::new()))?;
         }
         Ok(())
     }
@@ -116,6 +128,7 @@ impl Plane {
         if swept.is_none_or(|swept| swept.elapsed() > SWEEP) {
             self.sweep_answers()?;
             self.sweep_gone()?;
+            self.sweep_operations()?;
             *swept = Some(ambient::now());
         }
         Ok(())
@@ -148,9 +161,11 @@ impl Plane {
         while !over.load(Ordering::Relaxed) {
             let left = ends.saturating_duration_since(ambient::now());
             let batch = watch.next(left.min(Duration::from_millis(100)))?;
-            // What was used, and how busy hosts are, is said all the time: the next look is early enough.
+            // What was used, how busy hosts are and how far, is said all the time: the next look is early
+            // enough.
             let steers = |batch: kv::Batch| {
-                let passing = |key: &str| [METERED, LOADS].iter().any(|said| key.starts_with(said));
+                let passing =
+                    |key: &str| [METERED, LOADS, PROGRESS].iter().any(|said| key.starts_with(said));
                 batch.changes.iter().any(|change| !passing(change.key()))
             };
             if left.is_zero() || batch.is_some_and(steers) {
@@ -163,13 +178,16 @@ impl Plane {
 
     /// Gives the orders that are to be given now.
     pub(super) fn steer(&self) -> Result<(), Refused> {
+        // Before anything else is looked at.
+        let busy = self.busy()?;
         let mut picture = self.picture()?;
         let fleet = picture.fleet()?;
         let plan = planner::plan(&fleet);
         if self.relieves() {
             self.begin_relief(&mut picture, &planner::rebalance(&fleet, &plan))?;
         }
-        let mut writes = Writes { plane: self, txn: Txn::new(), count: 0 };
+        let mut writes = Writes { plane: self, some: Vec::new(), most: TOGETHER_MAX };
+        let mut ends = Writes { plane: self, some: Vec::new(), most: ENDS_MAX };
         let mut standing = picture.orders.clone();
         for (name, step, on) in picture.steps(&plan) {
             let wished = &picture.wishes[&name];
@@ -185,12 +203,23 @@ impl Plane {
                 let stands = kv::Condition::At(wished.0);
                 self.kv.commit(&txn.when(&format!("instances/{name}"), stands))?;
             }
+            if let Some(live) = picture.operations.get(&name)
+                && !busy.contains(name.as_str())
+                && let Some(end) = picture.end(&name, &live.1, &step)
+            {
+                ends.add(self.end_operation(&name, live, wished.0, end)?)?;
+                if matches!(step, Step::Removed | Step::Stopped) {
+                    // Before the wish is another one.
+                    ends.flush()?;
+                }
+            }
             let waits = picture
                 .trouble
                 .get(&name)
                 .is_some_and(|trouble| trouble.again_unix_ms > picture.now_unix_ms);
             let next = match step {
                 Step::Rest(why) => why,
+                Step::Stays(why) => Some(why),
                 Step::Removed => {
                     self.remove_wish(None, &name, wished)?;
                     continue;
@@ -207,15 +236,21 @@ impl Plane {
                         |order: &OrderPrint| (order.act, order.at, order.cpus, order.memory_bytes);
                     let stands = old.as_ref().is_some_and(|old| what(old) == what(&order));
                     if !stands && !waits {
-                        let key = format!("orders/{to}/{name}");
-                        writes.add(|txn| txn.put(&key, json(&order)))?;
+                        let (key, order) = (format!("orders/{to}/{name}"), json(&order));
+                        let (wish, at) = (format!("instances/{name}"), wished.0);
+                        // Not when something else is wished by now: it may have been called off.
+                        writes.add(move |txn| {
+                            txn.when(&wish, kv::Condition::At(at)).put(&key, order.clone())
+                        })?;
                     }
                     Some(words(&picture, &name, to, act))
                 }
             };
             let wish = &record.wish;
             let once = wish.on.is_some() || wish.take_over || wish.take_over_anyway;
-            if once && next.is_none() && wish.state == StateWish::Running {
+            // Who is called back has to be there when the host has heard of it.
+            let asked = picture.operations.contains_key(&name);
+            if once && !asked && next.is_none() && wish.state == StateWish::Running {
                 // It has been done: where it is it stays, until something new is wished.
                 let (on, take_over) = (None, false);
                 let wish = InstanceWish { on, take_over, take_over_anyway: false, ..wish.clone() };
@@ -223,29 +258,25 @@ impl Plane {
             }
             let place = PlaceRecord { on: on.map(|on| on.to_string()), next };
             if picture.places.get(&name).cloned().unwrap_or_default() != place {
-                let key = format!("places/{name}");
-                writes.add(|txn| txn.put(&key, json(&place)))?;
+                let (key, place) = (format!("places/{name}"), json(&place));
+                writes.add(move |txn| txn.put(&key, place.clone()))?;
             }
         }
         for ((name, host), order) in standing {
             self.take_back(host, &order)?;
             let key = format!("orders/{host}/{name}");
-            writes.add(|txn| txn.delete(&key))?;
+            writes.add(move |txn| txn.delete(&key))?;
         }
         // What is left of those that nobody wants anything of any more.
         let wished = |name: &&Name| !picture.wishes.contains_key(*name);
-        for name in picture.seen.keys().filter(wished) {
-            writes.add(|txn| txn.delete(&format!("seen/{name}")))?;
+        let seen = picture.seen.keys().filter(wished).map(|name| format!("seen/{name}"));
+        let places = picture.places.keys().filter(wished).map(|name| format!("places/{name}"));
+        let since = picture.since.keys().filter(wished).map(|name| format!("since/{name}"));
+        let trouble = picture.trouble.keys().filter(wished).map(|name| format!("trouble/{name}"));
+        for key in seen.chain(places).chain(since).chain(trouble) {
+            writes.add(move |txn| txn.delete(&key))?;
         }
-        for name in picture.places.keys().filter(wished) {
-            writes.add(|txn| txn.delete(&format!("places/{name}")))?;
-        }
-        for name in picture.since.keys().filter(wished) {
-            writes.add(|txn| txn.delete(&format!("since/{name}")))?;
-        }
-        for name in picture.trouble.keys().filter(wished) {
-            writes.add(|txn| txn.delete(&format!("trouble/{name}")))?;
-        }
+        ends.flush()?;
         self.unreadable.store(picture.unreadable, Ordering::Relaxed);
         writes.flush()
     }

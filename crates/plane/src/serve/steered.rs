@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use api::{
     HeadSeen, HostChange, HostReport, HostWish, InstanceChange, InstanceLoad, InstanceSeen,
-    InstanceWish, LoadSeen, OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrdersKnown,
-    RestartWish, StateWish,
+    InstanceWish, LoadSeen, OperationState, OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport,
+    OrdersKnown, RestartWish, StateWish,
 };
 use kv::Txn;
 use model::{HostId, Name};
@@ -54,6 +54,9 @@ struct World {
     hosts: Vec<Host>,
     taken_over: u32,
     refused: u32,
+    cancelled: u32,
+    /// What was asked of each first.
+    first: BTreeMap<String, String>,
     /// What an instance has of processors while it runs, of one CPU.
     uses: BTreeMap<String, u32>,
     /// How long it has been, by what the test has let go by, ms.
@@ -137,7 +140,7 @@ impl World {
             load: (at > 0).then(|| load(host, &self.uses)),
         };
         self.plane.beat(id(at), report).unwrap();
-        let known = OrdersKnown { known: Vec::new(), wait_ms: 0 };
+        let known = OrdersKnown::default();
         for order in self.plane.orders(id(at), &known).unwrap() {
             // An order may be carried out twice, and long after it was given.
             self.hosts[usize::from(at)].orders.push(order);
@@ -218,6 +221,25 @@ impl World {
         let on = (self.below(3) == 0).then(|| id(self.below(usize::from(HOSTS)) as u8).to_string());
         let change = InstanceChange { state: Some(state), on, ..Default::default() };
         asked(|ask| self.plane.rewish(ask, &name, None, &change)).unwrap();
+    }
+
+    /// What was asked of one is called off; not the first time, or there would be nothing any more.
+    fn cancel(&mut self) {
+        let name = Name::new(&format!("i{}", self.below(INSTANCES))).unwrap();
+        let placed = self.plane.placed(&name).unwrap();
+        let Some(operation) = placed.operation.filter(|_| self.heads.contains_key(name.as_str()))
+        else {
+            return;
+        };
+        if self.first.get(name.as_str()) == Some(&operation.id) {
+            return;
+        }
+        match asked(|ask| self.plane.cancel_operation(ask, &operation.id, None)) {
+            Ok(()) => self.cancelled += 1,
+            Err(refused) => assert_eq!(refused.status, 409, "{refused:?}"),
+        }
+        let (_, now) = self.plane.known_operation(&operation.id).unwrap();
+        assert!(now.state != OperationState::Cancelled || now.cancelled_by.is_some(), "{now:?}");
     }
 
     fn wish_on(&self, of: usize, host: u8) {
@@ -313,7 +335,7 @@ impl World {
     }
 }
 
-fn run(seed: u64) -> [u32; 3] {
+fn run(seed: u64) -> [u32; 4] {
     let folder = tempfile::tempdir().unwrap();
     let state = format!("embedded:{}", folder.path().join("state").display());
     let lease = Duration::from_secs(3600);
@@ -327,6 +349,8 @@ fn run(seed: u64) -> [u32; 3] {
         hosts,
         taken_over: 0,
         refused: 0,
+        cancelled: 0,
+        first: BTreeMap::new(),
         uses: BTreeMap::new(),
         clock_ms: 0,
         moves: BTreeMap::new(),
@@ -344,6 +368,8 @@ fn run(seed: u64) -> [u32; 3] {
         };
         let name = Name::new(&format!("i{at}")).unwrap();
         asked(|ask| world.plane.wish(ask, &name, None, &wish)).unwrap();
+        let first = world.plane.placed(&name).unwrap().operation.unwrap();
+        world.first.insert(name.to_string(), first.id);
     }
     for step in 0..STEPS {
         let at = world.below(usize::from(HOSTS)) as u8;
@@ -358,6 +384,7 @@ fn run(seed: u64) -> [u32; 3] {
             16 => world.time_goes_by(),
             20 => world.work(),
             21 => world.rest(),
+            22 => world.cancel(),
             _ => world.steer(&what),
         }
         world.check(&what);
@@ -409,22 +436,31 @@ fn run(seed: u64) -> [u32; 3] {
         assert_eq!(placed.next, None, "{says}");
     }
     assert_eq!(world.plane.counted(), world.plane.counted_anew(), "seed {seed}");
-    assert!(world.plane.kv.list("orders/").unwrap().entries.is_empty(), "seed {seed}");
+    for over in ["orders/", "begun/", "progress/", "operations/"] {
+        let left = world.plane.kv.list(over).unwrap().entries;
+        assert!(left.is_empty(), "seed {seed}: {left:?}");
+    }
+    let caller = Caller::Administrator;
+    for operation in world.plane.operations(&caller, None, None).unwrap() {
+        assert!(operation.state.is_over(), "seed {seed}: {operation:?}");
+    }
     let over = AtomicBool::new(true);
     let mut term = None;
     world.plane.steer_once(&mut term, &over).unwrap();
     assert!(term.is_some(), "nobody else steers");
-    [world.taken_over, world.refused, world.relieved]
+    [world.taken_over, world.refused, world.relieved, world.cancelled]
 }
 
 #[test]
 fn everything_ends_as_it_is_wished_and_nothing_runs_twice() {
     let seeds = std::env::var("COLLECTIVE_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    let mut sums = [0; 3];
+    let mut sums = [0; 4];
     for seed in 1..=seeds.unwrap_or(12) {
         sums.iter_mut().zip(run(seed)).for_each(|(sum, more)| *sum += more);
     }
-    let [taken_over, refused, relieved] = sums;
-    let sums = format!("{taken_over} taken over, {refused} refused, {relieved} to relieve a host");
-    assert!(taken_over > 5 && refused > 30 && relieved > 24, "{sums}");
+    let [taken_over, refused, relieved, cancelled] = sums;
+    let sums = format!(
+        "{taken_over} taken over, {refused} refused, {relieved} to relieve a host, {cancelled} cancelled"
+    );
+    assert!(taken_over > 5 && refused > 30 && relieved > 24 && cancelled > 12, "{sums}");
 }

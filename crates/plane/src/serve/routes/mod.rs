@@ -9,6 +9,7 @@ mod access;
 mod hosts;
 mod instances;
 mod login;
+mod operations;
 pub(super) mod usage;
 #[cfg(test)]
 mod walked;
@@ -29,6 +30,8 @@ pub struct Reply {
     pub status: u16,
     pub kind: &'static str,
     pub etag: Option<Revision>,
+    /// The id of the operation that was begun.
+    pub operation: Option<String>,
     /// The caller has shown who it is.
     pub known: bool,
     pub body: Vec<u8>,
@@ -76,9 +79,9 @@ const fn route(
 
 /// See the module's documentation.
 pub fn all() -> impl Iterator<Item = &'static Route> {
-    [hosts::ROUTES, instances::ROUTES, access::ROUTES, login::ROUTES, usage::ROUTES, about::ROUTES]
-        .into_iter()
-        .flatten()
+    let of_instances = [hosts::ROUTES, instances::ROUTES, operations::ROUTES];
+    let of_people = [access::ROUTES, login::ROUTES, usage::ROUTES, about::ROUTES];
+    of_instances.into_iter().chain(of_people).flatten()
 }
 
 impl Plane {
@@ -130,6 +133,8 @@ impl Plane {
                 } else {
                     (route.run)(self, &ask)
                 };
+                let operation = ask.operation.borrow().clone();
+                let reply = reply.map(|reply| Reply { operation, ..reply });
                 if route.is_logged()
                     && reply.is_err()
                     && let Some(reply) = self.answered(&ask)?
@@ -181,5 +186,6 @@ fn nothing() -> Reply {
 }
 
 fn nothing_but(status: u16, kind: &'static str) -> Reply {
-    Reply { status, kind, etag: None, known: false, body: Vec::new(), stream: None }
+    let (etag, operation, body, stream) = Default::default();
+    Reply { status, kind, etag, operation, known: false, body, stream }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{InstanceWish, LoginRulePrint, NewToken, Role, TokenWish};
+use api::{InstanceWish, LoginRulePrint, NewToken, PlacedPrint, Role, TokenWish};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use model::HostId;
@@ -37,6 +37,9 @@ const LETS: &[(&str, &str, &str)] = &[
     ("PUT", "/v1/instances/{name}", "Aao123"),
     ("PATCH", "/v1/instances/{name}", "Aao123"),
     ("DELETE", "/v1/instances/{name}", "Aao123"),
+    ("GET", "/v1/operations", "Aaoud123456x"),
+    ("GET", "/v1/operations/{id}", "Aaoud123456"),
+    ("POST", "/v1/operations/{id}/cancel", "Aao123"),
     ("GET", "/v1/plan", "Aaoud"),
     ("GET", "/v1/usage", "Aaoud123456x"),
     ("GET", "/v1/whoami", "Aaoud123456x"),
@@ -173,6 +176,13 @@ impl Walk {
         walk
     }
 
+    /// The id of what was asked of the instance last.
+    fn operation(&self) -> String {
+        let placed = self.done('A', "GET", "/v1/instances/web", &());
+        let placed: PlacedPrint = serde_json::from_slice(&placed).unwrap();
+        placed.operation.unwrap().id
+    }
+
     /// Puts there what a request may have removed.
     fn restore(&mut self) {
         self.add('z', Some(Role::User), Some("blue"), false);
@@ -233,6 +243,7 @@ fn every_route_lets_whom_it_says_and_nobody_else() {
         for who in CALLERS.chars() {
             let path = pattern
                 .replace("/hosts/{id}", &format!("/hosts/{}", host(1)))
+                .replace("/operations/{id}", &format!("/operations/{}", walk.operation()))
                 .replace("/login-rules/{id}", &format!("/login-rules/{}", walk.rule))
                 .replace("/tokens/{id}", &format!("/tokens/{}", walk.other))
                 .replace("{project}", "blue")
@@ -259,7 +270,7 @@ fn every_route_lets_whom_it_says_and_nobody_else() {
                 (false, '-') => assert_eq!(got, 401, "{case}"),
                 (false, _) => assert_eq!(got, 403, "{case}"),
             }
-            if *method == "DELETE" && got < 300 {
+            if (*method == "DELETE" || pattern.ends_with("/cancel")) && got < 300 {
                 walk.restore();
             }
             asked += 1;

@@ -21,6 +21,9 @@ struct AnswerRecord {
     status: u16,
     /// What was answered, but for a token's secret.
     body: Option<String>,
+    /// The id of the operation that it has begun.
+    #[serde(default)]
+    operation: Option<String>,
 }
 
 /// How long an answer is kept.
@@ -70,7 +73,8 @@ impl Plane {
         let body = record.body.unwrap_or_default().into_bytes();
         // It was written by the commit that is answered for.
         let etag = (record.status == 204).then_some(entry.revision);
-        Ok(Some(Reply { status: record.status, kind, etag, known: true, body, stream: None }))
+        let (status, operation) = (record.status, record.operation);
+        Ok(Some(Reply { status, kind, etag, operation, known: true, body, stream: None }))
     }
 
     /// Also keeps the answer.
@@ -79,7 +83,8 @@ impl Plane {
         let body = ask.answer.borrow().clone();
         let status = if body.is_some() { 200 } else { 204 };
         let unix_ms = ambient::unix_ms();
-        let record = AnswerRecord { request: request(ask), unix_ms, status, body };
+        let operation = ask.operation.borrow().clone();
+        let record = AnswerRecord { request: request(ask), unix_ms, status, body, operation };
         Ok(txn.when(&place, Condition::Absent).put(&place, json(&record)))
     }
 

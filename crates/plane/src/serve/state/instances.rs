@@ -6,6 +6,7 @@ use api::{HeadSeen, InstanceChange, InstanceSeen, InstanceWish, PlacedPrint};
 use kv::{Condition, Entry, Outcome, Revision, Txn};
 use model::{HostId, Name};
 
+use super::operations::OperationRecord;
 use super::projects::Belongs;
 use super::usage::Change;
 use super::{
@@ -74,6 +75,9 @@ impl Plane {
             self.kv.get(&format!("trouble/{name}"))?.as_ref().map(read).transpose()?;
         let way: Option<WayRecord> =
             self.kv.get(&format!("ways/{name}"))?.as_ref().map(read).transpose()?;
+        let next = place.and_then(|place| place.next);
+        let trouble = trouble.and_then(|record| record.trouble);
+        let operation = self.operation_of(&super::name(&name)?, (next.clone(), trouble.clone()))?;
         let moved: Option<MoveRecord> =
             self.kv.get(&format!("moves/{name}"))?.as_ref().map(read).transpose()?;
         let host = head.as_ref().and_then(|head| head.holder.clone());
@@ -91,10 +95,11 @@ impl Plane {
             state: head.as_ref().map_or_else(|| "unknown".to_owned(), |head| head.state.clone()),
             generation: head.as_ref().map_or(0, |head| head.generation),
             checkpoint_unix_ms: head.and_then(|head| head.checkpoint_unix_ms),
-            next: place.and_then(|place| place.next),
-            trouble: trouble.and_then(|record| record.trouble),
+            next,
+            trouble,
             came: way.and_then(|way| way.came),
             relief: moved.map(MoveRecord::print),
+            operation,
         })
     }
 
@@ -141,7 +146,10 @@ impl Plane {
                 }
             };
             let whose = (belongs, only_new);
-            match self.put_wish(Some(ask), name, old.as_ref(), whose, wish)? {
+            let before = old.as_ref().map(|(_, old)| &old.wish);
+            let asked = self.begun_operation(ask, name, (&whose.0, before), wish)?;
+            let by = Some((ask, Some(&asked)));
+            match self.put_wish(by, name, old.as_ref(), whose, wish)? {
                 Outcome::Done(revision) => return Ok(revision),
                 Outcome::Refused => {}
             }
@@ -149,10 +157,10 @@ impl Plane {
         Err(changed())
     }
 
-    /// Puts a wish in the place of what was read.
+    /// Puts a wish in the place of what was read; as an operation, if somebody asks for something.
     fn put_wish(
         &self,
-        ask: Option<&Ask<'_>>,
+        by: Option<(&Ask<'_>, Option<&OperationRecord>)>,
         name: &Name,
         old: Option<&(Revision, InstanceRecord)>,
         (belongs, only_new): (Belongs, bool),
@@ -163,8 +171,12 @@ impl Plane {
         let new = InstanceRecord { wish, at, belongs, only_new };
         let old = old.map(|(at, record)| (*at, record));
         let change = Change { name, old, new: Some(&new) };
-        self.change_instance(ask, &change, |txn| {
-            txn.delete(&format!("trouble/{name}")).delete(&format!("gone/{name}"))
+        self.change_instance(by.map(|(ask, _)| ask), &change, |txn| {
+            let txn = txn.delete(&format!("trouble/{name}")).delete(&format!("gone/{name}"));
+            match by.and_then(|(_, asked)| asked) {
+                Some(asked) => self.with_operation(txn, asked),
+                None => Ok(txn),
+            }
         })
     }
 
@@ -208,7 +220,18 @@ impl Plane {
             as_planned(name.clone(), &wish, None)?;
             let whose = (record.belongs.clone(), record.only_new);
             let old = (entry.revision, record);
-            match self.put_wish(Some(ask), name, Some(&old), whose, &wish)? {
+            // What it needs, or that it is pinned, is so at once.
+            let asks = change.state.is_some()
+                || change.on.is_some()
+                || change.take_over
+                || change.take_over_anyway;
+            let asked = asks.then(|| {
+                let before = (&whose.0, Some(&old.1.wish));
+                self.begun_operation(ask, name, before, &wish)
+            });
+            let asked = asked.transpose()?;
+            let by = Some((ask, asked.as_ref()));
+            match self.put_wish(by, name, Some(&old), whose, &wish)? {
                 Outcome::Done(revision) => return Ok(revision),
                 Outcome::Refused => {}
             }
@@ -228,13 +251,7 @@ impl Plane {
             if at.is_some_and(|at| at != entry.revision) {
                 break;
             }
-            // What runs on by itself is counted nowhere: only an operator of all projects lets it.
-            let held = self.seen(name.as_str())?.and_then(|(_, seen)| seen.head.holder);
-            if held.is_some() && !ask.caller.may_everywhere(Right::Operate) {
-                let detail = format!("a host has {name}");
-                let hint = "`collective suspend` or `collective stop` it first";
-                return Err(Refused::new(409, "state", detail, hint));
-            }
+            self.may_be_forgotten(ask, name)?;
             if self.remove_wish(Some(ask), name, &(entry.revision, record))?.is_done() {
                 return Ok(());
             }
@@ -242,20 +259,45 @@ impl Plane {
         Err(Refused::changed(&format!("instance {name}")))
     }
 
+    /// What runs on by itself is counted nowhere: only an operator of all projects lets it.
+    pub(super) fn may_be_forgotten(&self, ask: &Ask<'_>, name: &Name) -> Result<()> {
+        let held = self.seen(name.as_str())?.and_then(|(_, seen)| seen.head.holder);
+        if held.is_none() || ask.caller.may_everywhere(Right::Operate) {
+            return Ok(());
+        }
+        let detail = format!("a host has {name}");
+        let hint = "`collective suspend` or `collective stop` it first";
+        Err(Refused::new(409, "state", detail, hint))
+    }
+
     /// Removes what was read, with all that is known of it.
     pub(in crate::serve) fn remove_wish(
         &self,
         ask: Option<&Ask<'_>>,
         name: &Name,
+        read: &(Revision, InstanceRecord),
+    ) -> Result<Outcome> {
+        let by = ask.map(|ask| ask.caller.name());
+        self.remove_wish_and(ask, name, read, |txn| {
+            self.without_operation(txn, name, by.as_deref())
+        })
+    }
+
+    /// The same, and what `also` adds.
+    pub(super) fn remove_wish_and(
+        &self,
+        ask: Option<&Ask<'_>>,
+        name: &Name,
         (at, old): &(Revision, InstanceRecord),
+        also: impl Fn(Txn) -> Result<Txn>,
     ) -> Result<Outcome> {
         let change = Change { name, old: Some((*at, old)), new: None };
-        let known = ["places", "trouble", "seen", "since", "ways", "moves"];
+        let known = ["places", "trouble", "seen", "since", "ways", "moves", "progress"];
         // Who hears of it later has to be told whose it was.
         let gone = GoneRecord { project: old.belongs.project.clone(), unix_ms: ambient::unix_ms() };
         self.change_instance(ask, &change, |txn| {
             let txn = txn.put(&format!("gone/{name}"), json(&gone));
-            known.iter().fold(txn, |txn, known| txn.delete(&format!("{known}/{name}")))
+            also(known.iter().fold(txn, |txn, known| txn.delete(&format!("{known}/{name}"))))
         })
     }
 
@@ -299,7 +341,7 @@ impl Plane {
             let new = InstanceRecord { wish, ..record.clone() };
             let old = Some((entry.revision, &record));
             let change = Change { name: &name, old, new: Some(&new) };
-            if self.change_instance(None, &change, |txn| txn)?.is_done() {
+            if self.change_instance(None, &change, Ok)?.is_done() {
                 return Ok(());
             }
         }

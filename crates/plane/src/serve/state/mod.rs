@@ -13,7 +13,11 @@
 //! | `places/NAME` | where it is to start, and what is done next, in words |
 //! | `moves/NAME` | when and why it last left a host that was overloaded |
 //! | `orders/ID/NAME` | what a host is to do with it |
+//! | `begun/ID/NAME` | which of these the host has begun |
+//! | `progress/NAME` | how far it is with that |
 //! | `trouble/NAME` | why that failed, and when it is tried again |
+//! | `operations/NAME` | what somebody has asked of it and is not over |
+//! | `operated/ID` | for a day, an operation that is over |
 //! | `revoked/ID` | certificates of this host from before then are worth nothing, Unix time in ms; also in a file |
 //! | `users/NAME` | a user, and the roles of that one |
 //! | `tokens/ID` | the hash of a token, whose it is, how far it goes and when it ends |
@@ -33,12 +37,14 @@
 //! **Invariant:** of two heads the one with the greater generation is kept, whoever says it and when.
 
 mod answers;
+mod begun;
 mod hosts;
 mod identities;
 mod instances;
 mod log;
 mod logins;
 mod metered;
+mod operations;
 mod orders;
 mod picture;
 mod plan;
@@ -54,6 +60,7 @@ use model::{HostId, Name};
 use serde::{Deserialize, Serialize};
 
 use super::Refused;
+pub use begun::PROGRESS;
 pub use metered::{METERED, Used, day, parse_day};
 pub use picture::{Picture, Step};
 pub use projects::Belongs;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use api::{CamePrint, OrderAct, OrderEnd, OrderPrint, OrderReport, OrdersKnown, Trouble};
-use kv::{Condition, Txn};
-use model::HostId;
+use kv::{Condition, Entry, Txn};
+use model::{HostId, Name};
 
+use super::begun::is_to_be_called_back;
 use super::{
     LeftRecord, Result, SeenRecord, TRIES, TakenBackRecord, TroubleRecord, WayRecord, json, name,
     read,
@@ -29,14 +30,23 @@ impl Plane {
         let prefix = format!("orders/{id}/");
         let ends = ambient::now() + Duration::from_millis(known.wait_ms).min(WAIT_MAX);
         let mut watch = None;
+        self.carries_out(id, known)?;
         loop {
             let listing = self.kv.list(&prefix)?;
-            let orders: Vec<OrderPrint> =
-                listing.entries.iter().map(read).collect::<Result<_>>()?;
-            let news = orders.iter().any(|order| !known.known.contains(&order.id));
+            let orders: Vec<(Entry, OrderPrint)> = listing
+                .entries
+                .into_iter()
+                .map(|entry| read(&entry).map(|order| (entry, order)))
+                .collect::<Result<_>>()?;
+            let news = orders.iter().any(|(_, order)| !known.known.contains(&order.id))
+                || known.under_way.iter().any(|work| is_to_be_called_back(&orders, work));
             let left = ends.saturating_duration_since(ambient::now());
             if news || left.is_zero() {
-                return Ok(orders);
+                if self.begin_orders(id, known, &orders)? {
+                    return Ok(orders.into_iter().map(|(_, order)| order).collect());
+                }
+                // One of them was withdrawn at this moment.
+                continue;
             }
             if watch.is_none() {
                 watch = Some(self.kv.watch(&prefix, listing.revision)?);
@@ -52,6 +62,12 @@ impl Plane {
     /// that, be it a newer one, or holds it.
     pub(in crate::serve) fn order_ended(&self, id: HostId, report: &OrderReport) -> Result<()> {
         let name = name(&report.name)?;
+        self.note_end(id, &name, report)?;
+        // After what came of it: who sees that nobody works on an instance sees that too.
+        self.ended(id, name.as_str(), &report.order)
+    }
+
+    fn note_end(&self, id: HostId, name: &Name, report: &OrderReport) -> Result<()> {
         let key = format!("orders/{id}/{name}");
         let standing = self.kv.get(&key)?;
         let holds = self

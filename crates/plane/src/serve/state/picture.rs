@@ -9,13 +9,14 @@ use kv::{Entry, Revision};
 use model::{Generation, HostId, InstanceState, Name};
 
 use super::hosts::as_planned;
+use super::operations::OperationRecord;
 use super::{
     HostRecord, InstanceRecord, LOADS, MoveRecord, PlaceRecord, ReliefRecord, Result, SeenRecord,
     TroubleRecord, WayRecord, host_id, name, read,
 };
 use crate::fleet::Fleet;
 use crate::planner::Plan;
-use crate::reconcile::{Act, Holder, Restart, Seen, Wanted, WantedState, decide};
+use crate::reconcile::{Act, Holder, Restart, Seen, Waiting, Wanted, WantedState, decide};
 use crate::serve::Plane;
 
 /// See the module's documentation.
@@ -30,6 +31,8 @@ pub struct Picture {
     pub hosts: BTreeMap<HostId, HostRecord>,
     pub alive: HashSet<HostId>,
     pub orders: BTreeMap<(Name, HostId), OrderPrint>,
+    /// What somebody has asked and is not over.
+    pub operations: BTreeMap<Name, (Revision, OperationRecord)>,
     /// What left a host that was overloaded.
     pub moves: BTreeMap<Name, (Revision, MoveRecord)>,
     /// When instances last came from another host, however that was.
@@ -49,6 +52,8 @@ pub struct Picture {
 pub enum Step {
     /// Nothing, or nothing can be; in words where somebody may wonder.
     Rest(Option<String>),
+    /// Nothing can be until a person decides, and why.
+    Stays(String),
     /// A host is to do this.
     Order { to: HostId, act: OrderAct, at: u64 },
     /// It was powered off from inside: that is what is wished now.
@@ -65,6 +70,8 @@ impl Plane {
         picture.seen = self.named("seen/", unreadable, read)?;
         picture.wishes =
             self.named("instances/", unreadable, |entry| Ok((entry.revision, read(entry)?)))?;
+        picture.operations =
+            self.named("operations/", unreadable, |entry| Ok((entry.revision, read(entry)?)))?;
         picture.since = self.named("since/", unreadable, read)?;
         picture.places = self.named("places/", unreadable, read)?;
         picture.trouble = self.named("trouble/", unreadable, read)?;
@@ -248,7 +255,7 @@ impl Picture {
         if record.only_new && !seen.was_none && head.state != "none" {
             let why = "the repository has a computer of this name already, which is not this project's: \
                        choose another name, or an operator of all projects brings it under the plane";
-            return (Step::Rest(Some(why.to_owned())), None);
+            return (Step::Stays(why.to_owned()), None);
         }
         let holder = self.holder(of);
         // Generations only grow: the later one of both.
@@ -266,7 +273,7 @@ impl Picture {
             }
         }
         if holder.is_none() && head.state == "none" && wish.appliance.is_none() {
-            return (Step::Rest(Some("there is no such instance in the repository".into())), None);
+            return (Step::Stays("there is no such instance in the repository".into()), None);
         }
         let on_its_way = || self.on_its_way(of).map(|(target, _)| target);
         let on = self.wished_host(wish).or_else(on_its_way).or(match (chosen, holder) {
@@ -317,6 +324,7 @@ impl Picture {
         };
         let step = match decide(&wanted, &now) {
             Act::Nothing => Step::Rest(None),
+            Act::Wait(why @ Waiting::Failed) => Step::Stays(why.to_string()),
             Act::Wait(why) => Step::Rest(Some(why.to_string())),
             Act::FindPlace => {
                 let why = chosen.map_or("no host was found yet", |(_, why)| why);

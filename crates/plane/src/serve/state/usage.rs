@@ -111,7 +111,7 @@ impl Plane {
         &self,
         ask: Option<&Ask<'_>>,
         change: &Change<'_>,
-        also: impl Fn(Txn) -> Txn,
+        also: impl Fn(Txn) -> Result<Txn>,
     ) -> Result<Outcome> {
         let key = format!("instances/{}", change.name);
         let old = change.old.map(|(_, record)| Usage::of(record)).unwrap_or_default();
@@ -153,7 +153,7 @@ impl Plane {
                     txn = txn.when(&format!("projects/{project}"), there);
                 }
             }
-            let txn = also(txn);
+            let txn = also(txn)?;
             let outcome = match ask {
                 Some(ask) => self.commit(ask, txn)?,
                 None => self.kv.commit(&txn)?,
