@@ -59,27 +59,76 @@ pub trait Disk: Send + Sync {
     fn location(&self) -> String;
 }
 
+/// How long a volume's own files are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// Until they are removed: what was flushed is there after a crash of the host.
+    Always,
+    /// As long as this host runs: nothing waits for the disk. After a crash of the host they may be
+    /// torn, and must not be opened; those of a process that died are whole.
+    WhileRunning,
+}
+
 /// A directory of the host's file system, held by an exclusive lock for as long as this lives, so
 /// that two processes never write one volume. The kernel drops the lock when a process dies.
 pub struct Folder {
     path: PathBuf,
     dir: File,
+    keeps: Keeps,
 }
 
 impl Folder {
     /// Opens (or creates) and locks the directory. `WouldBlock`: another process has it, and still
     /// had it after [`DYING`].
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, keeps: Keeps) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let dir = File::open(path)?;
         let deadline = ambient::now() + DYING;
         loop {
             match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { path: path.to_owned(), dir }),
+                Ok(()) => return Ok(Self { path: path.to_owned(), dir, keeps }),
                 Err(Errno::WOULDBLOCK) if ambient::now() < deadline => ambient::sleep(LOOK_AGAIN),
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+impl Folder {
+    fn kept(&self, file: File) -> Arc<dyn DiskFile> {
+        match self.keeps {
+            Keeps::Always => Arc::new(file),
+            Keeps::WhileRunning => Arc::new(Unsynced(file)),
+        }
+    }
+}
+
+/// A file of [`Keeps::WhileRunning`].
+struct Unsynced(File);
+
+impl DiskFile for Unsynced {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        DiskFile::read_at(&self.0, buf, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        DiskFile::write_at(&self.0, bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        DiskFile::len(&self.0)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        DiskFile::set_len(&self.0, len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        DiskFile::punch(&self.0, offset, len)
     }
 }
 
@@ -95,12 +144,12 @@ impl Disk for Folder {
             .create(true)
             .truncate(true)
             .open(self.path.join(name))?;
-        Ok(Arc::new(file))
+        Ok(self.kept(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = File::options().read(true).write(true).open(self.path.join(name))?;
-        Ok(Arc::new(file))
+        Ok(self.kept(file))
     }
 
     fn rename(&self, name: &str, new_name: &str) -> io::Result<()> {
@@ -128,7 +177,10 @@ impl Disk for Folder {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.dir.sync_all()
+        match self.keeps {
+            Keeps::Always => self.dir.sync_all(),
+            Keeps::WhileRunning => Ok(()),
+        }
     }
 
     fn location(&self) -> String {

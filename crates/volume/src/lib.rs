@@ -78,7 +78,7 @@ mod view;
 mod volume;
 
 pub use cache::{Cache, CacheStats};
-pub use disk::{Disk, DiskFile, Folder};
+pub use disk::{Disk, DiskFile, Folder, Keeps};
 pub use error::{Result, VolumeError};
 pub use fetch::{Cancel, FetchStats, Fetcher};
 pub use journal::OverlayId;

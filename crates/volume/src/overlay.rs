@@ -11,7 +11,8 @@
 //! Invariants
 //! * A slot that a durable batch names is never overwritten before a later durable batch has
 //!   stopped naming it. So a crash at any point leaves every flushed page as it was flushed.
-//! * A fresh page is rewritten in its own slot: no batch names that slot.
+//! * A fresh page is rewritten in its own slot: no batch names that slot. Or, when a long write finds its
+//!   pages in many places, as after random ones, in a new one with the others.
 //! * Every read compares the page with its checksum; what does not match is an error, never data.
 //! * Once a page is in an overlay it stays there, as bytes or as zero, until the whole overlay goes.
 //!
@@ -66,6 +67,22 @@ pub struct Overlay {
     used: AtomicBool,
     /// For the counts: those who ask do not wait for a flush.
     journal_bytes: AtomicU64,
+}
+
+/// A write of at least so many pages (64 KiB) is worth laying together ...
+const TOGETHER_MIN: usize = 16;
+/// ... when its pages lie in pieces of fewer than this on average.
+const PIECE_MIN: usize = 8;
+
+/// Whether writing pages into the slots that they have would take many small writes.
+fn are_scattered(own: &[Option<u32>]) -> bool {
+    let begins = |at: usize| match (own[at], at.checked_sub(1).and_then(|before| own[before])) {
+        (Some(slot), Some(before)) => before.checked_add(1) != Some(slot),
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    let pieces = (0..own.len()).filter(|&at| begins(at)).count();
+    own.len() >= TOGETHER_MIN && pieces * PIECE_MIN > own.len()
 }
 
 struct FlushState {
@@ -126,8 +143,8 @@ impl Overlay {
     pub fn create(disk: Arc<dyn Disk>, volume: &str, id: OverlayId) -> Result<Self> {
         let name = data_name(id.number);
         let fail = |error| VolumeError::io(volume, format!("creating {name}"), error);
+        // Empty: there is nothing of it to be synced but that it is there.
         let data = disk.create(&name).map_err(fail)?;
-        data.sync().map_err(fail)?;
         let journal = Journal::create(disk, volume, &journal_name(id.number), id)?;
         Ok(Self::new(volume, id, data, journal, Map::default()))
     }
@@ -291,15 +308,18 @@ impl Overlay {
             if zero {
                 exclusive(&self.map).set_zero(page, (end - at) as u64);
             } else {
-                self.write_data(page, &bytes[at * PAGE_BYTES..end * PAGE_BYTES])?;
+                let run = &bytes[at * PAGE_BYTES..end * PAGE_BYTES];
+                // On a full disk the places that they have may still do.
+                self.write_data(page, run, true).or_else(|_| self.write_data(page, run, false))?;
             }
             at = end;
         }
         Ok(())
     }
 
-    /// Writes a run of pages that are not zero: chooses slots, writes, then lets the map know.
-    fn write_data(&self, first: u64, bytes: &[u8]) -> Result<()> {
+    /// Writes a run of pages that are not zero: chooses slots, writes, then lets the map know. Pages that
+    /// lie scattered are laid `together`.
+    fn write_data(&self, first: u64, bytes: &[u8], together: bool) -> Result<()> {
         let count = bytes.len() / PAGE_BYTES;
         // (index of the first page, first slot, number, newly taken)
         let mut runs: Vec<(usize, u32, u32, bool)> = Vec::new();
@@ -309,6 +329,9 @@ impl Overlay {
             map.pages.for_range(first, count as u64, |page, slot| {
                 own[(page - first) as usize] = slot.fresh.then_some(slot.slot);
             });
+            if together && are_scattered(&own) {
+                own.fill(None);
+            }
             let mut at = 0;
             while at < count {
                 if let Some(slot) = own[at] {

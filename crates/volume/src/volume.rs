@@ -30,7 +30,7 @@ use chunk::ChunkSource;
 use manifest::{Manifest, NodeCache};
 use model::{ManifestId, PAGE_BYTES};
 
-use crate::disk::{Disk, Folder};
+use crate::disk::{Disk, Folder, Keeps};
 use crate::error::{Result, VolumeError};
 use crate::fetch::{Cancel, Fetcher};
 use crate::keeper::Keeper;
@@ -98,7 +98,7 @@ impl Volume {
         fetcher: Arc<Fetcher>,
         options: VolumeOptions,
     ) -> Result<Self> {
-        let disk = open_folder(dir, &options.name)?;
+        let disk = open_folder(dir, &options.name, Keeps::Always)?;
         Self::create_on(disk, base, size_bytes, fetcher, options)
     }
 
@@ -132,7 +132,7 @@ impl Volume {
         if !dir.exists() {
             return Err(VolumeError::NotFound { dir: dir.display().to_string() });
         }
-        Self::open_on(open_folder(dir, &options.name)?, fetcher, options)
+        Self::open_on(open_folder(dir, &options.name, Keeps::Always)?, fetcher, options)
     }
 
     /// [`Volume::open`] on any disk.
@@ -343,8 +343,8 @@ impl Part {
 }
 
 /// Opens (or makes) the folder of one volume, for this process alone.
-pub fn open_folder(dir: &Path, volume: &str) -> Result<Arc<dyn Disk>> {
-    match Folder::open(dir) {
+pub fn open_folder(dir: &Path, volume: &str, keeps: Keeps) -> Result<Arc<dyn Disk>> {
+    match Folder::open(dir, keeps) {
         Ok(folder) => Ok(Arc::new(folder)),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
             Err(VolumeError::InUse { dir: dir.display().to_string() })

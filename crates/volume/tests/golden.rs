@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use volume::{Cache, Folder, Overlay, OverlayId, PageState, Recorded, Trace};
+use volume::{Cache, Folder, Keeps, Overlay, OverlayId, PageState, Recorded, Trace};
 
 const PAGE: usize = 4096;
 const ID: OverlayId =
@@ -58,7 +58,9 @@ fn check(overlay: &Overlay) {
 #[test]
 fn an_overlay_is_written_as_ever() {
     let dir = tempfile::tempdir().unwrap();
-    let overlay = Overlay::create(Arc::new(Folder::open(dir.path()).unwrap()), "t", ID).unwrap();
+    let overlay =
+        Overlay::create(Arc::new(Folder::open(dir.path(), Keeps::Always).unwrap()), "t", ID)
+            .unwrap();
     write(&overlay);
     check(&overlay);
     golden("journal-v1.bin", &fs::read(dir.path().join("7.journal")).unwrap());
@@ -70,7 +72,8 @@ fn an_old_overlay_is_read() {
     let dir = tempfile::tempdir().unwrap();
     fs::copy(golden_path("journal-v1.bin"), dir.path().join("7.journal")).unwrap();
     fs::copy(golden_path("data-v1.bin"), dir.path().join("7.data")).unwrap();
-    let overlay = Overlay::open(Arc::new(Folder::open(dir.path()).unwrap()), "t", ID).unwrap();
+    let overlay =
+        Overlay::open(Arc::new(Folder::open(dir.path(), Keeps::Always).unwrap()), "t", ID).unwrap();
     check(&overlay);
 }
 

@@ -45,6 +45,39 @@ fn a_full_disk_fails_writes_and_keeps_what_was_there() {
     assert!(volume.stats().active.file_bytes <= 9 * P, "failed writes leak no slots");
 }
 
+/// Random writes leave pages all over the file. A long one lays them together, and where there is no
+/// room for that, writes them where they are.
+#[test]
+fn a_long_write_lays_together_what_lies_scattered() {
+    for is_full in [false, true] {
+        let host = offline();
+        let disk = MemDisk::new();
+        let volume = host.create(&disk, None, PAGES);
+        let mut all = Vec::new();
+        for n in 0..PAGES {
+            volume.write_at(n * 37 % PAGES * P, &page(n)).unwrap();
+        }
+        (0..PAGES).for_each(|n| all.extend(page(n + 7)));
+        disk.record();
+        if is_full {
+            disk.faults.ends_at.set(PAGES * P).unwrap();
+        }
+        volume.write_at(0, &all).unwrap();
+        let count = if is_full { PAGES as usize } else { 1 };
+        assert_eq!(disk.log().len(), count, "is_full: {is_full}");
+        // From then on they are rewritten in their places, at once.
+        volume.write_at(0, &all).unwrap();
+        assert_eq!(disk.log().len(), 2 * count);
+        assert_eq!(volume.stats().active.file_bytes, 2 * PAGES * P);
+        volume.write_at(P, &page(1)).unwrap();
+        all[PAGE..2 * PAGE].copy_from_slice(&page(1));
+        volume.flush().unwrap();
+        drop(volume);
+        let volume = host.open(&disk).unwrap();
+        assert!(read(&volume, 0, all.len()).unwrap() == all);
+    }
+}
+
 #[test]
 fn a_flush_that_failed_can_be_repeated() {
     let host = offline();

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use chunk::{ChunkSource, Memory};
 pub use volume::memory_disk::{Act, Image};
@@ -16,6 +16,8 @@ pub const PAGE: usize = 4096;
 pub struct Faults {
     /// Writes fail with "no space".
     pub full: AtomicBool,
+    /// Writes that end beyond this offset fail with "no space"; none: no such limit.
+    pub ends_at: OnceLock<u64>,
     /// Syncs fail with an I/O error, and what was not synced is lost as far as the disk goes.
     pub sync_fails: AtomicBool,
     /// Creations fail with "no space".
@@ -26,6 +28,11 @@ pub struct Faults {
 
 impl Gate for Faults {
     fn pass(&self, act: &Act) -> io::Result<()> {
+        if let (Act::Write { offset, bytes, .. }, Some(end)) = (act, self.ends_at.get())
+            && offset + bytes.len() as u64 > *end
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let (fault, kind) = match act {
             Act::Create { .. } => (&self.create_full, io::ErrorKind::StorageFull),
             Act::Write { .. } => (&self.full, io::ErrorKind::StorageFull),
