@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use api::{Reply, Request, StartReport};
 use objects::Objects;
-use vmm::Accel;
-use volume::Disk;
+use vmm::{Accel, Readied};
+use volume::{Disk, Keeps};
 
 use crate::dir::HostDir;
 use crate::failure::Result;
@@ -24,6 +24,7 @@ use crate::shim::exports::{Exports, Mounted, Mounting};
 use crate::shim::order::Order;
 use crate::shim::power::{self, Powered, Powering};
 use crate::shim::scrubbing::Scrubbing;
+use crate::shim::volumes::RAM;
 use crate::{shim, socket, verbs};
 
 /// See the module's documentation.
@@ -48,6 +49,8 @@ pub trait Doors: Debug + Send + Sync {
     fn unmount_leftovers(&self, mount: &Path) -> Result<()>;
     /// Makes volumes into files.
     fn mount(&self, mounting: Mounting<'_>) -> Result<Box<dyn Mounted>>;
+    /// What a machine's start needs whatever it is, begun while that is found out.
+    fn ready(&self) -> Option<Readied>;
     /// A machine on these files, its CPUs not yet running.
     fn power_on(&self, powering: &Powering<'_>) -> Result<Powered>;
     /// What is done for a guest in the background, now that it runs.
@@ -68,7 +71,9 @@ impl Doors for Real {
         Ok(objects::open(location)?)
     }
     fn disk(&self, folder: &Path, volume: &str) -> volume::Result<Arc<dyn Disk>> {
-        volume::open_folder(folder, volume)
+        // After a crash a guest boots: its memory is kept by checkpoints, and nowhere else.
+        let keeps = if volume == RAM { Keeps::WhileRunning } else { Keeps::Always };
+        volume::open_folder(folder, volume, keeps)
     }
     fn is_alive(&self, folder: &Path) -> bool {
         socket::is_alive(folder)
@@ -93,6 +98,10 @@ impl Doors for Real {
     }
     fn mount(&self, mounting: Mounting<'_>) -> Result<Box<dyn Mounted>> {
         Ok(Box::new(Exports::mount(mounting)?))
+    }
+    fn ready(&self) -> Option<Readied> {
+        // What is wrong is said where it is needed.
+        Readied::start(&vmm::Launcher::this_binary()).ok()
     }
     fn power_on(&self, powering: &Powering<'_>) -> Result<Powered> {
         power::power_on(powering)

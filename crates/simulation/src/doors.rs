@@ -409,6 +409,10 @@ impl Doors for Simulated {
         Ok(Box::new(Mount(files)))
     }
 
+    fn ready(&self) -> Option<vmm::Readied> {
+        None
+    }
+
     fn power_on(&self, powering: &Powering<'_>) -> Result<Powered> {
         let files = self.inner().mounted.take();
         let files = files.ok_or_else(|| Failure::new("internal", "nothing is mounted", ""))?;

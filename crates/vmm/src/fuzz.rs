@@ -59,7 +59,5 @@ pub fn encoded(bytes: &[u8]) {
 
 /// The orders of the jail: words that are separated by zeros.
 pub fn orders(bytes: &[u8]) {
-    use std::os::unix::ffi::OsStringExt;
-    let words = bytes.split(|byte| *byte == 0).map(|word| word.to_vec());
-    let _ = jail::Orders::parse(words.map(std::ffi::OsString::from_vec));
+    let _ = jail::Orders::parse(jail::Orders::words(bytes).into_iter());
 }

@@ -1,7 +1,8 @@
 //! The walls around QEMU and its tools: it runs a guest that may be hostile, so it is treated as hostile.
 //!
 //! Launching re-executes a binary of ours at a hidden entry point ([`jail_main`]), which builds
-//! the walls around *itself*, in this order, and then becomes QEMU:
+//! the walls around *itself*, in this order, and then becomes QEMU (it may be started before it is
+//! known what for, see [`crate::Readied`]: then it waits, and does all of this when it is told):
 //!
 //! 1. every inherited file descriptor is closed; those that QEMU is to have come over its
 //!    standard input, which then is `/dev/null`;
@@ -27,6 +28,7 @@ mod landlocked;
 mod seccomp;
 
 use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 pub use enter::jail_main;
@@ -105,6 +107,11 @@ impl Limits {
     }
 }
 
+/// The word that lets the entry point wait for its orders.
+pub(crate) const WAIT: &str = "--wait";
+/// Text of orders that it reads: as long as all arguments of a program may be.
+pub(crate) const ORDERS_BYTES_MAX: usize = 2 << 20;
+
 /// What the entry point is told. Its text form is its arguments, up to `--` and the program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Orders {
@@ -136,6 +143,21 @@ pub(crate) struct Orders {
 }
 
 impl Orders {
+    /// The arguments, each with a zero after it.
+    pub(crate) fn text(&self) -> Vec<u8> {
+        self.arguments()
+            .iter()
+            .flat_map(|word| word.as_bytes().iter().chain(&[0]))
+            .copied()
+            .collect()
+    }
+
+    /// The arguments of such a text.
+    pub(crate) fn words(text: &[u8]) -> Vec<OsString> {
+        let words = text.strip_suffix(&[0]).unwrap_or(text).split(|byte| *byte == 0);
+        words.map(|word| OsString::from_vec(word.to_vec())).collect()
+    }
+
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         let mut put = |key: &str, value: OsString| {
@@ -257,7 +279,9 @@ mod tests {
             first_fd: 100,
             command: vec!["qemu".into(), "--uid".into()],
         };
-        assert_eq!(Orders::parse(orders.arguments().into_iter()), Ok(orders));
+        let words = Orders::words(&orders.text());
+        assert_eq!(words, orders.arguments());
+        assert_eq!(Orders::parse(words.into_iter()), Ok(orders));
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub use launch::{
     find_qemu, find_qemu_img, find_swtpm,
 };
 pub use probe::{KvmProof, open_kvm, prove_kvm, prove_tcg};
+pub use process::Readied;
 pub use qemu::{BlockDevice, Exit, QEMU_LOG, Qemu, RunState, VNC_SOCKET};
 pub use qmp::{Event, Qmp, QmpError};
 pub use tpm::{TPM_FILE, TPM_FILE_BYTES_MAX, TPM_LOG, TpmLaunch};

@@ -16,7 +16,43 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::VmmError;
 use crate::descriptors;
-use crate::jail::{Launcher, Orders};
+use crate::jail::{Launcher, Orders, WAIT};
+
+/// A jail that is there before it is known what is to run in it: while that is found out, the process
+/// comes into being. Dropping it ends it.
+pub struct Readied {
+    process: Process,
+    handover: UnixStream,
+    log: io::PipeReader,
+}
+
+impl Readied {
+    /// Starts it.
+    pub fn start(launcher: &Launcher) -> Result<Self, VmmError> {
+        let (log, their_log) = io::pipe().map_err(VmmError::io("a pipe for QEMU's log"))?;
+        let (process, handover) = Process::waiting(launcher, their_log)?;
+        Ok(Self { process, handover, log })
+    }
+
+    /// Lets it become what `orders` say, with these descriptors; and gives what it says from now on.
+    /// Where it has ended meanwhile, the process says so.
+    pub(crate) fn becomes(
+        self,
+        orders: &Orders,
+        inherited: Vec<OwnedFd>,
+    ) -> Result<(Process, io::PipeReader), VmmError> {
+        let text = orders.text();
+        let mut message = (text.len() as u32).to_le_bytes().to_vec();
+        message.extend(text);
+        let fds: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
+        match descriptors::send(self.handover.as_fd(), &message, &fds) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(VmmError::io("telling the jail its orders")(error))
+            }
+            _ => Ok((self.process, self.log)),
+        }
+    }
+}
 
 #[derive(Default)]
 struct Ended {
@@ -94,6 +130,26 @@ impl Process {
             program: launcher.program.clone(),
             detail: error.to_string(),
         })
+    }
+
+    /// Starts the entry point of the jail, which waits for orders, and gives the end of its standard
+    /// input.
+    fn waiting(launcher: &Launcher, log: io::PipeWriter) -> Result<(Self, UnixStream), VmmError> {
+        let io_error = || VmmError::io("a socket for the jail");
+        let (handover, stdin) = UnixStream::pair().map_err(io_error())?;
+        let mut command = Command::new(&launcher.program);
+        command
+            .args(&launcher.arguments)
+            .arg(WAIT)
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(stdin)))
+            .stdout(Stdio::from(log.try_clone().map_err(VmmError::io("a log"))?))
+            .stderr(Stdio::from(log));
+        let process = Self::spawn(command).map_err(|error| VmmError::NotInstalled {
+            program: launcher.program.clone(),
+            detail: error.to_string(),
+        })?;
+        Ok((process, handover))
     }
 
     pub fn pid(&self) -> u32 {

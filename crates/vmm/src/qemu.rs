@@ -35,7 +35,7 @@ use crate::console::{CONSOLE_SOCKET, Console};
 use crate::descriptors;
 use crate::jail::{Limits, Orders};
 use crate::launch::{Accel, Launch};
-use crate::process::Process;
+use crate::process::{Process, Readied};
 use crate::qmp::{Event, Qmp, QmpError};
 use crate::recording::Recording;
 use crate::state::Saving;
@@ -116,6 +116,11 @@ pub struct Qemu {
 impl Qemu {
     /// Starts QEMU and returns when it answers. On failure nothing is left running.
     pub fn spawn(launch: &Launch) -> Result<Self, VmmError> {
+        Self::spawn_in(Readied::start(&launch.jail.launcher)?, launch)
+    }
+
+    /// The same in a jail that was started before.
+    pub fn spawn_in(readied: Readied, launch: &Launch) -> Result<Self, VmmError> {
         launch.check()?;
         let run_dir = &launch.run_dir;
         let io_error = |what: &str| VmmError::io(format!("{what} in {}", run_dir.display()));
@@ -141,10 +146,6 @@ impl Qemu {
             }
             _ => {}
         }
-        let (log_pipe, their_log) = std::io::pipe().map_err(io_error("a pipe for QEMU's log"))?;
-        let log =
-            Recording::start("qemu-log", log_pipe, &log_path).map_err(io_error("QEMU's log"))?;
-
         let tpm = match &launch.tpm {
             None => None,
             Some(launched) => {
@@ -154,7 +155,9 @@ impl Qemu {
             }
         };
         let orders = orders(launch, inherited.len());
-        let process = Process::behind_walls(&launch.jail.launcher, &orders, inherited, their_log)?;
+        let (process, log_pipe) = readied.becomes(&orders, inherited)?;
+        let log =
+            Recording::start("qemu-log", log_pipe, &log_path).map_err(io_error("QEMU's log"))?;
         let shutdown_reason = Arc::new(Mutex::new(None));
         let for_events = Arc::clone(&shutdown_reason);
         let on_event = move |event: &Event| {
@@ -212,9 +215,7 @@ impl Qemu {
 
     /// Lets the processors run. After `save_state` this takes the disks back into use.
     pub fn cont(&self) -> Result<(), VmmError> {
-        self.call("cont", Value::Null, SOON)?;
-        self.end_save();
-        Ok(())
+        self.call("cont", Value::Null, SOON).map(drop)
     }
 
     /// Stops the processors; when it returns, everything the guest wrote to its disks has been

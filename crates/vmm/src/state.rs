@@ -89,8 +89,9 @@ impl Qemu {
         Ok(Expected { path: path.to_owned(), file, fdset })
     }
 
-    /// Takes back what QEMU was given to save with: when the guest does not wait for it.
-    pub(crate) fn end_save(&self) {
+    /// Takes back what QEMU was given to save with. The next save does, too; whoever lets the guest run does
+    /// it then, so that the guest does not stand still for it, nor the file of a removed state keep its room.
+    pub fn end_save(&self) {
         let Saving { expected, used } = std::mem::take(&mut *lock(&self.saving));
         for id in expected.map(|expected| expected.fdset).into_iter().chain(used) {
             self.remove_fdset(id);

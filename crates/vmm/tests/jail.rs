@@ -254,6 +254,27 @@ fn a_prisoner_dies_with_whoever_started_it() {
     }
 }
 
+/// What was readied for a start that did not come ends with it, and has been nobody.
+#[test]
+fn a_jail_that_waits_in_vain_ends() {
+    let waiting = |parent: u32| {
+        let children = fs::read_to_string(format!("/proc/self/task/{parent}/children"));
+        children.unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let jails = || -> Vec<String> {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+        ids.flat_map(waiting).collect()
+    };
+    let readied = vmm::Readied::start(&launcher()).unwrap();
+    let [jail] = &jails()[..] else { panic!("{:?}", jails()) };
+    let process = std::path::PathBuf::from(format!("/proc/{jail}"));
+    // It is still our own program, and told nobody anything.
+    assert_eq!(fs::read_to_string(process.join("comm")).unwrap().trim(), "vmm-jail");
+    drop(readied);
+    assert!(!process.exists() || is_zombie(&process));
+}
+
 /// Dead and waiting to be collected by whoever inherits orphans here.
 fn is_zombie(process: &std::path::Path) -> bool {
     fs::read_to_string(process.join("stat")).is_ok_and(|stat| stat.contains(") Z "))

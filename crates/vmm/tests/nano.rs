@@ -83,6 +83,8 @@ fn a_session_goes_on(profile: Profile) {
     assert!(!qemu.block_devices().unwrap()[0].active);
     qemu.cont().unwrap();
     assert_eq!(qemu.status().unwrap(), RunState::Running);
+    assert_eq!(files(), given + 1, "it goes on before anything else is done");
+    qemu.end_save();
     assert_eq!(files(), given, "what was saved to is taken back");
     let disks = qemu.block_devices().unwrap();
     assert!(disks[0].active && disks[0].healthy && disks.len() == 1, "{disks:?}");

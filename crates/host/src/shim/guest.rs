@@ -82,6 +82,11 @@ impl Guest {
         Ok(path)
     }
 
+    /// Lets go of the file that was last [`Self::save`]d to: when the machine runs again.
+    pub fn end_save(&self) {
+        self.vm.end_save();
+    }
+
     /// Lets the guest tell its networks what its addresses are now: whoever remembers others
     /// (user-mode networking does) would not reach it.
     pub fn announce(&self) -> Result<()> {

@@ -6,13 +6,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::StartReport;
 use model::{DiskBus, Media, PortMap, Ready};
-use vmm::{Accel, DiskFile, Launch, Qemu};
+use vmm::{Accel, DiskFile, Launch, Qemu, Readied};
 use volume::{Fetcher, StallObserver};
 
 use super::cables;
@@ -56,6 +56,8 @@ pub struct Powering<'a> {
     /// Other hosts that chunks come from.
     pub peers: &'a Option<Arc<peer::Peers>>,
     pub how: How,
+    /// What was begun of the machine before it was known which; the first one takes it.
+    pub readied: &'a Mutex<Option<Readied>>,
     pub began: ambient::Instant,
 }
 
@@ -192,7 +194,11 @@ fn start_guest(
             owner.map(|(uid, gid)| vmm::Identity { uid, gid }),
         ),
     };
-    let qemu = Qemu::spawn(&launch)?;
+    let readied = powering.readied.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let qemu = match readied {
+        Some(readied) => Qemu::spawn_in(readied, &launch)?,
+        None => Qemu::spawn(&launch)?,
+    };
     Ok(Arc::new(Guest::new(Box::new(qemu), local.run())))
 }
 

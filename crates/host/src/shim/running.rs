@@ -251,6 +251,7 @@ impl Running {
             self.guest.unpause()?;
         }
         let pause_ms = began.elapsed().as_secs_f64() * 1000.0;
+        self.guest.end_save();
         Ok(Frozen { device_state: frozen?, pause_ms, taken_unix_ms: ambient::unix_ms() })
     }
 

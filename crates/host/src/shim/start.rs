@@ -7,13 +7,14 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use api::StartReport;
 use model::{DiskSpec, InstanceState, Name, PortMap};
-use vmm::Accel;
+use vmm::{Accel, Readied};
 use volume::{Cache, Fetcher, Stall, StallObserver};
 
 use super::cables;
@@ -39,6 +40,7 @@ const FETCH_THREADS: usize = 8;
 /// in the background.
 pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Result<Running> {
     let began = ambient::now();
+    let readied = Mutex::new(host.doors().ready());
     let name = Name::new(&order.name).map_err(|e| Failure::new("usage", e.to_string(), ""))?;
     super::unmount_leftovers(local)?;
     let store = Store::open(host, &order.repository)?;
@@ -55,7 +57,7 @@ pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Re
             claim::claim(&store, host, &name, &order.start, boot, network.as_ref(), accel)
                 .map_err(|failure| (failure, false))?;
         claim.cold = claim.cold.or(cold);
-        let result = with_claim(host, order, local, door, &store, &claim, accel, began);
+        let result = with_claim(host, order, local, door, &store, &claim, accel, &readied, began);
         if result.is_err() {
             // The lease goes back only when nothing of the instance is left open here.
             if let Err(failure) = claim::release(&store, &claim) {
@@ -89,6 +91,7 @@ fn with_claim(
     store: &Store,
     claim: &Claim,
     accel: Accel,
+    readied: &Mutex<Option<Readied>>,
     began: ambient::Instant,
 ) -> Result<Running> {
     let hardware = &claim.version.hardware;
@@ -158,12 +161,17 @@ fn with_claim(
         volumes: &volumes,
         peers: &peers,
         how,
+        readied,
         began,
     };
     let started = patiently(&volumes, &door.shared, || {
-        let powered = host.doors().power_on(&powering)?;
+        let state = memory.map(|memory| &memory.device_state);
+        // The machine takes a while to come into being.
+        let (powered, brought) =
+            beside(|| bring(local, &fetcher, state), || host.doors().power_on(&powering));
+        let powered = powered?;
         let guest = &powered.guest;
-        let loaded = load(guest, local, &fetcher, memory.map(|memory| &memory.device_state));
+        let loaded = brought.and_then(|state| load(guest, state.as_deref()));
         let may = loaded.and_then(|()| fence::may_run(host, &claim.head.name));
         let runs = may.and_then(|()| guest.unpause()).and_then(|()| {
             let on_bridge = cables::first_network(&claim.head, hardware) != network::USER;
@@ -417,20 +425,41 @@ impl Observer {
     }
 }
 
-/// Brings the device state here, and loads it.
-fn load(
-    guest: &Guest,
+/// Does the first on a thread while it does the second; in a simulation before it. Both are done.
+fn beside<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (B, A) {
+    if ambient::threads(2) < 2 {
+        let first = first();
+        return (second(), first);
+    }
+    std::thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        match first.join() {
+            Ok(first) => (second, first),
+            Err(panicked) => std::panic::resume_unwind(panicked),
+        }
+    })
+}
+
+/// Brings the device state here.
+fn bring(
     local: &LocalDir,
     fetcher: &Arc<Fetcher>,
     state: Option<&Blob>,
-) -> Result<()> {
-    let Some(blob) = state else { return Ok(()) };
+) -> Result<Option<PathBuf>> {
+    let Some(blob) = state else { return Ok(None) };
     let path = local.run().join("device-state.in");
     crate::blob::write(&path, blob, fetcher)?;
     // QEMU's user reads it; nobody else can enter the run directory.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
-    let loaded = guest.load(&path);
-    let _ = std::fs::remove_file(&path);
+    Ok(Some(path))
+}
+
+/// Loads the device state that was brought.
+fn load(guest: &Guest, state: Option<&Path>) -> Result<()> {
+    let Some(path) = state else { return Ok(()) };
+    let loaded = guest.load(path);
+    let _ = std::fs::remove_file(path);
     loaded
 }
 

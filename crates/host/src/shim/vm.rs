@@ -33,6 +33,8 @@ pub trait Vm: Send + Sync {
     }
     /// Writes the device state of a paused machine into a file.
     fn save(&self, path: &Path) -> Result<()>;
+    /// Lets go of that file: when the machine runs again, so that it does not wait for this.
+    fn end_save(&self) {}
     /// Lets the guest tell its networks what its addresses are now.
     fn announce(&self) -> Result<()>;
     /// Publishes a port of its first network card.
@@ -76,6 +78,9 @@ impl Vm for Qemu {
         let saved = self.save_state(path, STATE_TIMEOUT);
         saved.map_err(|error| self.wait_tpm_failure(Duration::ZERO).unwrap_or(error))?;
         Ok(())
+    }
+    fn end_save(&self) {
+        Qemu::end_save(self);
     }
     fn announce(&self) -> Result<()> {
         let rounds = serde_json::json!({ "initial": 50, "max": 550, "rounds": 3, "step": 100 });

@@ -1,7 +1,7 @@
 //! The entry point: builds the walls, then becomes QEMU.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -15,7 +15,7 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-use super::{Limits, Orders, inherited, landlocked, seccomp};
+use super::{Limits, ORDERS_BYTES_MAX, Orders, WAIT, inherited, landlocked, seccomp};
 use crate::descriptors;
 
 /// Exit code when the walls could not be built; the reason is on standard error.
@@ -23,24 +23,35 @@ const EXIT_NO_WALLS: i32 = 125;
 
 /// The hidden entry point: `arguments` are those after the word that selects it. Call it first
 /// in `main`, before any thread or file is opened. It returns never: it becomes the program or
-/// exits.
+/// exits. With the one word `--wait` the orders come over standard input, too.
 pub fn jail_main(arguments: impl Iterator<Item = OsString>) -> ! {
-    let error = match Orders::parse(arguments) {
-        Ok(orders) => match enter(&orders) {
-            Ok(never) => match never {},
-            Err(error) => error,
-        },
-        Err(error) => error,
-    };
+    let Err(error) = enter(arguments.collect());
     eprintln!("jail: {error}");
     std::process::exit(EXIT_NO_WALLS)
 }
 
-fn enter(orders: &Orders) -> Result<std::convert::Infallible, String> {
+fn enter(words: Vec<OsString>) -> Result<std::convert::Infallible, String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     inherited::close_inherited().map_err(step("closing inherited files"))?;
+    let (words, received) = match words.first() {
+        Some(word) if word == WAIT => {
+            let (text, received) = await_orders().map_err(step("waiting for orders"))?;
+            (Orders::words(&text), Some(received))
+        }
+        _ => (words, None),
+    };
+    let orders = &Orders::parse(words.into_iter())?;
+    let received = match received {
+        Some(received) => received,
+        None if orders.fds > 0 => {
+            descriptors::receive(io::stdin().as_fd(), &mut [0])
+                .map_err(step("taking file descriptors"))?
+                .1
+        }
+        None => Vec::new(),
+    };
     // Kept until exec: dropping would close what QEMU is to inherit.
-    let _inherited = take_descriptors(orders).map_err(step("taking file descriptors"))?;
+    let _inherited = place(orders, received).map_err(step("taking file descriptors"))?;
 
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .map_err(|e| step("forbidding core dumps")(e.into()))?;
@@ -67,23 +78,38 @@ fn enter(orders: &Orders) -> Result<std::convert::Infallible, String> {
     Err(format!("cannot run {}: {error}", program.display()))
 }
 
-/// Receives the descriptors and puts them where the command line says they are.
-fn take_descriptors(orders: &Orders) -> io::Result<Vec<OwnedFd>> {
+/// The orders' text, as [`Orders::text`] makes it, behind its length; and what came with it.
+fn await_orders() -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut length = [0; 4];
+    let (count, received) = descriptors::receive(io::stdin().as_fd(), &mut length)?;
+    if count == 0 {
+        return Err(io::Error::other("there will be none"));
+    }
+    let mut stdin = io::stdin().lock();
+    stdin.read_exact(&mut length[count..])?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > ORDERS_BYTES_MAX {
+        return Err(io::Error::other(format!("{length} bytes of orders")));
+    }
+    let mut text = vec![0; length];
+    stdin.read_exact(&mut text)?;
+    Ok((text, received))
+}
+
+/// Puts the descriptors where the command line says they are.
+fn place(orders: &Orders, received: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
     let mut placed = Vec::new();
-    if orders.fds > 0 {
-        let (_, received) = descriptors::receive(io::stdin().as_fd(), &mut [0])?;
-        if received.len() != orders.fds {
-            return Err(io::Error::other(format!("{} came of {}", received.len(), orders.fds)));
+    if received.len() != orders.fds {
+        return Err(io::Error::other(format!("{} came of {}", received.len(), orders.fds)));
+    }
+    for (index, fd) in received.into_iter().enumerate() {
+        let number = orders.first_fd + index as i32;
+        let copy = rustix::io::fcntl_dupfd_cloexec(&fd, number)?;
+        if std::os::fd::AsRawFd::as_raw_fd(&copy) != number {
+            return Err(io::Error::other(format!("descriptor {number} is taken")));
         }
-        for (index, fd) in received.into_iter().enumerate() {
-            let number = orders.first_fd + index as i32;
-            let copy = rustix::io::fcntl_dupfd_cloexec(&fd, number)?;
-            if std::os::fd::AsRawFd::as_raw_fd(&copy) != number {
-                return Err(io::Error::other(format!("descriptor {number} is taken")));
-            }
-            rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty())?;
-            placed.push(copy);
-        }
+        rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty())?;
+        placed.push(copy);
     }
     let null = std::fs::File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
