@@ -17,6 +17,7 @@ use host::{
 };
 use model::{Generation, Name, format_bytes};
 use plane::client::Client;
+use spans::{Fact, Kind, Span};
 
 use crate::work::Work;
 use crate::{Agent, Heard, RETRY};
@@ -105,7 +106,18 @@ impl Agent<'_> {
     fn carry_out(&self, work: &Work, client: &Client) {
         let order = &work.order;
         let Ok(name) = Name::new(&order.name) else { return };
-        let outcome = self.obey(work, &name);
+        let mut span = Span::below(
+            format!("host {}", verb(order.act)),
+            Kind::Asked,
+            order.traceparent.as_deref(),
+        );
+        span.say(Fact::Instance, &order.name);
+        span.say(Fact::Order, &order.id);
+        span.say(Fact::Host, self.host.id().to_string());
+        let outcome = {
+            let _on = span.enter();
+            self.obey(work, &name)
+        };
         // The plane hears of what runs here before it hears that the order is done.
         if matches!(self.beat(client), Ok(Ok(_))) {
             self.tenure.begun(&name);
@@ -120,6 +132,10 @@ impl Agent<'_> {
             }
         };
         self.figures.ordered(end);
+        span.say(Fact::Status, ended(end));
+        if let Some(trouble) = &trouble {
+            span.failed(&trouble.kind);
+        }
         if order.act != OrderAct::Look || trouble.is_some() {
             (self.heard)(&Heard::Did(words(order, end, trouble.as_ref())));
         }
@@ -127,6 +143,7 @@ impl Agent<'_> {
         let head = self.host.head_seen(&name).ok();
         let report = OrderReport { order: id, name: of, act: order.act, end, trouble, head, cost };
         let path = format!("/v1/hosts/{}/done", self.host.id());
+        let _on = span.enter();
         while !self.over.load(Ordering::Relaxed)
             && client.send("POST", &path, &[], Some(&report)).is_err()
         {
@@ -259,6 +276,27 @@ fn named(network: &str) -> Result<Name, Failure> {
     Name::new(network).map_err(|e| Failure::new("usage", e.to_string(), ""))
 }
 
+fn verb(act: OrderAct) -> &'static str {
+    match act {
+        OrderAct::Start => "start",
+        OrderAct::TakeOver => "take_over",
+        OrderAct::Suspend => "suspend",
+        OrderAct::Leave => "leave",
+        OrderAct::Stop => "stop",
+        OrderAct::Look => "look",
+        OrderAct::Unknown => "unknown",
+    }
+}
+
+fn ended(end: OrderEnd) -> &'static str {
+    match end {
+        OrderEnd::Done => "done",
+        OrderEnd::Refused => "refused",
+        OrderEnd::Failed => "failed",
+        OrderEnd::Unknown => "unknown",
+    }
+}
+
 fn words(order: &OrderPrint, end: OrderEnd, trouble: Option<&Trouble>) -> String {
     let did = match order.act {
         OrderAct::Start => "started",
@@ -294,6 +332,7 @@ mod tests {
             network: None,
             cpus,
             memory_bytes,
+            traceparent: None,
         };
         let version = VersionId::from_bytes([1; 32]);
         let needs = Size { version, cpus: 2, memory_bytes: 1 << 30 };

@@ -104,6 +104,7 @@ mod tests {
             network: None,
             cpus: None,
             memory_bytes: None,
+            traceparent: None,
         }
     }
 

@@ -42,4 +42,4 @@ pub use plane::{
     OverloadPrint, PeerPrint, PeersPrint, PlacedPrint, PlanPrint, Problem, RELEASE, RELEASE_HEADER,
     ReliefPrint, RestartWish, StateWish, Trouble,
 };
-pub use shim::{ExecOutcome, Reply, Request, StartReport, Status};
+pub use shim::{Asked, ExecOutcome, Reply, Request, StartReport, Status};

@@ -203,6 +203,9 @@ pub struct OrderPrint {
     pub cpus: Option<u32>,
     #[serde(default)]
     pub memory_bytes: Option<u64>,
+    /// What carries the request that it is for, as W3C's Trace Context writes it; none: nobody follows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// Which orders a host knows already.

@@ -7,6 +7,16 @@ use crate::{
     AutoPrint, CheckpointPrint, ErrorBody, PortPrint, ScrubPrint, TracePrint, VolumePrint,
 };
 
+/// A request, and what it is done for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Asked {
+    #[serde(flatten)]
+    pub request: Request,
+    /// As W3C's Trace Context writes it; none: nobody follows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
 /// What can be asked of a shim.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case")]
@@ -69,6 +79,30 @@ pub enum Request {
     Screenshot {
         file_name: String,
     },
+}
+
+impl Request {
+    /// In a word.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::AwaitReady { .. } => "await_ready",
+            Self::AwaitStarted { .. } => "await_started",
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Checkpoint { .. } => "checkpoint",
+            Self::Suspend { .. } => "suspend",
+            Self::Stop { .. } => "stop",
+            Self::Discard => "discard",
+            Self::SetAuto { .. } => "set_auto",
+            Self::SetKeepTaken { .. } => "set_keep_taken",
+            Self::Forget { .. } => "forget",
+            Self::SetFollow { .. } => "set_follow",
+            Self::Settle => "settle",
+            Self::Exec { .. } => "exec",
+            Self::Screenshot { .. } => "screenshot",
+        }
+    }
 }
 
 /// What a shim answers.

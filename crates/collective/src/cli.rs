@@ -57,6 +57,10 @@ pub struct Global {
     /// Say more about what is done (repeat for more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Say the id by which this can be followed, through plane, host and shim [env: TRACEPARENT goes on
+    /// with one]
+    #[arg(long, global = true)]
+    pub traced: bool,
 }
 
 /// Over the options that are the same everywhere.

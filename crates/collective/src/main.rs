@@ -6,6 +6,7 @@
 //! *Invariants.* No verb decides anything here; nothing but this crate prints or exits.
 
 mod cli;
+mod followed;
 mod notify;
 mod print;
 mod verbs;
@@ -13,7 +14,7 @@ mod verbs;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -29,20 +30,37 @@ fn main() -> ExitCode {
     die_when_told();
     // The hidden entries: what this program runs itself as.
     match entry {
-        Some("__shim") => return host::shim::main(&arguments[2..]),
+        Some("__shim") => {
+            let _followed = followed::shim();
+            return host::shim::main(&arguments[2..]);
+        }
         Some("__mount") => return host::mount_main(&arguments[2..]),
         Some("__updates") => return host::updates_main(&arguments[2..]),
         Some("__jail") => vmm::jail_main(arguments.into_iter().skip(2)),
         _ => {}
     }
-    match cli::Cli::try_parse_from(&arguments) {
-        Ok(cli) => {
-            start_logging(cli.global.verbose);
-            let json = cli.global.json;
-            verbs::execute(cli).unwrap_or_else(|failure| print::failure(&failure, json))
+    let words = cli::Cli::command().try_get_matches_from(&arguments);
+    let cli = words.and_then(|words| Ok((cli::Cli::from_arg_matches(&words)?, words)));
+    match cli {
+        Ok((cli, words)) => {
+            let followed = followed::verb(&cli.global, &cli.verb, &words);
+            execute(cli, followed.span)
         }
         Err(error) => print::usage(error, &arguments),
     }
+}
+
+fn execute(cli: cli::Cli, mut span: Option<spans::Span>) -> ExitCode {
+    let json = cli.global.json;
+    let on = span.as_ref().map(spans::Span::enter);
+    let done = verbs::execute(cli);
+    drop(on);
+    done.unwrap_or_else(|failure| {
+        if let Some(span) = &mut span {
+            span.failed(failure.kind);
+        }
+        print::failure(&failure, json)
+    })
 }
 
 /// For tests of crashes: ends this process, as the power would, when it reaches the step that
@@ -53,12 +71,4 @@ fn die_when_told() {
     let Ok(step) = std::env::var("COLLECTIVE_DIE_AT") else { return };
     let (name, occurrence) = step.rsplit_once('#').unwrap_or((&step, "1"));
     ambient::simulated::die_at(name, occurrence.parse().unwrap_or(1));
-}
-
-/// Diagnostics go to standard error, and only when asked for.
-fn start_logging(verbose: u8) {
-    let default = ["error", "info", "debug", "trace"][usize::from(verbose.min(3))];
-    let filter = tracing_subscriber::EnvFilter::try_from_env("COLLECTIVE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use api::{Reply, Request};
+use api::{Asked, Reply};
 
 use crate::inside::Subject;
 use crate::local::LocalInstance;
@@ -17,9 +17,9 @@ pub fn shim(bytes: &[u8]) {
     if theirs.write_all(said).is_err() || theirs.shutdown(std::net::Shutdown::Write).is_err() {
         return;
     }
-    if let Ok(Some(request)) = socket::receive::<Request>(&ours) {
-        let again = serde_json::to_vec(&request).unwrap_or_default();
-        assert!(serde_json::from_slice::<Request>(&again).is_ok());
+    if let Ok(Some(asked)) = socket::receive::<Asked>(&ours) {
+        let again = serde_json::to_vec(&asked).unwrap_or_default();
+        assert!(serde_json::from_slice::<Asked>(&again).is_ok());
     }
     let _ = serde_json::from_slice::<Reply>(bytes);
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-use api::{Reply, Request};
+use api::{Asked, Reply, Request};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,8 @@ pub fn ask(folder: &Path, request: &Request, timeout: Duration) -> Result<Reply>
     })?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(Duration::from_secs(10)))?;
-    send(&mut stream, request)?;
+    let asked = Asked { request: request.clone(), traceparent: spans::traceparent() };
+    send(&mut stream, &asked)?;
     let reply: Option<Reply> = receive(&stream).map_err(|error| match error.kind {
         "timeout" => Failure::new(
             "timeout",

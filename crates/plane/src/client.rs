@@ -266,6 +266,9 @@ impl Client {
         if headers.iter().all(|(name, _)| *name != api::RELEASE_HEADER) {
             request = request.header(api::RELEASE_HEADER, api::RELEASE.to_string());
         }
+        if let Some(traceparent) = spans::traceparent() {
+            request = request.header(spans::TRACEPARENT, traceparent);
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

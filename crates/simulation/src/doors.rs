@@ -361,7 +361,8 @@ impl Doors for Simulated {
         host_private_dir(local)?;
         let shared = Arc::new(Shared::default());
         let (owner, queue) = channel();
-        let door = ShimDoor { shared: shared.clone(), owner, guest: Arc::default() };
+        let (name, guest) = (order.name.as_str().into(), Arc::default());
+        let door = ShimDoor { name, shared: shared.clone(), owner, guest };
         let running = start::start(host, order, local, &door);
         let guest = self.inner().guests.get(local.path()).map(|(cpu, _)| cpu.clone());
         match (running, guest) {

@@ -6,6 +6,7 @@ use super::tree::Tree;
 /// A crate and the crates of this workspace that it may use. The drawing is in ARCHITECTURE.md.
 const EDGES: &[(&str, &[&str])] = &[
     ("ambient", &[]),
+    ("spans", &["ambient"]),
     ("kv", &["ambient"]),
     ("model", &[]),
     ("chunk", &["model"]),
@@ -23,7 +24,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("build", &["model", "ambient"]),
     ("import", &["model"]),
     ("api", &["model"]),
-    ("plane", &["kv", "api", "model", "ambient"]),
+    ("plane", &["kv", "api", "model", "ambient", "spans"]),
     (
         "host",
         &[
@@ -41,12 +42,13 @@ const EDGES: &[(&str, &[&str])] = &[
             "objects",
             "peer",
             "repository",
+            "spans",
             "trust",
             "vmm",
             "volume",
         ],
     ),
-    ("agent", &["host", "plane", "peer", "api", "model", "ambient"]),
+    ("agent", &["host", "plane", "peer", "api", "model", "ambient", "spans"]),
     (
         "fuzz",
         &[
@@ -81,6 +83,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "objects",
             "plane",
             "repository",
+            "spans",
             "vmm",
         ],
     ),
@@ -155,6 +158,11 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
         &["kv", "plane"],
         "the plane's callers, and etcd by its JSON gateway, with the HTTP client that `object_store` brings anyway \
          (etcd-client would need protoc wherever Collective is built, and some forty crates)",
+    ),
+    (
+        &["opentelemetry", "opentelemetry-otlp", "opentelemetry_sdk"],
+        &["spans"],
+        "what is said of a request to a collector is said in one place, where it is bounded what that may be",
     ),
     (&["getrandom", "rand", "fastrand"], &["ambient"], "chance enters through `ambient`"),
     (&["aes-gcm"], &["chunk"], "sealing is `chunk`'s"),

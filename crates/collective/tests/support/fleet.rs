@@ -1,7 +1,9 @@
 //! A plane and hosts under it: real processes, one machine.
 #![allow(dead_code)]
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -67,6 +69,13 @@ impl<'a> Fleet<'a> {
         Self::begin(program, world, "127.0.0.1:0", 15, &[])
     }
 
+    /// The same, and what it says besides is in a file.
+    pub fn start_logged(world: &'a World, log: &Path) -> (Running, Self) {
+        let mut program = world.program("P");
+        program.stderr(File::create(log).unwrap());
+        Self::begin(program, world, "127.0.0.1:0", 15, &[])
+    }
+
     fn begin(
         mut program: Command,
         world: &'a World,
@@ -129,6 +138,14 @@ impl<'a> Fleet<'a> {
         Running(program.stderr(Stdio::null()).spawn().unwrap())
     }
 
+    /// Starts an agent whose words are in a file.
+    pub fn join_logged(&self, host: &str, log: &Path) -> Running {
+        let mut program = self.world.program(host);
+        program.args(["host", "join", &self.url, "--token-file", &self.token]);
+        program.args(["--label", &format!("site={host}")]);
+        Running(program.stderr(File::create(log).unwrap()).spawn().unwrap())
+    }
+
     /// A verb that asks the plane by its options.
     pub fn at(&self, host: &str, words: &[&str]) -> Said {
         let rest = ["--plane", &self.url, "--token-file", &self.token];
@@ -136,7 +153,7 @@ impl<'a> Fleet<'a> {
         self.world.run(host, &words)
     }
 
-    fn command(&self, host: &str, words: &[&str]) -> Command {
+    pub fn command(&self, host: &str, words: &[&str]) -> Command {
         let mut command = self.world.command(host, words);
         command.env("COLLECTIVE_PLANE", &self.url).env("COLLECTIVE_PLANE_TOKEN_FILE", &self.token);
         command

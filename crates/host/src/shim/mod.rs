@@ -66,6 +66,7 @@ use std::time::Duration;
 
 use model::Name;
 use rustix::fs::FlockOperation;
+use spans::{Fact, Kind, Span};
 
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
@@ -146,7 +147,12 @@ pub fn take_lock(folder: &Path, name: &Name) -> Result<File> {
 fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
     let shared = Arc::new(Shared::default());
     let (queue_in, queue) = channel();
-    let door = Door { shared: shared.clone(), owner: queue_in, guest: Arc::new(Mutex::new(None)) };
+    let door = Door {
+        name: order.name.as_str().into(),
+        shared: shared.clone(),
+        owner: queue_in,
+        guest: Arc::new(Mutex::new(None)),
+    };
     match socket::listen(local.path()) {
         Ok(listener) => {
             let door = door.clone();
@@ -157,7 +163,7 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    let end = match start::start(host, order, local, &door) {
+    let end = match begin(host, order, local, &door) {
         Ok(mut running) => {
             let meter = Meter::begin(host, &running);
             let end = owner::serve(host, &mut running, &queue, &shared);
@@ -181,6 +187,17 @@ fn serve(host: &HostDir, order: &Order, local: &LocalDir) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn begin(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Result<running::Running> {
+    let mut span = Span::below("shim start", Kind::Asked, order.traceparent.as_deref());
+    span.say(Fact::Instance, &order.name);
+    let _on = span.enter();
+    let started = start::start(host, order, local, door);
+    if let Err(failure) = &started {
+        span.failed(failure.kind);
+    }
+    started
 }
 
 /// Unmounts, and removes what is no longer needed.

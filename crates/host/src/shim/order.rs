@@ -28,6 +28,9 @@ pub struct Order {
     /// The network that its first card is plugged into from now on; none: as before.
     #[serde(default)]
     pub network: Option<String>,
+    /// What it is done for; none: nobody follows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// Which instance.

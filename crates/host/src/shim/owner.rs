@@ -15,7 +15,7 @@
 //! is durable. When storing fails, a guest that ran goes on running, and nothing is given up.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use api::{CheckpointPrint, Reply, Request};
@@ -67,14 +67,31 @@ pub fn serve(
             Err(RecvTimeoutError::Disconnected) => return End::Failed,
         };
         match message {
-            Message::Request(Request::Unpause | Request::Stop { force: false, .. }, reply)
-                if fence.refuses().is_some() =>
-            {
+            Message::Request(
+                Request::Unpause | Request::Stop { force: false, .. },
+                reply,
+                mut span,
+            ) if fence.refuses().is_some() => {
                 let failure = fence.refuses().expect("it was asked just now");
+                span.failed(failure.kind);
+                drop(span);
                 let _ = reply.send(Reply::Failed { error: failure.body() });
             }
-            Message::Request(request, reply) => {
-                if let Some(end) = request_step(running, request, &reply, shared, &mut by_itself) {
+            Message::Request(request, reply, mut span) => {
+                let (told, answer) = channel();
+                let on = span.enter();
+                let end = request_step(running, request, &told, shared, &mut by_itself);
+                drop(on);
+                let answer = answer.try_recv();
+                if let Ok(Reply::Failed { error }) = &answer {
+                    span.failed(&error.kind);
+                }
+                // Before who waits goes on, and this process with it.
+                drop(span);
+                if let Ok(answer) = answer {
+                    let _ = reply.send(answer);
+                }
+                if let Some(end) = end {
                     return end;
                 }
             }

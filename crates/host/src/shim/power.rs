@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use api::StartReport;
 use model::{DiskBus, Media, PortMap, Ready};
+use spans::{Kind, Span};
 use vmm::{Accel, DiskFile, Launch, Qemu, Readied};
 use volume::{Fetcher, StallObserver};
 
@@ -135,6 +136,7 @@ pub fn attend(powering: &Powering<'_>, powered: Powered, report: StartReport) ->
         report,
         peers: powering.peers.clone(),
         began,
+        traceparent: order.traceparent.clone(),
         examination: claim.change.clone().map(|change| Examination {
             change,
             host: host.clone(),
@@ -314,10 +316,13 @@ struct AwaitReady {
     began: ambient::Instant,
     /// Of a new version on trial.
     examination: Option<Examination>,
+    /// What it is done for.
+    traceparent: Option<String>,
 }
 
 fn await_ready(wait: AwaitReady) {
     std::thread::spawn(move || {
+        let mut span = Span::below("shim ready", Kind::Own, wait.traceparent.as_deref());
         let guest = wait.check.guest.clone();
         if wait.set_clock
             && let Err(failure) =
@@ -331,6 +336,10 @@ fn await_ready(wait: AwaitReady) {
             None => Ok(()),
         });
         let is_well = well.is_ok();
+        if let Err(failure) = &well {
+            span.failed(failure.kind);
+        }
+        drop(span);
         let result = well.map(|()| StartReport {
             ready_ms: wait.began.elapsed().as_millis() as u64,
             fetched_bytes: wait.store.fetched_bytes(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::CheckpointPrint;
 use model::{CheckpointId, Generation, InstanceState};
+use spans::Span;
 use volume::Sealed;
 
 use super::guest::Guest;
@@ -66,6 +67,7 @@ impl Running {
         let _still = self.scrubbing.still();
         let was_running = self.shared.state() == "running";
         let frozen = self.freeze(was_running, was_running)?;
+        let part = Span::part("store");
         let plan = self.plan(label, why, &frozen);
         let written = if was_running {
             // The guest works on meanwhile, and nobody waits for this as for that.
@@ -73,6 +75,7 @@ impl Running {
         } else {
             self.write(&plan, began)?
         };
+        drop(part);
         let print = CheckpointPrint {
             total_ms: began.elapsed().as_millis() as u64,
             ..written.print.clone()
@@ -97,6 +100,7 @@ impl Running {
         let was_running = self.shared.state() == "running";
         let why = if branch { Why::Undo } else { Why::Suspend };
         let frozen = self.freeze(was_running, false)?;
+        let part = Span::part("store");
         let result = self.write(&self.plan(label, why, &frozen), began).and_then(|written| {
             let moved = if branch {
                 self.step_aside(&written)?
@@ -105,6 +109,7 @@ impl Running {
             };
             Ok((written, moved))
         });
+        drop(part);
         let (written, moved) = match result {
             Ok(done) => done,
             Err(failure) => {
@@ -229,6 +234,7 @@ impl Running {
     /// Stops the guest for as short as can be, and sets apart what it has written.
     /// It goes on when it `ran` and that is wanted, or when this fails.
     fn freeze(&self, ran: bool, go_on: bool) -> Result<Frozen> {
+        let _part = Span::part("freeze");
         for _ in 0..PRE_SYNCS_MAX {
             let began = ambient::now();
             self.volumes.sync_disks()?;

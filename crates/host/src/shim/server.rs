@@ -9,7 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::{Reply, Request};
+use api::{Asked, Reply, Request};
+use spans::{Fact, Kind, Span};
 
 use super::guest::Guest;
 use super::shared::Shared;
@@ -21,8 +22,8 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// What the owner's queue holds.
 pub enum Message {
-    /// Somebody asked, and waits for the reply.
-    Request(Request, Sender<Reply>),
+    /// Somebody asked, and waits for the reply; what it is followed by ends before that.
+    Request(Request, Sender<Reply>, Box<Span>),
     /// QEMU has ended, or the guest has powered itself off.
     Ended(String),
     /// A page cannot be had: hold the guest until it can.
@@ -34,6 +35,8 @@ pub enum Message {
 /// What a connection's thread needs.
 #[derive(Clone)]
 pub struct Door {
+    /// Of the instance.
+    pub name: Arc<str>,
     pub shared: Arc<Shared>,
     pub owner: Sender<Message>,
     /// The guest, once it runs.
@@ -62,8 +65,8 @@ pub fn serve(listener: UnixListener, door: Door) {
 
 fn connection(mut stream: UnixStream, door: &Door) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
-    let request: Request = match socket::receive(&stream) {
-        Ok(Some(request)) => request,
+    let Asked { request, traceparent } = match socket::receive(&stream) {
+        Ok(Some(asked)) => asked,
         Ok(None) => return,
         Err(failure) => {
             let _ = socket::send(&mut stream, &Reply::Failed { error: failure.body() });
@@ -71,14 +74,20 @@ fn connection(mut stream: UnixStream, door: &Door) {
         }
     };
     let asked_how = matches!(request, Request::AwaitReady { .. } | Request::AwaitStarted { .. });
-    let reply = answer(request, door);
+    let reply = answer(Asked { request, traceparent }, door);
     let _ = socket::send(&mut stream, &reply);
     if asked_how {
         door.shared.set_told();
     }
 }
 
-fn answer(request: Request, door: &Door) -> Reply {
+fn answer(Asked { request, traceparent }: Asked, door: &Door) -> Reply {
+    let followed = |verb: &str| {
+        let name = format!("shim {verb}");
+        let mut span = Span::below(name, Kind::Asked, traceparent.as_deref());
+        span.say(Fact::Instance, &*door.name);
+        span
+    };
     match request {
         Request::Status => Reply::Status(Box::new(door.shared.status())),
         Request::AwaitReady { timeout_ms } => {
@@ -94,6 +103,8 @@ fn answer(request: Request, door: &Door) -> Reply {
             }
         }
         Request::Exec { argv, stdin_base64, timeout_ms } => {
+            // Not what is run: that may be anything.
+            let mut span = followed("exec");
             let guest = door.guest.lock().unwrap_or_else(|p| p.into_inner()).clone();
             let result = match (door.shared.state(), guest) {
                 ("running", Some(guest)) => {
@@ -107,7 +118,10 @@ fn answer(request: Request, door: &Door) -> Reply {
             };
             match result {
                 Ok(outcome) => Reply::Exec(outcome),
-                Err(failure) => Reply::Failed { error: failure.body() },
+                Err(failure) => {
+                    span.failed(failure.kind);
+                    Reply::Failed { error: failure.body() }
+                }
             }
         }
         other => {
@@ -120,7 +134,8 @@ fn answer(request: Request, door: &Door) -> Reply {
                 );
                 Reply::Failed { error: failure.body() }
             };
-            if door.owner.send(Message::Request(other, reply)).is_err() {
+            let span = followed(other.verb());
+            if door.owner.send(Message::Request(other, reply, Box::new(span))).is_err() {
                 return gone();
             }
             answer.recv().unwrap_or_else(|_| gone())

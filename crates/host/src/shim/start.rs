@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use api::StartReport;
 use model::{DiskSpec, InstanceState, Name, PortMap};
+use spans::Span;
 use vmm::{Accel, Readied};
 use volume::{Cache, Fetcher, Stall, StallObserver};
 
@@ -53,9 +54,11 @@ pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Re
         None => None,
     };
     let attempt = |boot: bool, cold: Option<String>| {
+        let part = Span::part("claim");
         let mut claim =
             claim::claim(&store, host, &name, &order.start, boot, network.as_ref(), accel)
                 .map_err(|failure| (failure, false))?;
+        drop(part);
         claim.cold = claim.cold.or(cold);
         let result = with_claim(host, order, local, door, &store, &claim, accel, &readied, began);
         if result.is_err() {
@@ -140,7 +143,9 @@ fn with_claim(
     }));
     door.shared.set_size(hardware.cpus, hardware.memory_bytes);
     let fetcher = Arc::new(Fetcher::new(cache, source, FETCH_THREADS));
+    let part = Span::part("open volumes");
     let volumes = open_volumes(host, local, claim, &fetcher, owner, door)?;
+    drop(part);
     let how = if memory.is_some() { How::Continued } else { How::Booted };
     // The volumes tell what is shared of their stalls: held from there, they would hold themselves.
     let reader: Vec<_> = volumes.all().map(Arc::downgrade).collect();
@@ -166,12 +171,16 @@ fn with_claim(
     };
     let started = patiently(&volumes, &door.shared, || {
         let state = memory.map(|memory| &memory.device_state);
+        let part = Span::part("power on");
         // The machine takes a while to come into being.
         let (powered, brought) =
             beside(|| bring(local, &fetcher, state), || host.doors().power_on(&powering));
+        drop(part);
         let powered = powered?;
         let guest = &powered.guest;
+        let part = memory.is_some().then(|| Span::part("load memory"));
         let loaded = brought.and_then(|state| load(guest, state.as_deref()));
+        drop(part);
         let may = loaded.and_then(|()| fence::may_run(host, &claim.head.name));
         let runs = may.and_then(|()| guest.unpause()).and_then(|()| {
             let on_bridge = cables::first_network(&claim.head, hardware) != network::USER;

@@ -18,6 +18,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use api::{Reply, Request};
+use spans::Span;
 
 use super::guest::Guest;
 use super::server::{Door, Message};
@@ -100,7 +101,11 @@ fn settle(door: &Door, local: &LocalDir, change: &Change) {
 fn settle_every(door: &Door, local: &LocalDir, change: &Change, again: Duration) {
     loop {
         let (reply, replied) = channel();
-        if door.owner.send(Message::Request(Request::Settle, reply)).is_err() {
+        if door
+            .owner
+            .send(Message::Request(Request::Settle, reply, Box::new(Span::part("settle"))))
+            .is_err()
+        {
             return;
         }
         match replied.recv() {
@@ -166,7 +171,7 @@ mod tests {
     /// An owner that cannot write it down at first.
     fn owner(queue: &Receiver<Message>, failures: usize) -> usize {
         let mut asked = 0;
-        while let Ok(Message::Request(Request::Settle, reply)) = queue.recv() {
+        while let Ok(Message::Request(Request::Settle, reply, _)) = queue.recv() {
             asked += 1;
             let failure = Failure::new("unavailable", "away", "");
             let _ = reply.send(match asked > failures {
@@ -194,8 +199,8 @@ mod tests {
             health: Vec::new(),
         };
         let (sender, queue) = channel();
-        let door =
-            Door { shared: Arc::new(Shared::default()), owner: sender, guest: Arc::default() };
+        let (name, shared) = (Arc::from("t1"), Arc::new(Shared::default()));
+        let door = Door { name, shared, owner: sender, guest: Arc::default() };
         let asked = std::thread::spawn(move || owner(&queue, 2));
         settle_every(&door, &local, &change, Duration::from_millis(1));
         // Whoever is killed now does not bring the data to its new form a second time, or go back.

@@ -247,6 +247,7 @@ pub(super) fn order_of(
         ready_timeout_ms: options.timeout.as_millis() as u64,
         maker: false,
         network: options.network.as_ref().map(Name::to_string),
+        traceparent: spans::traceparent(),
     }
 }
 

@@ -215,6 +215,7 @@ impl<'a> Maker<'a> {
             ready_timeout_ms: self.options.timeout.as_millis() as u64,
             maker: true,
             network: None,
+            traceparent: spans::traceparent(),
         };
         let started = self.host.start_order(name, &order, &self.options, ambient::now());
         started.map_err(|failure| {

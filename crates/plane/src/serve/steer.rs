@@ -21,7 +21,7 @@ use api::{InstanceWish, OrderAct, OrderPrint, StateWish};
 use kv::{LeaseId, Revision, Txn};
 use model::{HostId, Name};
 
-use super::state::{LOADS, METERED, PROGRESS, Picture, PlaceRecord, Step, json};
+use super::state::{LOADS, METERED, OperationRecord, PROGRESS, Picture, PlaceRecord, Step, json};
 use super::{Plane, Refused};
 use crate::planner;
 
@@ -231,7 +231,8 @@ impl Plane {
                 }
                 Step::Order { to, act, at } => {
                     let old = standing.remove(&(name.clone(), to));
-                    let order = order(&name, act, at, &record.wish);
+                    let asked = picture.operations.get(&name).map(|(_, operation)| operation);
+                    let order = order(&name, act, at, &record.wish, asked);
                     let what =
                         |order: &OrderPrint| (order.act, order.at, order.cpus, order.memory_bytes);
                     let stands = old.as_ref().is_some_and(|old| what(old) == what(&order));
@@ -282,7 +283,13 @@ impl Plane {
     }
 }
 
-fn order(name: &Name, act: OrderAct, at: u64, wish: &InstanceWish) -> OrderPrint {
+fn order(
+    name: &Name,
+    act: OrderAct,
+    at: u64,
+    wish: &InstanceWish,
+    asked: Option<&OperationRecord>,
+) -> OrderPrint {
     let id: [u8; 8] = ambient::random();
     OrderPrint {
         id: u64::from_le_bytes(id).to_string(),
@@ -294,6 +301,7 @@ fn order(name: &Name, act: OrderAct, at: u64, wish: &InstanceWish) -> OrderPrint
         network: wish.network.clone(),
         cpus: Some(wish.cpus),
         memory_bytes: Some(wish.memory_bytes),
+        traceparent: asked.and_then(|asked| asked.traceparent.clone()),
     }
 }
 

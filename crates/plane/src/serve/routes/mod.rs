@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 
 use kv::Revision;
 use schemars::{Schema, SchemaGenerator};
+use spans::{Fact, Span};
 
 use super::ask::{Ask, Request, forbidden, of_a_release_that_fits};
 use super::events::Stream;
@@ -89,7 +90,17 @@ impl Plane {
     pub fn answer(&self, request: &Request) -> Reply {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut known = false;
+        let mut followed = followed(request);
+        let on = followed.as_ref().map(Span::enter);
         let answer = self.dispatch(request, &mut known);
+        drop(on);
+        if let Some(span) = &mut followed {
+            let status = answer.as_ref().map_or_else(|no| no.status, |yes| yes.status);
+            span.say(Fact::Status, status.to_string());
+            if let Err(refused) = &answer {
+                span.failed(refused.kind);
+            }
+        }
         let reply = answer.unwrap_or_else(|refused| self.refuse(&refused));
         Reply { known, ..reply }
     }
@@ -157,6 +168,26 @@ impl Plane {
             }
         }
     }
+}
+
+/// What a request is followed by: one that is logged, or that says whom it is for. What only looks is not.
+fn followed(request: &Request) -> Option<Span> {
+    let asked_for = request.headers.get(spans::TRACEPARENT).map(String::as_str);
+    let mut here = all().filter(|route| route.method == request.method && route.method != "GET");
+    let (route, parts) =
+        here.find_map(|route| Some((route, fits(route.path, request.path.as_str())?)))?;
+    if !route.is_logged() && asked_for.is_none() {
+        return None;
+    }
+    // As the table has it: what stands in the path itself may be anything.
+    let mut span = Span::asked(format!("plane {} {}", route.method, route.path), asked_for);
+    span.say(Fact::Request, &request.id);
+    match (route.path.split('/').nth(2), parts.first()) {
+        (Some("instances"), Some(name)) => span.say(Fact::Instance, *name),
+        (Some("hosts"), Some(id)) => span.say(Fact::Host, *id),
+        _ => {}
+    }
+    Some(span)
 }
 
 /// The parts of `path` that stand for those in braces.

@@ -62,6 +62,7 @@ use serde::{Deserialize, Serialize};
 use super::Refused;
 pub use begun::PROGRESS;
 pub use metered::{METERED, Used, day, parse_day};
+pub use operations::OperationRecord;
 pub use picture::{Picture, Step};
 pub use projects::Belongs;
 pub use relief::{LOADS, MoveRecord, ReliefRecord};

@@ -57,6 +57,9 @@ pub struct OperationRecord {
     /// The host where it is to be.
     pub target: Option<String>,
     pub cancelled_by: Option<String>,
+    /// What carries the request to those who do it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// `operated/ID`.
@@ -127,6 +130,7 @@ impl Plane {
             source,
             target: wish.on.clone().filter(|_| wish.state == StateWish::Running),
             cancelled_by: None,
+            traceparent: spans::traceparent(),
         })
     }
 
