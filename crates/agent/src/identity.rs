@@ -12,6 +12,8 @@ use plane::client::{Client, ClientError};
 use plane::identity::{CERTIFICATE_LASTS, Credentials, IdentityError, new_key, public_part};
 use serde::{Deserialize, Serialize};
 
+use crate::planes::Planes;
+
 const FILE: &str = "identity.json";
 const FORMAT: u32 = 1;
 /// A certificate is renewed when it lasts less than this.
@@ -58,9 +60,14 @@ impl Identity {
         self.ends_unix_ms < ambient::unix_ms() + RENEW.as_millis() as u64
     }
 
-    /// The plane, as this host.
-    pub fn client(&self) -> Result<Client, ClientError> {
-        Client::new(&self.url, self.credentials())
+    /// The plane that it joined by, as this host.
+    fn client(&self) -> Result<Client, ClientError> {
+        self.client_at(&self.url)
+    }
+
+    /// A plane at this address, as this host.
+    pub fn client_at(&self, url: &str) -> Result<Client, ClientError> {
+        Client::new(url, self.credentials())
     }
 
     /// One that lasts longer.
@@ -114,6 +121,8 @@ pub fn join(host: &Host, url: &str, token: Option<Credentials>) -> Result<Identi
     let (key, _) = new_key().map_err(no_key)?;
     let identity = Identity::of(url, &key, certify(host, &client, &key)?);
     host.write_for_plane(FILE, &identity)?;
+    // Those of another authority are none of its own.
+    Planes::forget(host)?;
     Ok(identity)
 }
 

@@ -19,6 +19,7 @@ mod identity;
 mod load;
 mod metering;
 mod orders;
+mod planes;
 mod tenure;
 mod work;
 
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use api::BeatReply;
 use host::{Failure, Host};
-use plane::client::{Client, ClientError};
+use plane::client::{Client, ClientError, REQUEST};
 
 use figures::Figures;
 pub use giving::Give;
@@ -38,11 +39,14 @@ use giving::Giving;
 use holds::Holds;
 pub use identity::{Identity, join};
 use load::Loads;
+use planes::Planes;
 use tenure::Tenure;
 use work::Work;
 
 /// Between two tries, when the plane does not answer.
 const RETRY: Duration = Duration::from_secs(1);
+/// What a plane has to answer a beat, at least.
+const PATIENCE_MIN: Duration = Duration::from_secs(2);
 /// The shortest time between two beats, whatever the plane says.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
@@ -51,6 +55,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 pub enum Heard {
     /// The plane has taken a beat.
     Taken(BeatReply),
+    /// The plane that was asked is away: the one at this address is asked from now on.
+    Turned(String),
     /// It did not; it is tried again.
     Failed(ClientError),
     /// This host could not say what it has; it is tried again.
@@ -78,6 +84,7 @@ struct Agent<'a> {
     known_as: &'a KnownAs,
     identity: Mutex<Identity>,
     client: Mutex<Arc<Client>>,
+    planes: Mutex<Planes>,
     tenure: Tenure,
     giving: Giving,
     figures: Arc<Figures>,
@@ -111,7 +118,8 @@ pub fn run(
         holds: Holds::default(),
         host,
         known_as,
-        client: Mutex::new(Arc::new(client_of(&identity)?)),
+        client: Mutex::new(Arc::new(client_of(&identity, &identity.url)?)),
+        planes: Mutex::new(Planes::known(host, &identity.url)),
         identity: Mutex::new(identity),
         tenure: Tenure::default(),
         under_way: Mutex::default(),
@@ -131,21 +139,36 @@ pub fn run(
     })
 }
 
-fn client_of(identity: &Identity) -> Result<Client, Failure> {
-    identity.client().map_err(|error| Failure::new("internal", error.to_string(), ""))
+fn client_of(identity: &Identity, url: &str) -> Result<Client, Failure> {
+    identity.client_at(url).map_err(|error| Failure::new("internal", error.to_string(), ""))
+}
+
+/// Whether another plane may answer in its place: nobody is there, or it does not reach its state.
+fn is_away(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Refused(problem) => problem.status >= 500,
+        ClientError::Url { .. } => false,
+    }
 }
 
 impl Agent<'_> {
     fn beats(&self) -> Result<(), Failure> {
+        let mut lease = Duration::ZERO;
+        // Where it began that nobody answers.
+        let mut failed_at = None;
         loop {
             let client = self.client();
-            let (heard, pause) = match self.beat(&client) {
+            let (heard, pause) = match self.beat(&client, self.patience(&client, lease)) {
                 // A disk that is full now, for example.
                 Err(failure) => (Heard::Stumbled(failure), RETRY),
                 Ok(Ok(reply)) => {
+                    let mut planes = self.planes.lock().unwrap_or_else(PoisonError::into_inner);
+                    planes.named(self.host, &reply.planes);
+                    drop(planes);
                     self.renew(&client);
-                    let third = Duration::from_millis(reply.lease_ms / 3);
-                    (Heard::Taken(reply), third.max(PAUSE_MIN))
+                    lease = Duration::from_millis(reply.lease_ms);
+                    (Heard::Taken(reply), (lease / 3).max(PAUSE_MIN))
                 }
                 Ok(Err(ClientError::Refused(problem))) if matches!(problem.status, 401 | 403) => {
                     return Err(Failure::new("permission", problem.detail, problem.hint));
@@ -155,8 +178,38 @@ impl Agent<'_> {
             if !(self.heard)(&heard) {
                 return Ok(());
             }
+            let away = matches!(&heard, Heard::Failed(error) if is_away(error));
+            failed_at = if away { failed_at.or(Some(client.url().to_owned())) } else { None };
+            let mut pause = pause;
+            if away && let Some(url) = self.turn(client.url()) {
+                // Asked at once, the lease goes on by whichever answers; and when none has, after a while.
+                pause = if failed_at.as_ref() == Some(&url) { RETRY } else { PAUSE_MIN };
+                (self.heard)(&Heard::Turned(url));
+            }
             ambient::sleep(pause);
         }
+    }
+
+    /// How long a plane may take to answer a beat: where there is another, that one must have its time too
+    /// before the lease is over.
+    fn patience(&self, client: &Client, lease: Duration) -> Duration {
+        let planes = self.planes.lock().unwrap_or_else(PoisonError::into_inner);
+        if planes.after(client.url()).is_empty() {
+            REQUEST
+        } else {
+            (lease / 3).clamp(PATIENCE_MIN, REQUEST)
+        }
+    }
+
+    /// Asks the next plane from now on, if there is another.
+    fn turn(&self, from: &str) -> Option<String> {
+        let planes = self.planes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // One whose name nobody knows now is passed over.
+        let next = planes.after(from).into_iter().find_map(|url| identity.client_at(url).ok())?;
+        let url = next.url().to_owned();
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        Some(url)
     }
 
     /// On a thread of its own: whoever waits for it must not keep a beat waiting.
@@ -185,7 +238,7 @@ impl Agent<'_> {
             return;
         }
         if let Ok(new) = identity.renewed(self.host, client)
-            && let Ok(client) = client_of(&new)
+            && let Ok(client) = client_of(&new, client.url())
         {
             self.giving.renew(&new);
             *identity = new;
@@ -194,7 +247,11 @@ impl Agent<'_> {
     }
 
     /// Says what there is, and keeps what the plane grants for it.
-    fn beat(&self, client: &Client) -> Result<Result<BeatReply, ClientError>, Failure> {
+    fn beat(
+        &self,
+        client: &Client,
+        within: Duration,
+    ) -> Result<Result<BeatReply, ClientError>, Failure> {
         let mut loads = self.beating.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = ambient::since_boot();
         let mut report = self.host.describe(self.known_as.labels.clone())?;
@@ -205,8 +262,8 @@ impl Agent<'_> {
         if let Some(name) = &self.known_as.name {
             report.name.clone_from(name);
         }
-        let answer =
-            client.put::<BeatReply>(&format!("/v1/hosts/{}/beat", self.host.id()), &report);
+        let path = format!("/v1/hosts/{}/beat", self.host.id());
+        let answer = client.put_within::<BeatReply>(&path, &report, within);
         self.figures.beat(&report, answer.is_ok());
         if let Ok(reply) = &answer {
             self.tenure.granted(self.host, sent, reply)?;

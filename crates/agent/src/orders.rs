@@ -16,7 +16,7 @@ use host::{
     Accelerator, Failure, Reference, ResumeOptions, RunOptions, Size, StartOptions, parse_port,
 };
 use model::{Generation, Name, format_bytes};
-use plane::client::Client;
+use plane::client::{Client, REQUEST};
 use spans::{Fact, Kind, Span};
 
 use crate::work::Work;
@@ -83,7 +83,7 @@ impl Agent<'_> {
                 busy.insert(work.order.name.clone(), work.clone());
                 begun = true;
                 scope.spawn(move || {
-                    self.carry_out(&work, &client);
+                    self.carry_out(&work, client);
                     self.under_way().remove(&work.order.name);
                 });
             }
@@ -103,7 +103,7 @@ impl Agent<'_> {
         work.told(|| self.host.fetched_bytes(&name?))
     }
 
-    fn carry_out(&self, work: &Work, client: &Client) {
+    fn carry_out(&self, work: &Work, mut client: Client) {
         let order = &work.order;
         let Ok(name) = Name::new(&order.name) else { return };
         let mut span = Span::below(
@@ -119,7 +119,7 @@ impl Agent<'_> {
             self.obey(work, &name)
         };
         // The plane hears of what runs here before it hears that the order is done.
-        if matches!(self.beat(client), Ok(Ok(_))) {
+        if matches!(self.beat(&client, REQUEST), Ok(Ok(_))) {
             self.tenure.begun(&name);
         }
         let (end, trouble, cost) = match outcome {
@@ -148,6 +148,8 @@ impl Agent<'_> {
             && client.send("POST", &path, &[], Some(&report)).is_err()
         {
             ambient::sleep(RETRY);
+            // Whichever plane is asked by now.
+            client = self.client().twin().unwrap_or(client);
         }
     }
 

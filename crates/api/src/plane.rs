@@ -155,6 +155,10 @@ pub struct BeatReply {
     /// The instances here that run by the plane's leave: they are held when the lease ends.
     #[serde(default)]
     pub managed: Vec<String>,
+    /// Where the planes are that share its state, itself among them, as far as they say so: any of them
+    /// takes the next beat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub planes: Vec<String>,
 }
 
 /// What a host is to do with an instance.

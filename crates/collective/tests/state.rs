@@ -15,6 +15,9 @@ use etcd::Cluster;
 use fleet::Fleet;
 use support::{World, eventually};
 
+/// Short, for tests: what a host may be away.
+const LEASE_S: u32 = 6;
+
 #[test]
 fn etcd_is_the_state_of_a_plane_by_tls_and_it_says_why_not() {
     let world = World::empty("state-tls");
@@ -78,6 +81,57 @@ fn etcd_is_the_state_of_a_plane_by_tls_and_it_says_why_not() {
     {
         assert_eq!(plane(&words).code, 2);
     }
+}
+
+#[test]
+fn etcd_lets_a_host_go_on_with_the_plane_that_is_left() {
+    let world = World::empty("state-planes");
+    let cluster = Cluster::start();
+    let state = cluster.location("plane");
+    let plane = |host| Fleet::start_on(&world, host, "127.0.0.1:0", LEASE_S, &["--state", &state]);
+    let ((mut first, one), (second, two)) = (plane("P"), plane("Q"));
+    let mut agent = one.join("A");
+    one.await_hosts(1);
+    let file = |name: &str| {
+        let said = std::fs::read(world.host("A").join("plane").join(name)).unwrap_or_default();
+        serde_json::from_slice::<serde_json::Value>(&said).unwrap_or_default()
+    };
+    let knows = |urls: &[&str]| {
+        let mut urls = urls.to_vec();
+        urls.sort();
+        eventually(Duration::from_secs(60), "it knows where they are", || {
+            file("planes.json")["named"] == serde_json::json!(urls)
+        });
+    };
+    knows(&[&one.url, &two.url]);
+    let lease = || file("lease.json")["ends_ms"].as_u64().unwrap();
+    let goes_on = |than: u64| {
+        eventually(Duration::from_secs(60), "its lease goes on", || lease() > than);
+    };
+
+    // What is answered after its plane was killed another one has answered.
+    first.kill();
+    goes_on(lease() + u64::from(LEASE_S) * 1000);
+    assert_eq!(two.host("A")["state"], "ready");
+    // It takes orders of that one too.
+    two.at("B", &["host", "cordon", &two.id("A")]).ok();
+    eventually(Duration::from_secs(60), "it is told", || two.host("A")["state"] == "cordoned");
+    knows(&[&two.url]);
+
+    // An agent that begins anew, by the address of one that is gone, finds it as well.
+    agent.kill();
+    let before = lease();
+    let _agent = one.join_by("A", &[]);
+    goes_on(before + 1);
+
+    // One that is stopped and says nothing is as good as gone.
+    let address = one.url.strip_prefix("https://").unwrap();
+    let words = ["--state", &state];
+    let (_third, three) = Fleet::start_on(&world, "P", address, LEASE_S, &words);
+    knows(&[&three.url, &two.url]);
+    second.stop();
+    goes_on(lease() + u64::from(LEASE_S) * 1000);
+    assert_eq!(three.host("A")["state"], "cordoned");
 }
 
 #[test]

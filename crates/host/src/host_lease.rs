@@ -146,7 +146,7 @@ impl Host {
         // What has ended is nobody's to count any more; what runs writes no more of it.
         let runs = self.metered()?.into_iter().map(|metered| metered.run.run);
         self.forget_metered(&runs.collect())?;
-        for file in [IDENTITY, "peers.json"] {
+        for file in [IDENTITY, "peers.json", "planes.json"] {
             match std::fs::remove_file(self.dir.root().join(FOLDER).join(file)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error.into());

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 const MAGIC: &str = "collective plane backup";
 const FORMAT: u64 = 1;
 /// Below these is what is said again, or is for a moment.
-const LEFT_OUT: [&str; 6] = ["alive/", "steering", "orders/", "answers/", "loads/", "relief/"];
+const LEFT_OUT: [&str; 7] =
+    ["alive/", "steering", "planes/", "orders/", "answers/", "loads/", "relief/"];
 
 /// The first line. All versions have these.
 #[derive(Serialize, Deserialize)]

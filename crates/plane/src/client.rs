@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::identity::{self, Authority, Credentials, PLANE_NAME};
 
 /// What one request may take.
-const REQUEST: Duration = Duration::from_secs(20);
+pub const REQUEST: Duration = Duration::from_secs(20);
 /// How long a plane may leave what was sent without a sign that it has come. What has lost a connection without
 /// a word begins another one well before a lease is over.
 const SILENCE: Duration = Duration::from_secs(4);
@@ -95,12 +95,8 @@ impl Client {
     /// The plane at `https://HOST:PORT`. Nothing is sent before it has shown that it is the one that
     /// the credentials are for.
     pub fn new(url: &str, credentials: Credentials) -> Result<Self, ClientError> {
+        let (host, port) = place(url)?;
         let wrong = |why: &str| ClientError::Url { url: url.to_owned(), why: why.to_owned() };
-        let parsed = reqwest::Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
-        let (host, port) = match (parsed.scheme(), parsed.path(), parsed.host_str()) {
-            ("https", "/", Some(host)) => (host, parsed.port().unwrap_or(443)),
-            _ => return Err(wrong("a plane is at https://HOST:PORT")),
-        };
         let unreachable = |detail: String| ClientError::Unreachable { url: url.to_owned(), detail };
         let addresses = (host.trim_matches(['[', ']']), port)
             .to_socket_addrs()
@@ -197,6 +193,17 @@ impl Client {
         self.read(&self.send("PUT", path, &[], Some(document))?)
     }
 
+    /// The same, and no longer than this.
+    pub fn put_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        document: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, ClientError> {
+        let sent = self.try_send("PUT", path, &[], Some(document), within);
+        self.read(&sent.map_err(|unanswered| unanswered.error)?)
+    }
+
     fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, ClientError> {
         serde_json::from_slice(&answer.body).map_err(|error| self.silent(error.to_string()))
     }
@@ -209,7 +216,8 @@ impl Client {
         headers: &[(&str, &str)],
         document: Option<&impl Serialize>,
     ) -> Result<Answer, ClientError> {
-        self.try_send(method, path, headers, document).map_err(|unanswered| unanswered.error)
+        self.try_send(method, path, headers, document, REQUEST)
+            .map_err(|unanswered| unanswered.error)
     }
 
     /// Sends what changes something: it is done once, also when the answer is lost and it is sent again.
@@ -229,7 +237,7 @@ impl Client {
         let mut pause = RESEND;
         let mut was_taken = false;
         for sends in 1.. {
-            let unanswered = match self.try_send(method, path, &headers, document) {
+            let unanswered = match self.try_send(method, path, &headers, document, REQUEST) {
                 Ok(answer) => return Ok(answer),
                 Err(unanswered) => unanswered,
             };
@@ -256,10 +264,12 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
         document: Option<&impl Serialize>,
+        within: Duration,
     ) -> Result<Answer, Unanswered> {
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|error| self.silent(error.to_string()))?;
         let mut request = self.http.request(method, format!("{}{path}", self.base));
+        request = request.timeout(within);
         if let Some(bearer) = self.bearer() {
             request = request.bearer_auth(bearer);
         }
@@ -371,6 +381,16 @@ impl Client {
 
     fn silent(&self, detail: String) -> ClientError {
         ClientError::Unreachable { url: self.url.clone(), detail }
+    }
+}
+
+/// The host and the port of a plane's address.
+pub(crate) fn place(url: &str) -> Result<(String, u16), ClientError> {
+    let wrong = |why: &str| ClientError::Url { url: url.to_owned(), why: why.to_owned() };
+    let parsed = reqwest::Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
+    match (parsed.scheme(), parsed.path(), parsed.host_str()) {
+        ("https", "/", Some(host)) => Ok((host.to_owned(), parsed.port().unwrap_or(443))),
+        _ => Err(wrong("a plane is at https://HOST:PORT")),
     }
 }
 

@@ -262,8 +262,14 @@ fn hosts_come_are_wished_for_and_go() {
         begun_again: true,
         state: "ready".to_owned(),
         managed: Vec::new(),
+        planes: first.planes.clone(),
     };
     assert_eq!(first, expected);
+    let ends = Instant::now() + Duration::from_secs(10);
+    while beat(&client, 1, &report("a")).planes != [client.url()] {
+        assert!(Instant::now() < ends, "it never says where it is");
+        sleep(Duration::from_millis(20));
+    }
     assert!(!beat(&client, 1, &report("a")).begun_again);
     beat(&client, 2, &report("b"));
     let hosts: Vec<HostPrint> = client.get("/v1/hosts").unwrap();

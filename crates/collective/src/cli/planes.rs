@@ -30,6 +30,10 @@ pub struct Plane {
     /// Listen here; 0.0.0.0:7070 lets other machines reach it (all of it is by TLS)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub listen: SocketAddr,
+    /// Tell hosts that they find this plane there, for when another one of the same state is gone: https://HOST:PORT
+    /// [default: where it listens, when that is one address]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
     /// Count on a host for so many seconds after it was heard of; then it holds what it runs, and others
     /// may go on with it
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=86_400))]

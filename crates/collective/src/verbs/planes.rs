@@ -165,6 +165,9 @@ impl Serving {
         let plane = plane::serve::Plane::open_with(state, &token_file, lease, login);
         let plane = plane.map_err(not_served)?;
         plane.relieve(!verb.no_rebalance);
+        if let Some(url) = &verb.url {
+            plane.is_at(url).map_err(not_answered)?;
+        }
         let fingerprint = plane.fingerprint();
         let server = Server::start(plane, verb.listen).map_err(not_served)?;
         let url = format!("https://{}", server.address());
@@ -293,7 +296,7 @@ fn take_part(
     known_as: &agent::KnownAs,
 ) -> Result<(), Failure> {
     let identity = agent::join(host, url, token)?;
-    let well = Mutex::new(None);
+    let (well, url) = (Mutex::new(None), Mutex::new(url.to_owned()));
     let ready = AtomicBool::new(false);
     agent::run(host, identity, known_as, &|heard| {
         // Said when it changes, not with each beat.
@@ -302,7 +305,7 @@ fn take_part(
             well.replace(now) != Some(now)
         };
         // It has said what it has, or tried to, and goes on: no guest waits for a plane that is away.
-        if !matches!(heard, Heard::Did(_) | Heard::Figures(_)) {
+        if !matches!(heard, Heard::Did(_) | Heard::Figures(_) | Heard::Turned(_)) {
             if !ready.swap(true, Ordering::Relaxed) {
                 notify(READY);
             }
@@ -310,6 +313,7 @@ fn take_part(
         }
         match heard {
             Heard::Taken(reply) if changes(true) => {
+                let url = url.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 print::note(global, &format!("this host has joined {url} ({})", reply.state));
             }
             Heard::Failed(error) if changes(false) => {
@@ -317,6 +321,10 @@ fn take_part(
             }
             Heard::Stumbled(failure) if changes(false) => {
                 print::note(global, &format!("{failure}; this host goes on trying"));
+            }
+            Heard::Turned(to) => {
+                let mut url = url.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                url.clone_from(to);
             }
             Heard::Taken(_) | Heard::Failed(_) | Heard::Stumbled(_) => {}
             Heard::Did(what) => print::note(global, what),

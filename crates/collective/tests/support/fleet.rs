@@ -15,6 +15,12 @@ use crate::support::{Said, World, eventually, said};
 pub struct Running(Child);
 
 impl Running {
+    /// Lets it stand still: it takes connections, and says nothing.
+    pub fn stop(&self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    }
+
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::ask::Request;
 use super::door::{Bounds, Door, Guest};
+use super::presence::Presence;
 use super::routes::Reply;
 use super::steer::Steering;
 use super::{Plane, Refused, ServeError, events};
@@ -40,6 +41,7 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 pub struct Server {
     address: SocketAddr,
     _steering: Steering,
+    _presence: Option<Presence>,
     runtime: Option<Runtime>,
 }
 
@@ -68,8 +70,12 @@ impl Server {
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(io)?;
         let address = listener.local_addr().map_err(io)?;
         let steering = Steering::begin(plane.clone()).map_err(io)?;
+        let listens = (!address.ip().is_unspecified()).then(|| format!("https://{address}"));
+        let found_at = plane.found_at.get().cloned().or(listens);
+        let presence = found_at.map(|url| Presence::begin(plane.clone(), url));
+        let presence = presence.transpose().map_err(io)?;
         runtime.spawn(accept(listener, tls, plane, Door::new(bounds)));
-        Ok(Self { address, _steering: steering, runtime: Some(runtime) })
+        Ok(Self { address, _steering: steering, _presence: presence, runtime: Some(runtime) })
     }
 
     /// Where it listens.

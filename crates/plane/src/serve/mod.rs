@@ -18,6 +18,7 @@ mod gate;
 mod http;
 mod metrics;
 mod openapi;
+mod presence;
 mod problem;
 mod restore;
 mod routes;
@@ -29,12 +30,13 @@ mod token;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use kv::Kv;
 use tokio::sync::Semaphore;
 
+use crate::client::{self, ClientError};
 use crate::identity::{Authority, IdentityError, Secret};
 use crate::login::Provider;
 use state::Revocations;
@@ -90,6 +92,8 @@ pub struct Plane {
     revoked_file: PathBuf,
     /// Who says who people are.
     login: Option<Provider>,
+    /// Where hosts find it, when somebody has said so.
+    found_at: OnceLock<String>,
     gate: gate::Gate,
     /// Places for those who read what happens.
     streams: Arc<Semaphore>,
@@ -155,7 +159,7 @@ impl Plane {
 
     fn on(kv: Arc<dyn Kv>, secret: Secret, authority: Authority, lease: Duration) -> Self {
         let (revoked, revoked_file, swept, log, metering, hosts_seen) = Default::default();
-        let (login, gate) = Default::default();
+        let (login, found_at, gate) = Default::default();
         let (no_relief, requests, refused, stumbled, unreadable) = Default::default();
         Self {
             kv,
@@ -165,6 +169,7 @@ impl Plane {
             revoked,
             revoked_file,
             login,
+            found_at,
             gate,
             streams: Arc::new(Semaphore::new(events::STREAMS_MAX)),
             swept,
@@ -187,6 +192,13 @@ impl Plane {
 
     fn relieves(&self) -> bool {
         !self.no_relief.load(Ordering::Relaxed)
+    }
+
+    /// Hosts find it there. Without a word they find it where it listens, when that is one address.
+    pub fn is_at(&self, url: &str) -> Result<(), ClientError> {
+        client::place(url)?;
+        self.found_at.get_or_init(|| url.trim_end_matches('/').to_owned());
+        Ok(())
     }
 
     /// What lets a new host join, and nothing else.

@@ -50,7 +50,8 @@ impl Plane {
         }
         let lease_ms = self.lease_ms();
         let reply_managed = managed.clone();
-        let reply = |wish| BeatReply { lease_ms, begun_again, state: word(wish), managed };
+        let planes = self.planes()?;
+        let reply = |wish| BeatReply { lease_ms, begun_again, state: word(wish), managed, planes };
         let key = format!("hosts/{id}");
         for _ in 0..TRIES {
             let entry = self.kv.get(&key)?;

@@ -29,6 +29,7 @@
 //! | `metered/all/PROJECT/USER/APPLIANCE` | what was used in all |
 //! | `audit/NUMBER`, `audit-head` | the audit log, and where it ends |
 //! | `answers/HASH` | what a request with a key was answered |
+//! | `planes/ID` | where a plane of this state is found; it is there as long as that one's lease |
 //! | `steering` | which plane decides; it is there as long as that one's lease |
 //!
 //! Of hosts and instances all can be lost: hosts say it again, and people wish it again. Users, tokens,
