@@ -1,5 +1,6 @@
 //! This host as a peer: gives what it has to other hosts of the plane, and learns who they are.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -82,6 +83,12 @@ impl Giving {
             // The old one lasts for days still, and is tried to be replaced with the next renewal.
             let _ = server.renew(&identity.to_peers());
         }
+    }
+
+    /// Of other sites, where a host there is, as the plane has said last.
+    pub fn sites(&self) -> BTreeMap<String, String> {
+        let known = self.said.read().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().map(|said| said.sites.clone()).unwrap_or_default()
     }
 
     /// Asks who the peers are. What fails is asked again.

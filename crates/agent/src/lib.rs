@@ -12,6 +12,7 @@
 //! **Invariant:** starts nothing while the lease is over, and does nothing with a head of another
 //! generation than the order's.
 
+mod distances;
 mod figures;
 mod giving;
 mod holds;
@@ -29,10 +30,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api::BeatReply;
+use api::{BeatReply, LoadSeen};
 use host::{Failure, Host};
 use plane::client::{Client, ClientError, REQUEST};
 
+use distances::Distances;
 use figures::Figures;
 pub use giving::Give;
 use giving::Giving;
@@ -89,6 +91,7 @@ struct Agent<'a> {
     giving: Giving,
     figures: Arc<Figures>,
     holds: Holds,
+    distances: Distances,
     /// The order that is carried out for each instance: one after the other.
     under_way: Mutex<HashMap<String, Arc<Work>>>,
     /// One beat at a time: what was described last is said last.
@@ -116,6 +119,7 @@ pub fn run(
         giving,
         figures,
         holds: Holds::default(),
+        distances: Distances::default(),
         host,
         known_as,
         client: Mutex::new(Arc::new(client_of(&identity, &identity.url)?)),
@@ -131,6 +135,7 @@ pub fn run(
         let agent = &agent;
         scope.spawn(move || agent.take_orders(scope));
         scope.spawn(move || agent.learn_peers());
+        scope.spawn(move || agent.measure());
         scope.spawn(move || agent.meter());
         scope.spawn(move || agent.look_what_it_holds());
         let ended = agent.beats();
@@ -226,6 +231,24 @@ impl Agent<'_> {
         }
     }
 
+    /// How far other sites are. On a thread of its own, as what learns peers.
+    fn measure(&self) {
+        let mut measured: Option<ambient::Instant> = None;
+        while !self.over.load(Ordering::Relaxed) {
+            let sites = self.giving.sites();
+            // As soon as there is one.
+            let is_due = match measured {
+                Some(measured) => measured.elapsed() >= distances::PACE,
+                None => !sites.is_empty(),
+            };
+            if is_due {
+                self.distances.measure(&sites);
+                measured = Some(ambient::now());
+            }
+            ambient::sleep(PAUSE_MIN);
+        }
+    }
+
     /// The plane, by the certificate that this host has now.
     fn client(&self) -> Arc<Client> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -257,7 +280,8 @@ impl Agent<'_> {
         let mut report = self.host.describe(self.known_as.labels.clone())?;
         let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
         report.peer = self.giving.told(&identity);
-        report.load = Some(loads.of(self.host)?);
+        let round_trips_us = self.distances.seen();
+        report.load = Some(LoadSeen { round_trips_us, ..loads.of(self.host)? });
         self.holds.say(&mut report);
         if let Some(name) = &self.known_as.name {
             report.name.clone_from(name);

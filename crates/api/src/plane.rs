@@ -50,7 +50,7 @@ pub struct HostReport {
     pub load: Option<LoadSeen>,
 }
 
-/// How busy a host is, and with which instances.
+/// How busy a host is, with which instances, and how far it is from others.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LoadSeen {
@@ -61,6 +61,9 @@ pub struct LoadSeen {
     /// By name, instances that run there.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub instances: BTreeMap<String, InstanceLoad>,
+    /// Of other sites, the shortest round trip to a host there that was measured lately, microseconds.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub round_trips_us: BTreeMap<String, u64>,
 }
 
 /// What an instance takes of its host, and what it would cost to move it.
@@ -89,6 +92,9 @@ pub struct PeersPrint {
     pub peers: Vec<PeerPrint>,
     /// Hosts whose certificates were taken back: those issued until then (Unix milliseconds).
     pub revoked: BTreeMap<String, u64>,
+    /// Of other sites, where a host there gives chunks: the round trip to it is measured. At most 64.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sites: BTreeMap<String, String>,
 }
 
 /// What the repository says of an instance.

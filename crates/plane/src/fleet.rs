@@ -49,6 +49,8 @@ pub struct Host {
     pub cached: BTreeMap<VersionId, u64>,
     /// How busy it is; none: it has not said so.
     pub load: Option<Load>,
+    /// Of other sites, the round trip to them that it has measured, microseconds.
+    pub round_trips_us: BTreeMap<String, u64>,
     /// It was overloaded when it was last looked at.
     pub overloaded: bool,
     /// When an instance last left it or came to it to relieve a host.

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! host NAME cpus=8 memory=16GiB [kvm] [STATE] [LABEL=VALUE ...] [has:VERSION=1GiB ...]
+//!      [far:SITE=12ms ...]
 //! want NAME version=web base=1GiB cpus=2 memory=4GiB [kvm] [need:LABEL=VALUE] [near=SITE]
 //!      [apart=GROUP] [at=HOST] [uses=150%] [unsaved=64MiB] [pinned]
 //! set HOST STATE

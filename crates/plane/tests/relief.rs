@@ -36,7 +36,7 @@ fn beat(client: &Client, n: u8, cpu_percent: u32, runs: &[&str]) {
         needed: Default::default(),
         instances: runs.iter().map(seen).collect(),
         peer: None,
-        load: Some(LoadSeen { cpu_percent, memory_percent: 30, instances }),
+        load: Some(LoadSeen { cpu_percent, memory_percent: 30, instances, ..Default::default() }),
     };
     client.put::<BeatReply>(&format!("/v1/hosts/{}/beat", id(n)), &report).unwrap();
 }

@@ -25,6 +25,7 @@ impl Host {
             cpu_percent: said("/proc/loadavg", |text| cpu_percent(text, cpus))?,
             memory_percent: said("/proc/meminfo", memory_percent)?,
             instances,
+            round_trips_us: BTreeMap::new(),
         })
     }
 

@@ -195,7 +195,7 @@ fn way<'f>(
         let rank = ledger.rank(kind, target, instance).ok()?;
         let then = with(host, instance)?;
         let fits = then.cpu_percent <= LOW.cpu_percent && then.memory_percent <= LOW.memory_percent;
-        let farther = rank.far && !ledger.is_far(kind, source);
+        let farther = rank.far > ledger.far(kind, source);
         let lacks = instance.base_bytes.saturating_sub(ledger.cached(target, instance));
         let cost = unsaved.saturating_add(lacks);
         (fits && !farther && !host.overloaded).then_some(Way { instance, target, cost, rank, then })

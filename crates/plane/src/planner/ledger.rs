@@ -17,10 +17,33 @@ pub enum Refusal {
     Apart { from: Name },
 }
 
+/// How far a host is from an instance's user; the lowest is the nearest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Far {
+    /// At the user's site, or nobody has said where that is.
+    Here,
+    /// Elsewhere: the round trip to that site, in doublings of a millisecond. Less does not decide.
+    Within(u32),
+    /// Elsewhere, and nobody has measured how far.
+    Unknown,
+}
+
+impl Far {
+    fn of(host: &Host, near: Option<&String>) -> Self {
+        let Some(near) = near.filter(|near| host.labels.get(SITE) != Some(near)) else {
+            return Self::Here;
+        };
+        match host.round_trips_us.get(near) {
+            Some(us) => Self::Within(u64::BITS - (us / 1000).leading_zeros()),
+            None => Self::Unknown,
+        }
+    }
+}
+
 /// What a choice goes by; the lowest wins. The order of the fields is the order of the reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
-    pub far: bool,
+    pub far: Far,
     pub crowded: bool,
     /// In steps of [`FETCH_STEP`].
     pub fetch: u64,
@@ -43,8 +66,8 @@ pub struct Ledger<'f> {
     /// Of each version, what lies on each host.
     cached: HashMap<VersionId, Vec<u64>>,
     kinds: HashMap<(BTreeSet<Need>, Option<String>), Kind>,
-    /// Of each kind, what each host lacks, and whether it is far.
-    lacks: Vec<Vec<(Option<Need>, bool)>>,
+    /// Of each kind, what each host lacks, and how far it is.
+    lacks: Vec<Vec<(Option<Need>, Far)>>,
     /// Of each group, who of it is where.
     groups: HashMap<&'f str, Vec<(usize, &'f Name)>>,
 }
@@ -107,7 +130,7 @@ impl<'f> Ledger<'f> {
         }
         let lacks = self.hosts.iter().map(|host| {
             let lacks = key.0.iter().find(|need| !need.is_met_by(host)).cloned();
-            (lacks, instance.near.is_some() && host.labels.get(SITE) != instance.near.as_ref())
+            (lacks, Far::of(host, instance.near.as_ref()))
         });
         self.lacks.push(lacks.collect());
         self.kinds.insert(key, self.lacks.len() - 1);
@@ -123,8 +146,8 @@ impl<'f> Ledger<'f> {
         self.memory_used[at]
     }
 
-    /// Whether a host is elsewhere than the instance's user.
-    pub fn is_far(&self, kind: Kind, at: usize) -> bool {
+    /// How far a host is from the instance's user.
+    pub fn far(&self, kind: Kind, at: usize) -> Far {
         self.lacks[kind][at].1
     }
 

@@ -3,7 +3,7 @@
 //! An instance that has a place keeps it. One that has none, or whose host is drained or gone, gets
 //! the first host of those that fit, by this order:
 //!
-//! 1. in the site where its user is;
+//! 1. in the site where its user is; elsewhere with the shortest way there that was measured, in doublings;
 //! 2. with CPUs that nobody else has been promised;
 //! 3. with the fewest bytes to fetch, in steps of [`FETCH_STEP`];
 //! 4. in the site with the fewest others of its group;
@@ -129,7 +129,6 @@ fn choose<'f>(ledger: &mut Ledger<'f>, instance: &'f Instance, looks: &mut u64) 
     let source = instance.at;
     let (decision, why) = match best {
         Some((rank, host)) => {
-            let second = second.map(|(rank, host)| (rank, ledger.host(host).name.clone()));
             let why = Why::chosen(ledger, instance, host, rank, second);
             ledger.charge(host, instance);
             let on = ledger.host(host).id;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use model::format_bytes;
 
-use super::ledger::{Ledger, Rank, Refusal};
+use super::ledger::{Far, Ledger, Rank, Refusal};
 use crate::fleet::{Instance, SITE};
 
 /// The reasons of a choice.
@@ -35,7 +35,7 @@ impl Why {
         instance: &Instance,
         at: usize,
         rank: Rank,
-        second: Option<(Rank, String)>,
+        second: Option<(Rank, usize)>,
     ) -> Self {
         let host = ledger.host(at);
         let mut reasons = vec![format!(
@@ -56,12 +56,16 @@ impl Why {
             });
         }
         if let Some(near) = &instance.near {
-            let is = if rank.far { "is not" } else { "is" };
-            reasons.push(format!("it {is} in {SITE}={near}, where its user is"));
+            let place = match away(ledger, at, instance, rank.far) {
+                _ if rank.far == Far::Here => "in".to_owned(),
+                Some(away) => format!("{away} from"),
+                None => "not in".to_owned(),
+            };
+            reasons.push(format!("it is {place} {SITE}={near}, where its user is"));
         }
         reasons.push(match second {
             None => "no other host fits".to_owned(),
-            Some((other, name)) => over(instance, rank, other, &name),
+            Some((other, host)) => over(ledger, instance, rank, (other, host)),
         });
         Self { reasons }
     }
@@ -112,10 +116,26 @@ fn group(instance: &Instance, refusal: &Refusal) -> String {
     }
 }
 
+/// How long the way is from a host to where an instance's user is, if it is elsewhere and that is known.
+fn away(ledger: &Ledger<'_>, at: usize, instance: &Instance, far: Far) -> Option<String> {
+    let us = ledger.host(at).round_trips_us.get(instance.near.as_ref()?)?;
+    (far != Far::Here).then(|| format!("{}.{} ms", us / 1000, us % 1000 / 100))
+}
+
 /// The first difference to the next best, which is what decided.
-fn over(instance: &Instance, rank: Rank, other: Rank, name: &str) -> String {
+fn over(
+    ledger: &Ledger<'_>,
+    instance: &Instance,
+    rank: Rank,
+    (other, at): (Rank, usize),
+) -> String {
+    let name = &ledger.host(at).name;
     if rank.far != other.far {
-        return format!("before {name}, which is elsewhere");
+        return match (rank.far, away(ledger, at, instance, other.far)) {
+            (Far::Here, None) => format!("before {name}, which is elsewhere"),
+            (_, Some(away)) => format!("before {name}, which is {away} from there"),
+            (_, None) => format!("before {name}, whose way there nobody has measured"),
+        };
     }
     if rank.crowded != other.crowded {
         return format!("before {name}, whose CPUs are promised already");

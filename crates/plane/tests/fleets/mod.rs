@@ -45,6 +45,7 @@ pub fn host<'w>(words: impl Iterator<Item = &'w str>) -> Host {
         kvm: false,
         cached: BTreeMap::new(),
         load: None,
+        round_trips_us: BTreeMap::new(),
         overloaded: false,
         relief_ms_ago: None,
     };
@@ -53,6 +54,10 @@ pub fn host<'w>(words: impl Iterator<Item = &'w str>) -> Host {
             Some(("cpus", value)) => host.cpus = value.parse().unwrap(),
             Some(("memory", value)) => host.memory_bytes = parse_bytes(value).unwrap(),
             Some(("load", value)) => host.load = Some(load(value)),
+            Some((key, value)) if key.starts_with("far:") => {
+                let ms: f64 = value.strip_suffix("ms").unwrap().parse().unwrap();
+                host.round_trips_us.insert(key["far:".len()..].to_owned(), (ms * 1000.0) as u64);
+            }
             Some((key, value)) => match key.strip_prefix("has:") {
                 Some(version) => {
                     host.cached.insert(version_id(version), parse_bytes(value).unwrap());

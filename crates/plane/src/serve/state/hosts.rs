@@ -10,7 +10,7 @@ use kv::{Condition, Entry, KvError, Outcome, Revision, Txn};
 use model::HostId;
 
 use super::{HostRecord, LOADS, Result, SeenRecord, TRIES, host_id, json, name, read, version};
-use crate::fleet::{Host, HostState};
+use crate::fleet::{Host, HostState, SITE};
 use crate::serve::ask::Ask;
 use crate::serve::{Plane, Refused};
 
@@ -18,6 +18,8 @@ use crate::serve::{Plane, Refused};
 const DRAIN_S: u64 = 600;
 /// Most peers that a host is told of.
 const PEERS_MAX: usize = 16;
+/// Most sites that a host is told of.
+const SITES_MAX: usize = 64;
 /// So old may be what hosts are told of their peers.
 const LATELY: Duration = Duration::from_secs(2);
 
@@ -141,7 +143,7 @@ impl Plane {
     /// Whom a host may ask for chunks, and whom it answers.
     pub(in crate::serve) fn peers(&self, id: HostId) -> Result<PeersPrint> {
         let hosts = self.hosts_lately()?;
-        let site = |host: &HostPrint| host.labels.get("site").cloned();
+        let site = |host: &HostPrint| host.labels.get(SITE).cloned();
         let own = hosts.iter().find(|(at, _)| *at == id).and_then(|(_, host)| site(host));
         let others = hosts.iter().filter(|(at, host)| *at != id && host.state != "gone");
         let mut others: Vec<_> = others
@@ -153,7 +155,7 @@ impl Plane {
             revoked.insert(entry.key["revoked/".len()..].to_owned(), read(&entry)?);
         }
         let peers = others.into_iter().take(PEERS_MAX).map(|(_, _, peer)| peer).collect();
-        Ok(PeersPrint { peers, revoked })
+        Ok(PeersPrint { peers, revoked, sites: doors(id, own.as_deref(), &hosts) })
     }
 
     /// All hosts, as they were a moment ago: many ask.
@@ -242,6 +244,23 @@ impl Plane {
     }
 }
 
+/// A door at each other site. Hosts of one site are told of different ones there, so that none is asked by all.
+fn doors(id: HostId, own: Option<&str>, hosts: &[(HostId, HostPrint)]) -> BTreeMap<String, String> {
+    let mut sites: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (_, host) in hosts.iter().filter(|(_, host)| host.state != HostState::Gone.as_str()) {
+        if let (Some(site), Some(peer)) = (host.labels.get(SITE), &host.peer)
+            && own != Some(site.as_str())
+        {
+            sites.entry(site).or_default().push(&peer.address);
+        }
+    }
+    let turn = id.as_bytes().iter().fold(0, |sum, byte| sum + usize::from(*byte));
+    let chosen = sites.into_iter().take(SITES_MAX);
+    let chosen =
+        chosen.map(|(site, doors)| (site.to_owned(), doors[turn % doors.len()].to_owned()));
+    chosen.collect()
+}
+
 fn word(wish: HostWish) -> String {
     state(wish).as_str().to_owned()
 }
@@ -268,6 +287,7 @@ pub fn as_planned(id: HostId, record: &HostRecord, lives: bool) -> Result<Host> 
         kvm: report.kvm,
         cached: cached.map(|(id, bytes)| Ok((version(id)?, *bytes))).collect::<Result<_>>()?,
         load: None,
+        round_trips_us: BTreeMap::new(),
         overloaded: false,
         relief_ms_ago: None,
     })

@@ -148,7 +148,7 @@ impl Picture {
         self.now_unix_ms.saturating_sub(unix_ms)
     }
 
-    /// A host with what is known of how busy it is.
+    /// A host with what is known of how busy it is, and how far from others.
     pub(super) fn with_load(&self, host: Host) -> Host {
         let load = self.loads.get(&host.id);
         let (_, relief) = self.relief.get(&host.id).copied().unwrap_or_default();
@@ -157,6 +157,7 @@ impl Picture {
                 cpu_percent: load.cpu_percent,
                 memory_percent: load.memory_percent,
             }),
+            round_trips_us: load.map(|load| load.round_trips_us.clone()).unwrap_or_default(),
             overloaded: relief.overloaded,
             relief_ms_ago: relief.unix_ms.map(|at| self.ago(at)),
             ..host
