@@ -225,8 +225,9 @@ fn guest_whose_plane_is_cut_off_from_its_state_goes_on_by_another_one_once() {
     write(&world, "A", "alone");
     fleet.at("P", &["user", "add", "anna"]).ok();
 
-    // A plane that reaches no state says so, and lets nobody run anything.
+    // A plane that reaches no state says so, and lets nobody run anything. (Its host would ask the other one.)
     let before = generation(&fleet);
+    lan.cut("A", "Q");
     members.iter().for_each(|member| lan.cut("P", member));
     let only_there = await_only_on(&beside, before, "B", "A");
     assert_eq!(fleet.at("P", &["user", "list"]).error().0, "unavailable");
@@ -235,6 +236,7 @@ fn guest_whose_plane_is_cut_off_from_its_state_goes_on_by_another_one_once() {
     is_kept(&world, "B", "alone");
     only_there();
     members.iter().for_each(|member| lan.heal("P", member));
+    lan.heal("A", "Q");
     await_ready(&beside, "A");
     let users = |fleet: &Fleet<'_>, plane: &str| {
         let users = fleet.at(plane, &["user", "list"]).ok();
