@@ -278,6 +278,11 @@ fn combinations_are_checked() {
         "r.yaml:6:14: only UEFI has variables (use `mode: uefi`, or remove it)",
     );
     check(
+        "{name: data,",
+        "{name: ram,",
+        "r.yaml:13:12: the computer's memory has this name (choose another name)",
+    );
+    check(
         "role: data,",
         "role: data, at_stop: reset,",
         "r.yaml:13:39: `at_stop` is for system disks \

@@ -127,6 +127,9 @@ fn a_version() {
         let text = text.replace("/api/state?short", wrong);
         assert!(decode_version(text.as_bytes()).is_err(), "{wrong}");
     }
+    // No disk is taken for the memory, which nobody keeps when a host crashes.
+    let text = text.replace(r#""name":"data""#, r#""name":"ram""#);
+    assert!(text.contains("ram") && decode_version(text.as_bytes()).is_err());
     // It was imported, from another distribution.
     let foreign = Version { packages_of: Some("deb/ubuntu".to_owned()), ..version.clone() };
     let bytes = encode_version(&foreign);

@@ -123,6 +123,10 @@ impl Check<'_> {
             let message = "the virtual TPM's volume has this name";
             return Err(self.wrong(name, message, "choose another name"));
         }
+        if text == "ram" {
+            let message = "the computer's memory has this name";
+            return Err(self.wrong(name, message, "choose another name"));
+        }
         if good {
             Ok(text.clone())
         } else {

@@ -158,6 +158,10 @@ pub(super) fn decode(wire: HardwareWire) -> Result<Hardware, RecordError> {
         }
         let name = model::Name::new(&disk.name)
             .map_err(|_| RecordError::field("disk name", &disk.name))?;
+        // The memory's, which no disk may be taken for.
+        if disk.name == crate::shim::volumes::RAM {
+            return Err(RecordError::field("disk name", &disk.name));
+        }
         if disks.iter().any(|other: &DiskSpec| other.name == disk.name) {
             return Err(RecordError::field("disk name twice", &disk.name));
         }

@@ -176,7 +176,12 @@ fn with_claim(
         let (powered, brought) =
             beside(|| bring(local, &fetcher, state), || host.doors().power_on(&powering));
         drop(part);
-        let powered = powered?;
+        let powered = powered.inspect_err(|_| {
+            // Nobody loads it.
+            if let Ok(Some(path)) = &brought {
+                let _ = std::fs::remove_file(path);
+            }
+        })?;
         let guest = &powered.guest;
         let part = memory.is_some().then(|| Span::part("load memory"));
         let loaded = brought.and_then(|state| load(guest, state.as_deref()));
