@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use api::{PeerPrint, PeersPrint};
 use host::{Failure, Host};
-use peer::Server;
+use peer::{Peers, Server};
 use plane::client::Client;
 use plane::identity::Peer;
 
@@ -71,10 +71,23 @@ impl Giving {
         self.server.as_ref().map(Server::sent_bytes).unwrap_or_default()
     }
 
+    /// Where this host gives to `target`, if that takes guests of which the repository does not have all,
+    /// and answers now.
+    pub fn given_at(&self, identity: &Identity, target: &str) -> Option<PeerPrint> {
+        let here = self.told(identity)?;
+        let known = self.said.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let part = format!(".h{target}.");
+        let there = known.peers.iter().find(|peer| peer.parcels && peer.name.contains(&part))?;
+        let (name, address) = (there.name.clone(), there.address.parse().ok()?);
+        let peers = Peers::new();
+        peers.set(&identity.to_peers(), vec![peer::Peer { name, address }]).ok()?;
+        peers.answers().then_some(here)
+    }
+
     /// What is said of it to the plane.
     pub fn told(&self, identity: &Identity) -> Option<PeerPrint> {
         let address = self.server.as_ref()?.address().to_string();
-        Some(PeerPrint { name: identity.name()?, address })
+        Some(PeerPrint { name: identity.name()?, address, parcels: true })
     }
 
     /// Shows another certificate from now on.

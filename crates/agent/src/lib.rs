@@ -52,6 +52,11 @@ const PATIENCE_MIN: Duration = Duration::from_secs(2);
 /// The shortest time between two beats, whatever the plane says.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
+/// What guests left here that went on elsewhere is looked after this often...
+const LOOK: Duration = Duration::from_secs(2);
+/// ...and stored from here when nobody has taken it for so long.
+const UNCLAIMED: Duration = Duration::from_secs(20);
+
 /// What happened.
 #[derive(Debug)]
 pub enum Heard {
@@ -138,6 +143,7 @@ pub fn run(
         scope.spawn(move || agent.measure());
         scope.spawn(move || agent.meter());
         scope.spawn(move || agent.look_what_it_holds());
+        scope.spawn(move || agent.see_to_parcels());
         let ended = agent.beats();
         agent.over.store(true, Ordering::Relaxed);
         ended
@@ -244,6 +250,24 @@ impl Agent<'_> {
             if is_due {
                 self.distances.measure(&sites);
                 measured = Some(ambient::now());
+            }
+            ambient::sleep(PAUSE_MIN);
+        }
+    }
+
+    /// On a thread of its own: storing one may take long.
+    fn see_to_parcels(&self) {
+        let (mut looked, mut said): (Option<ambient::Instant>, _) = (None, Vec::new());
+        while !self.over.load(Ordering::Relaxed) {
+            if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+                let done = self.host.see_to_parcels(UNCLAIMED);
+                let done = done.unwrap_or_else(|failure| vec![failure.to_string()]);
+                // What fails is said once, not each time.
+                for did in done.iter().filter(|did| !said.contains(*did)) {
+                    (self.heard)(&Heard::Did(did.clone()));
+                }
+                said = done;
+                looked = Some(ambient::now());
             }
             ambient::sleep(PAUSE_MIN);
         }

@@ -105,6 +105,7 @@ mod tests {
             cpus: None,
             memory_bytes: None,
             traceparent: None,
+            target: None,
         }
     }
 

@@ -29,11 +29,11 @@ pub use operations::{
     OPERATION_HEADER, OperationKind, OperationPrint, OperationState, OrderUnderWay,
 };
 pub use output::{
-    AppliancePrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint, CopyPrint,
-    DoctorPrint, ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint, ForkPrint,
-    GcPrint, HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MirrorPrint, MountPrint,
-    NetworkPrint, PortPrint, PropertyPrint, RepairPrint, RepoInitPrint, RepoStatsPrint, ScrubPrint,
-    StartPrint, StatePrint, TracePrint, UndoPrint, VolumePrint, WarmPrint,
+    AppliancePrint, ArrivingPrint, AutoPrint, BuildPrint, CheckPrint, CheckpointPrint, ConfigPrint,
+    CopyPrint, DoctorPrint, ErrorBody, ErrorPrint, ExecPrint, ExportDiskPrint, ExportPrint,
+    ForkPrint, GcPrint, HistoryPrint, ImportPrint, InspectPrint, InstancePrint, MirrorPrint,
+    MountPrint, NetworkPrint, PortPrint, PropertyPrint, RepairPrint, RepoInitPrint, RepoStatsPrint,
+    ScrubPrint, StartPrint, StatePrint, TracePrint, UndoPrint, VolumePrint, WarmPrint,
 };
 pub use plane::{
     BeatReply, CamePrint, ChoicePrint, EventPrint, HeadSeen, HostChange, HostIdentity, HostKey,

@@ -309,6 +309,19 @@ pub struct VolumePrint {
     pub cached_bytes: Option<u64>,
 }
 
+/// What a running instance came with from another host before the repository had it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArrivingPrint {
+    /// The host that it came from, which keeps it until the repository has it.
+    pub from: String,
+    /// The checkpoint that it will be.
+    pub checkpoint: String,
+    /// Chunks that are not on this host yet; none: that is not known yet.
+    pub left_chunks: Option<u64>,
+    /// Why they do not come, or cannot be stored, now.
+    pub missing: Option<String>,
+}
+
 /// The scrub of a running instance: what this host lacks of its volumes comes in the background.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubPrint {
@@ -411,6 +424,9 @@ pub struct InspectPrint {
     pub volumes: Vec<VolumePrint>,
     /// While it runs here.
     pub scrub: Option<ScrubPrint>,
+    /// What it came with and the repository does not have yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arriving: Option<ArrivingPrint>,
     /// While it runs here.
     pub trace: Option<TracePrint>,
     pub auto: AutoPrint,

@@ -83,6 +83,9 @@ pub struct PeerPrint {
     pub name: String,
     /// `ADDRESS:PORT`.
     pub address: String,
+    /// It takes guests of which the repository does not have all yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parcels: bool,
 }
 
 /// Whom a host may ask for chunks, and whom it answers.
@@ -98,7 +101,7 @@ pub struct PeersPrint {
 }
 
 /// What the repository says of an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct HeadSeen {
     pub name: String,
     /// 0: it has never been there.
@@ -111,6 +114,9 @@ pub struct HeadSeen {
     /// When its last checkpoint was taken, milliseconds since the Unix epoch.
     #[serde(default)]
     pub checkpoint_unix_ms: Option<u64>,
+    /// The host that let it go and alone has what it wrote last; none: the repository has all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered_by: Option<String>,
 }
 
 /// An instance on the host that holds it.
@@ -216,6 +222,9 @@ pub struct OrderPrint {
     /// What carries the request that it is for, as W3C's Trace Context writes it; none: nobody follows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Of one that leaves: the host that it is to go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
 }
 
 /// Which orders a host knows already.

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AutoPrint, CheckpointPrint, ErrorBody, PortPrint, ScrubPrint, TracePrint, VolumePrint,
+    ArrivingPrint, AutoPrint, CheckpointPrint, ErrorBody, PortPrint, ScrubPrint, TracePrint,
+    VolumePrint,
 };
 
 /// A request, and what it is done for.
@@ -42,6 +43,12 @@ pub enum Request {
     Suspend {
         label: Option<String>,
         branch: bool,
+    },
+    /// Let it go to another host, which gets what the repository does not have yet from this one, by this
+    /// name and at this address; then end.
+    Part {
+        peer: String,
+        address: String,
     },
     /// Power off, keep what is to be kept, end. With `force`, without asking the guest.
     Stop {
@@ -92,6 +99,7 @@ impl Request {
             Self::Unpause => "unpause",
             Self::Checkpoint { .. } => "checkpoint",
             Self::Suspend { .. } => "suspend",
+            Self::Part { .. } => "part",
             Self::Stop { .. } => "stop",
             Self::Discard => "discard",
             Self::SetAuto { .. } => "set_auto",
@@ -154,6 +162,9 @@ pub struct Status {
     pub ports: Vec<PortPrint>,
     pub volumes: Vec<VolumePrint>,
     pub scrub: Option<ScrubPrint>,
+    /// What it came with and the repository does not have yet.
+    #[serde(default)]
+    pub arriving: Option<ArrivingPrint>,
     pub trace: Option<TracePrint>,
     pub auto: Option<AutoPrint>,
     /// A page that cannot be had now, and why.

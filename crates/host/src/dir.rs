@@ -8,6 +8,7 @@
 //! makers/, mirroring/, publishing/  what makers signed, as far as this host has believed it
 //! builds/, imports/, exports/       work under way; what a killed command left is swept by the next
 //! plane/                  this host's lease of a plane, and who it is to that; `host leave` removes it
+//! parcels/                checkpoints that went to another host and that the repository does not have yet
 //! meter/                  what instances have used that the plane has not counted yet
 //! plane-state/            the state of a plane that was started with this directory
 //! tools/                  what `build` keeps to be faster; safe to delete
@@ -16,7 +17,7 @@
 //! ```
 //!
 //! *Invariant.* Nothing here is the only copy of anything but what an instance wrote since its
-//! last checkpoint.
+//! last checkpoint (in its folder, or in `parcels/`).
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -11,6 +11,7 @@
 //! | [`store`] | reading and moving heads in the repository |
 //! | [`makers`] | makers that this host trusts, and what they signed |
 //! | [`local`], [`dir`] | what is kept on this host |
+//! | [`parcel`] | what a guest leaves behind here when it goes on elsewhere before the repository has it |
 //! | [`doors`] | what is reached outside: stores, shims, machines |
 //!
 //! # Invariants
@@ -41,6 +42,7 @@ pub mod makers;
 mod meter;
 mod noted;
 mod origin;
+pub mod parcel;
 mod peers;
 mod ports;
 pub mod record;

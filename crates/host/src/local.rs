@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::PortPrint;
-use model::{CheckpointId, Generation, InstanceId, Name, VersionId};
+use model::{CheckpointId, ChunkId, Generation, InstanceId, Name, VersionId};
 use serde::{Deserialize, Serialize};
 
 use crate::dir::{self, HostDir};
 use crate::doors::Doors;
 use crate::failure::{Failure, Result};
-use crate::record::Head;
+use crate::record::{Blob, Head, Parcel};
 
 /// Where volumes are that belong to no instance any more.
 pub const ASIDE: &str = "aside";
@@ -62,15 +62,32 @@ pub struct LocalInstance {
     pub checkpoint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explicit: Option<String>,
+    /// The head's parcel, when the volumes rest on what is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parcel: Option<ParcelNoted>,
+}
+
+/// A parcel, as it is noted here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParcelNoted {
+    checkpoint: String,
+    chunks: String,
+    chunks_bytes: u64,
+    chunks_blake3: String,
+    host: String,
+    host_name: String,
+    peer: String,
+    address: String,
 }
 
 /// What a host noted of the head under which it opened its volumes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Noted {
     pub version: VersionId,
     pub checkpoint: Option<CheckpointId>,
     /// The newest one that somebody took.
     pub explicit: Option<CheckpointId>,
+    pub parcel: Option<Parcel>,
 }
 
 impl LocalDir {
@@ -179,6 +196,16 @@ impl LocalInstance {
             version_id: Some(head.version.to_string()),
             checkpoint: head.checkpoint.map(|id| id.to_string()),
             explicit: head.explicit().map(|id| id.to_string()),
+            parcel: head.parcel.as_ref().map(|parcel| ParcelNoted {
+                checkpoint: parcel.checkpoint.to_string(),
+                chunks: parcel.chunks.id.to_string(),
+                chunks_bytes: parcel.chunks.bytes,
+                chunks_blake3: ChunkId::from_bytes(parcel.chunks.blake3).to_string(),
+                host: parcel.host.to_string(),
+                host_name: parcel.host_name.clone(),
+                peer: parcel.peer.clone(),
+                address: parcel.address.clone(),
+            }),
             ..self
         }
     }
@@ -195,6 +222,21 @@ impl LocalInstance {
             version: id(version)?,
             checkpoint: self.checkpoint.as_deref().map(id).transpose()?,
             explicit: self.explicit.as_deref().map(id).transpose()?,
+            parcel: match &self.parcel {
+                None => None,
+                Some(noted) => Some(Parcel {
+                    checkpoint: id(&noted.checkpoint)?,
+                    chunks: Blob {
+                        id: id(&noted.chunks)?,
+                        bytes: noted.chunks_bytes,
+                        blake3: *id::<ChunkId>(&noted.chunks_blake3)?.as_bytes(),
+                    },
+                    host: id(&noted.host)?,
+                    host_name: noted.host_name.clone(),
+                    peer: noted.peer.clone(),
+                    address: noted.address.clone(),
+                }),
+            },
         }))
     }
 

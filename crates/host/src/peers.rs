@@ -20,6 +20,9 @@ use volume::Cache;
 use crate::Host;
 use crate::dir::{self, HostDir};
 use crate::failure::Result;
+use crate::parcel::Here;
+use crate::record::Parcel;
+use crate::store::Store;
 
 /// Who the peers are, in the folder of what a plane has said.
 const PEERS: &str = "peers.json";
@@ -45,12 +48,15 @@ struct IdentityFile {
 
 /// What a host gives to its peers.
 #[derive(Clone)]
-pub struct Held(Arc<Cache>);
+pub struct Held {
+    cache: Arc<Cache>,
+    parcels: Arc<Here>,
+}
 
 impl Held {
-    /// A chunk that lies in this host's cache.
+    /// A chunk that lies in this host's cache, or in a parcel of a guest that went on elsewhere.
     pub fn get(&self, id: &ChunkId) -> Option<Verified> {
-        self.0.read(id)
+        self.cache.read(id).or_else(|| self.parcels.get(id))
     }
 }
 
@@ -58,7 +64,7 @@ impl Host {
     /// What this host can give to its peers.
     pub fn held(&self) -> Result<Held> {
         let cache = Cache::open(&self.dir.folder("cache")?, self.dir.cache_bytes_max())?;
-        Ok(Held(Arc::new(cache)))
+        Ok(Held { cache: Arc::new(cache), parcels: Arc::new(Here::of(&self.dir)) })
     }
 
     /// Who the peers were when a plane last said so.
@@ -74,8 +80,30 @@ impl Host {
     }
 }
 
+/// Where an instance's chunks come from: the repository, and other hosts before it.
+#[derive(Clone)]
+pub struct Chunks {
+    pub source: Arc<dyn ChunkSource>,
+    pub peers: Option<Arc<Peers>>,
+}
+
+impl Chunks {
+    pub fn of(host: &HostDir, store: &Store) -> Self {
+        let (source, peers) = before(host, store.source());
+        Self { source, peers }
+    }
+
+    /// Who has this parcel is asked first from now on: nobody else has what is in it.
+    pub fn prefer(&self, parcel: &Parcel) {
+        let (Some(peers), Ok(address)) = (&self.peers, parcel.address.parse()) else { return };
+        let peer = Peer { name: parcel.peer.clone(), address };
+        // A name that is none is nobody's, and nobody is asked by it.
+        let _ = peers.prefer(&format!(".h{}.", parcel.host), peer);
+    }
+}
+
 /// A source that asks this host's peers before the one beneath; and the peers, of whom there may be none.
-pub fn before(
+fn before(
     host: &HostDir,
     beneath: Arc<dyn ChunkSource>,
 ) -> (Arc<dyn ChunkSource>, Option<Arc<Peers>>) {

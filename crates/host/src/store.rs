@@ -15,19 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::RepoInitPrint;
-use chunk::{ChunkSink, ChunkSource, id_of};
-use manifest::{Manifest, NodeCache};
-use model::{CheckpointId, ChunkId, Generation, InstanceId, ManifestId, Name, VersionId};
+use chunk::ChunkSource;
+use model::{CheckpointId, ChunkId, Generation, InstanceId, Name, VersionId};
 use objects::{Counted, ObjectError, Objects, ProbeError};
-use repository::{
-    Child, Init, PackWriter, RefError, RefPayload, RefValue, Repository, RepositoryError,
-    StoreStats, Target,
-};
+use repository::{Init, RefError, RefPayload, RefValue, Repository, RepositoryError, Target};
 
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::origin::Origin;
-use crate::record::{self, AutoPoint, Blob, Checkpoint, Head, Version};
+use crate::record::{self, AutoPoint, Checkpoint, Head, Version};
 
 mod care;
 mod find;
@@ -35,18 +31,18 @@ mod makers;
 mod mend;
 mod open;
 pub mod retain;
+mod session;
 mod traces;
 
 use makers::Makers;
 pub use open::key_import;
 use open::{keep_key, open_objects, open_stranger, open_with_keys};
+pub use session::Session;
 pub use traces::{VersionTrace, touched};
 
 const APPLIANCE: &str = "appliance";
 const INSTANCE: &str = "instance";
 const BRANCH: &str = "branch";
-/// Decoded manifest nodes kept while a manifest is built.
-const NODES_MAX: usize = 256;
 
 /// Where a repository's key is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,12 +230,12 @@ impl Store {
 
     /// A session that writes while somebody waits.
     pub fn session(&self) -> Result<Session> {
-        Ok(Session { writer: self.repository.writer()?, source: self.source() })
+        Ok(Session::packs(self.repository.writer()?, self.source()))
     }
 
     /// A session that writes what many will fetch.
     pub fn thorough_session(&self) -> Result<Session> {
-        Ok(Session { writer: self.repository.thorough_writer()?, source: self.source() })
+        Ok(Session::packs(self.repository.thorough_writer()?, self.source()))
     }
 
     /// The head of an instance.
@@ -283,6 +279,10 @@ impl Store {
 
     /// Moves a head to its next generation.
     pub fn advance(&self, from: Generation, head: &Head) -> Result<Advance> {
+        if head.parcel.is_some() && head.lease.is_none() {
+            let what = "a head that nobody holds may not wait for a checkpoint";
+            return Err(Failure::new("internal", what, ""));
+        }
         let name = head.name.as_str();
         let payload = RefPayload { roots: roots_of(head), body: record::encode_head(head) };
         self.advance_ref(INSTANCE, name, from, payload)
@@ -387,8 +387,14 @@ impl Store {
 
     /// Reads a checkpoint.
     pub fn checkpoint(&self, id: CheckpointId) -> Result<Checkpoint> {
+        Self::checkpoint_of(&self.repository, id)
+    }
+
+    /// Reads a checkpoint that may not be in the repository yet.
+    pub fn checkpoint_of(source: &dyn ChunkSource, id: CheckpointId) -> Result<Checkpoint> {
         let what = format!("checkpoint {}", id.short());
-        let record = self.record(id.into(), &what)?;
+        let record = repository::read_record(source, &id.into());
+        let record = record.map_err(|e| Failure::from(e).during(&what))?;
         record::decode_checkpoint(&record.body).map_err(|e| record_failure(e, &what))
     }
 
@@ -425,6 +431,7 @@ impl Store {
             trial: None,
             network: None,
             keep_taken: None,
+            parcel: None,
             ..head.clone()
         };
         let payload = RefPayload { roots: roots_of(&branch), body: record::encode_head(&branch) };
@@ -543,119 +550,4 @@ fn record_failure(error: record::RecordError, what: &str) -> Failure {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes chunks, manifests and records; nothing of it is visible before a ref names it.
-pub struct Session {
-    writer: PackWriter,
-    source: Arc<dyn ChunkSource>,
-}
-
-impl Session {
-    /// A session that stores in another repository what is read from a store.
-    pub fn between(from: &Store, to: &Repository) -> Result<Self> {
-        Ok(Self { writer: to.thorough_writer()?, source: from.source() })
-    }
-
-    /// Copies what these targets need and the session's repository lacks.
-    pub fn copy(
-        &mut self,
-        from: &Repository,
-        hints: &repository::CopyHints,
-        roots: &[Target],
-        progress: &mut dyn FnMut(&repository::Copied),
-    ) -> Result<repository::Copied> {
-        Ok(repository::copy(from, &mut self.writer, hints, roots, progress)?)
-    }
-
-    /// Where chunks go.
-    pub fn sink(&mut self) -> &mut dyn ChunkSink {
-        &mut self.writer
-    }
-
-    /// Stores a page; gives its id.
-    pub fn put_page(&mut self, page: &[u8]) -> Result<ChunkId> {
-        let id = id_of(page);
-        self.writer.put(id, page)?;
-        Ok(id)
-    }
-
-    /// Stores the manifest of a volume with these pages, ascending.
-    pub fn put_pages(
-        &mut self,
-        size_bytes: u64,
-        pages: &mut dyn Iterator<Item = (u64, Option<ChunkId>)>,
-    ) -> Result<ManifestId> {
-        let nodes = NodeCache::new(self.source.clone(), NODES_MAX);
-        let empty = Manifest::empty(size_bytes)?;
-        Ok(empty.update(&nodes, pages, None, &mut self.writer)?.id())
-    }
-
-    /// Stores a whole file.
-    pub fn put_blob(&mut self, bytes: &[u8]) -> Result<Blob> {
-        let id = repository::write_blob(&mut self.writer, bytes)?;
-        Ok(Blob { id, bytes: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() })
-    }
-
-    /// Stores a version's record.
-    pub fn put_version(&mut self, version: &Version) -> Result<VersionId> {
-        let mut children = Vec::new();
-        for (label, blob) in [
-            ("kernel", &version.kernel),
-            ("initrd", &version.initrd),
-            ("firmware", &version.firmware),
-            ("vendor-data", &version.vendor_data),
-        ] {
-            if let Some(blob) = blob {
-                children.push(Child::new(label, Target::Record(blob.id)));
-            }
-        }
-        for (spec, manifest) in version.hardware.disks.iter().zip(&version.disks) {
-            children.push(Child::new(&spec.name, Target::Manifest(*manifest)));
-        }
-        if let Some(warm) = &version.warm {
-            children.push(Child::new("warm-ram", Target::Manifest(warm.memory.ram)));
-            let state = Target::Record(warm.memory.device_state.id);
-            children.push(Child::new("warm-device-state", state));
-            for (index, manifest) in warm.disks.iter().enumerate() {
-                children
-                    .push(Child::new(&format!("warm-disk{index}"), Target::Manifest(*manifest)));
-            }
-        }
-        let body = record::encode_version(version);
-        Ok(repository::write_record(&mut self.writer, &children, &body)?.into())
-    }
-
-    /// Stores a checkpoint's record.
-    pub fn put_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<CheckpointId> {
-        let mut children = vec![Child::new("version", Target::Record(checkpoint.version.into()))];
-        if let Some(parent) = checkpoint.parent {
-            children.push(Child::new(repository::PARENT, Target::Record(parent.into())));
-        }
-        if let Some(memory) = &checkpoint.memory {
-            children.push(Child::new("ram", Target::Manifest(memory.ram)));
-            children.push(Child::new("device-state", Target::Record(memory.device_state.id)));
-        }
-        let traces = checkpoint.traces;
-        for (label, trace) in
-            [("trace-booted", traces.booted), ("trace-continued", traces.continued)]
-        {
-            children.extend(trace.map(|id| Child::new(label, Target::Chunk(id))));
-        }
-        for (index, manifest) in checkpoint.disks.iter().enumerate() {
-            children.push(Child::new(&format!("disk{index}"), Target::Manifest(*manifest)));
-        }
-        let body = record::encode_checkpoint(checkpoint);
-        Ok(repository::write_record(&mut self.writer, &children, &body)?.into())
-    }
-
-    /// Bytes that everything put so far adds to the repository.
-    pub fn stored_bytes(&mut self) -> Result<u64> {
-        Ok(self.writer.packed_bytes()?)
-    }
-
-    /// Makes everything durable.
-    pub fn finish(self) -> Result<StoreStats> {
-        Ok(self.writer.finish()?)
-    }
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use host::auto::{Auto, Keep};
 use host::record::{
-    AutoPoint, Blob, Change, Checkpoint, Follow, Head, Hold, How, Machine, Memory, Traces, Trial,
-    UpdatePolicy, Version, Warm, Why, decode_checkpoint, decode_head, decode_version,
+    AutoPoint, Blob, Change, Checkpoint, Follow, Head, Hold, How, Machine, Memory, Parcel, Traces,
+    Trial, UpdatePolicy, Version, Warm, Why, decode_checkpoint, decode_head, decode_version,
     encode_checkpoint, encode_head, encode_version,
 };
 use import::ovf::Property;
@@ -358,6 +358,7 @@ fn a_head() {
         network: None,
         gone: Vec::new(),
         keep_taken: None,
+        parcel: None,
     };
     let bytes = encode_head(&head);
     golden("head.json", &bytes);
@@ -371,6 +372,19 @@ fn a_head() {
     let bytes = encode_head(&keeps);
     golden("head-keep-taken.json", &bytes);
     assert_eq!(decode_head(&bytes), Ok(keeps));
+    let chunks = Blob { id: ChunkId::from_bytes([8; 32]), bytes: 64, blake3: [9; 32] };
+    let parcel = Some(Parcel {
+        checkpoint: CheckpointId::from_bytes([10; 32]),
+        chunks,
+        host: HostId::from_bytes([3; 16]),
+        host_name: "desk".to_owned(),
+        peer: "i1.h03.host.collective.internal".to_owned(),
+        address: "192.0.2.1:7071".to_owned(),
+    });
+    let offered = Head { parcel, ..head.clone() };
+    let bytes = encode_head(&offered);
+    golden("head-parcel.json", &bytes);
+    assert_eq!(decode_head(&bytes), Ok(offered));
     let warm = Head { checkpoint: None, origin: None, fresh: false, warm: true, ..head.clone() };
     let bytes = encode_head(&warm);
     golden("head-warm.json", &bytes);

@@ -50,6 +50,26 @@ pub struct Peers {
 struct Now {
     config: Option<Arc<ClientConfig>>,
     peers: Vec<Arc<Known>>,
+    first: Option<First>,
+}
+
+/// Who is asked before all others.
+struct First {
+    /// A part of its name, whatever certificate it has by now.
+    part: String,
+    /// As it was known when it was said; those that are told of later come before this.
+    known: Arc<Known>,
+}
+
+impl Now {
+    fn sort(&mut self) {
+        let Some(First { part, known }) = &self.first else { return };
+        let is_first = |known: &Known| known.peer.name.contains(part.as_str());
+        if !self.peers.iter().any(|known| is_first(known)) {
+            self.peers.push(known.clone());
+        }
+        self.peers.sort_by_key(|known| !is_first(known));
+    }
 }
 
 struct Known {
@@ -82,23 +102,26 @@ impl Peers {
             .with_client_auth_cert(vec![read.certificate], read.key)
             .map_err(no)?;
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
-        let known = |peer: Peer| {
-            let name = ServerName::try_from(peer.name.clone())
-                .map_err(|error| PeerError::Identity(error.to_string()))?;
-            Ok(Arc::new(Known {
-                peer,
-                name,
-                idle: Mutex::default(),
-                until_ms: AtomicU64::new(0),
-                misses: AtomicU32::new(0),
-                poor: AtomicU32::new(0),
-                hits: AtomicU32::new(0),
-            }))
-        };
-        let peers = peers.into_iter().map(known).collect::<Result<_, PeerError>>()?;
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) =
-            Now { config: Some(Arc::new(config)), peers };
+        let peers = peers.into_iter().map(Known::new).collect::<Result<_, PeerError>>()?;
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        (now.config, now.peers) = (Some(Arc::new(config)), peers);
+        now.sort();
         Ok(())
+    }
+
+    /// This one is asked before the others, also when they are others; and by another name and address,
+    /// when one is told of whose name has `part` in it too.
+    pub fn prefer(&self, part: &str, peer: Peer) -> Result<(), PeerError> {
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        now.first = Some(First { part: part.to_owned(), known: Known::new(peer)? });
+        now.sort();
+        Ok(())
+    }
+
+    /// Whether the best of them answers now, whatever it has.
+    pub fn answers(&self) -> bool {
+        let nothing = ChunkId::from_bytes([0; 32]);
+        self.ready().first().is_some_and(|known| self.exchange(known, &[nothing]).is_ok())
     }
 
     /// Whether a peer has given something lately: then what is asked for mostly comes from there.
@@ -206,6 +229,20 @@ impl Peers {
 }
 
 impl Known {
+    fn new(peer: Peer) -> Result<Arc<Self>, PeerError> {
+        let name = ServerName::try_from(peer.name.clone())
+            .map_err(|error| PeerError::Identity(error.to_string()))?;
+        Ok(Arc::new(Self {
+            peer,
+            name,
+            idle: Mutex::default(),
+            until_ms: AtomicU64::new(0),
+            misses: AtomicU32::new(0),
+            poor: AtomicU32::new(0),
+            hits: AtomicU32::new(0),
+        }))
+    }
+
     fn keep(&self, stream: StreamOwned<ClientConnection, Timed>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_MAX {

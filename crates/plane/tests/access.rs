@@ -381,6 +381,7 @@ fn look(serving: &Serving, heads: &[(&str, &str)]) -> Vec<(String, OrderAct)> {
                 holder: None,
                 state: state.to_owned(),
                 checkpoint_unix_ms: None,
+                offered_by: None,
             };
             let end = if order.act == OrderAct::Look { OrderEnd::Done } else { OrderEnd::Refused };
             let done = OrderReport {

@@ -141,6 +141,7 @@ fn head(name: &str, generation: u64, holder: Option<&str>, state: &str) -> HeadS
         holder: holder.map(str::to_owned),
         state: state.to_owned(),
         checkpoint_unix_ms: None,
+        offered_by: None,
     }
 }
 

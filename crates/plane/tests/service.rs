@@ -142,6 +142,7 @@ fn a_host_is_told_of_its_peers_the_nearest_first_and_of_none_that_are_gone() {
     let folder = tempfile::tempdir().unwrap();
     let Serving { client, server: _server } = serve(&embedded(folder.path()), folder.path());
     let peer = |n: u8| PeerPrint {
+        parcels: false,
         name: format!("i1.h{}.host.collective.internal", id(n)),
         address: format!("10.0.0.{n}:7071"),
     };

@@ -49,6 +49,7 @@ struct Ways {
     delay_ms: AtomicU64,
     ignores_conditions: AtomicBool,
     clock_ahead_s: AtomicU64,
+    held: Mutex<Option<String>>,
 }
 
 /// Writes to one path that wait for each other.
@@ -74,6 +75,7 @@ impl S3Server {
             delay_ms: AtomicU64::new(0),
             ignores_conditions: AtomicBool::new(false),
             clock_ahead_s: AtomicU64::new(0),
+            held: Mutex::new(None),
         });
         runtime.spawn(accept(listener, service, Arc::clone(&ways)));
         Ok(Self { address, ways, runtime: Some(runtime) })
@@ -82,6 +84,12 @@ impl S3Server {
     /// From now on each answer begins so much later, as if the server were far away.
     pub fn delay(&self, delay: Duration) {
         self.ways.delay_ms.store(delay.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// From now on what is written below a path with this in it waits, as on a line that is too slow for it; none:
+    /// goes on.
+    pub fn hold(&self, part: Option<&str>) {
+        *self.ways.held.lock().unwrap_or_else(PoisonError::into_inner) = part.map(str::to_owned);
     }
 
     /// From now on it writes over objects that were to be created, as some look-alikes do.
@@ -144,6 +152,13 @@ async fn in_turn(
         return service.call(request.map(s3s::Body::from)).await;
     }
     let path = request.uri().path().to_owned();
+    let is_held = || {
+        let held = ways.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().is_some_and(|part| path.contains(part))
+    };
+    while is_held() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let file = ways.root.join(path.trim_start_matches('/'));
     let turn = {
         let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);

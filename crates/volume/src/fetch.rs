@@ -227,7 +227,7 @@ impl Fetcher {
     }
 
     /// Whether anybody waits for an urgent chunk.
-    pub(crate) fn is_waited_for(&self) -> bool {
+    pub fn is_waited_for(&self) -> bool {
         let queues = lock(&self.shared.queues);
         queues.urgent_running > 0 || !queues.urgent.is_empty()
     }

@@ -122,6 +122,15 @@ fn describe(shown: &InspectPrint) -> String {
             trace.recorded, trace.placed, trace.prefetched, trace.hits, trace.misses
         ));
     }
+    if let Some(arriving) = &shown.arriving {
+        let from = &arriving.from;
+        lines.push(match (&arriving.missing, arriving.left_chunks) {
+            (Some(why), _) => format!("arriving    from {from}: {why}"),
+            (None, Some(0)) => format!("arriving    from {from}: all is here, and is being stored"),
+            (None, Some(left)) => format!("arriving    from {from}: {left} chunks are to come"),
+            (None, None) => format!("arriving    from {from}"),
+        });
+    }
     if let Some(scrub) = &shown.scrub {
         lines.push(format!("scrub       {}", describe_scrub(scrub)));
     }

@@ -111,6 +111,11 @@ impl<'a> Fleet<'a> {
         self.join_by(host, &["--token-file", &self.token])
     }
 
+    /// The same, where it gives nothing to other hosts.
+    pub fn join_giving_nothing(&self, host: &str) -> Running {
+        self.join_by(host, &["--token-file", &self.token, "--peers", "off"])
+    }
+
     /// The same with this token, or none.
     pub fn join_by(&self, host: &str, token: &[&str]) -> Running {
         let label = format!("site={host}");

@@ -88,6 +88,23 @@ impl Lan {
         self.tell(other, one, &self.card(one));
     }
 
+    /// From now on what this host sends goes no faster.
+    pub fn slow(&self, host: &str, rate: &str) {
+        let shaped = ["root", "tbf", "rate", rate, "burst", "32kb", "latency", "300ms"];
+        self.shape(host, &[&["replace"][..], &["dev", "eth0"], &shaped].concat());
+    }
+
+    /// It goes as fast as it can again.
+    pub fn quick(&self, host: &str) {
+        self.shape(host, &["del", "dev", "eth0", "root"]);
+    }
+
+    fn shape(&self, host: &str, words: &[&str]) {
+        let namespace = self.namespace(host);
+        let status = Command::new("tc").args(["-n", &namespace, "qdisc"]).args(words).status();
+        assert!(status.unwrap().success(), "tc {words:?}");
+    }
+
     fn tell(&self, host: &str, of: &str, card: &str) {
         let (inside, address) = (self.namespace(host), self.address(of).to_string());
         let neighbour = ["-n", &inside, "neighbour", "replace", &address];

@@ -23,7 +23,8 @@ pub struct Taken {
 /// The head after `taken` by the host that holds the lease; its volumes may still be based on
 /// `bases`. What `keep` does not keep is dropped when an automatic one was taken.
 pub fn advance(head: &Head, taken: Taken, keep: &Keep, bases: &[CheckpointId]) -> Head {
-    let mut next = Head { checkpoint: Some(taken.id), fresh: false, ..head.clone() };
+    // What was on its way is there, or is not waited for.
+    let mut next = Head { checkpoint: Some(taken.id), fresh: false, parcel: None, ..head.clone() };
     let holder = head.lease.as_ref().map(|lease| lease.holder);
     next.holds.retain(|hold| Some(hold.host) != holder);
     for base in bases.iter().filter(|base| is_auto(head, **base)) {
@@ -49,6 +50,15 @@ pub fn taken_over(head: &mut Head, host: HostId) {
         head.holds.push(Hold { host, checkpoint });
         bound(&mut head.holds);
     }
+}
+
+/// The head of who goes on from its checkpoint and not from what is on its way: that becomes a branch, on top
+/// of this checkpoint, when the host that has it comes back.
+pub fn without_parcel(mut head: Head) -> Head {
+    if let Some(parcel) = head.parcel.take() {
+        taken_over(&mut head, parcel.host);
+    }
+    head
 }
 
 fn bound(holds: &mut Vec<Hold>) {

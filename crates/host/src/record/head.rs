@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::hardware::id;
 use super::wire::{
-    AutoWire, FORMAT, LINE_FORMAT, RecordError, appliance, decode, decode_auto, encode,
-    encode_auto, name,
+    AutoWire, BlobWire, FORMAT, LINE_FORMAT, RecordError, appliance, decode, decode_auto,
+    decode_blob, encode, encode_auto, encode_blob, name,
 };
-use super::{AutoPoint, Follow, Head, Hold, Trial, UpdatePolicy};
+use super::{AutoPoint, Follow, Head, Hold, Parcel, Trial, UpdatePolicy};
 use crate::auto::Keep;
 
 /// What a head has that needs more than format 3: what it is plugged into.
@@ -16,7 +16,9 @@ const NETWORK_FORMAT: u32 = 4;
 /// What a head has that needs more than format 4: what is gone of its line.
 const GONE_FORMAT: u32 = 5;
 /// What a head has that needs more than format 5: what is kept of what somebody took.
-pub(super) const HEAD_FORMAT: u32 = 6;
+const KEEP_FORMAT: u32 = 6;
+/// What a head has that needs more than format 6: a checkpoint that the repository does not have yet.
+pub(super) const HEAD_FORMAT: u32 = 7;
 /// Most checkpoints that are gone, of one head.
 pub(crate) const GONE_MAX: usize = 1024;
 /// What a head has that needs more than format 2: whose versions it gets.
@@ -70,6 +72,19 @@ struct HeadWire {
     /// Format 6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     keep_taken: Option<String>,
+    /// Format 7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parcel: Option<ParcelWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ParcelWire {
+    checkpoint: String,
+    chunks: BlobWire,
+    host: String,
+    host_name: String,
+    peer: String,
+    address: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,8 +128,10 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
     encode(&HeadWire {
         kind: "head".to_owned(),
         // A program that does not know these would drop them when it moves the head.
-        format: if head.keep_taken.is_some() {
+        format: if head.parcel.is_some() {
             HEAD_FORMAT
+        } else if head.keep_taken.is_some() {
+            KEEP_FORMAT
         } else if !head.gone.is_empty() {
             GONE_FORMAT
         } else if head.network.is_some() {
@@ -175,6 +192,25 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
         network: head.network.as_ref().map(Name::to_string),
         gone: head.gone.iter().map(CheckpointId::to_string).collect(),
         keep_taken: head.keep_taken.map(|keep| keep.to_string()),
+        parcel: head.parcel.as_ref().map(|parcel| ParcelWire {
+            checkpoint: parcel.checkpoint.to_string(),
+            chunks: encode_blob(&parcel.chunks),
+            host: parcel.host.to_string(),
+            host_name: parcel.host_name.clone(),
+            peer: parcel.peer.clone(),
+            address: parcel.address.clone(),
+        }),
+    })
+}
+
+fn decode_parcel(wire: ParcelWire) -> Result<Parcel, RecordError> {
+    Ok(Parcel {
+        checkpoint: id("parcel", &wire.checkpoint)?,
+        chunks: decode_blob(wire.chunks)?,
+        host: id("parcel", &wire.host)?,
+        host_name: wire.host_name,
+        peer: wire.peer,
+        address: wire.address,
     })
 }
 
@@ -214,6 +250,10 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
     };
     if (state == InstanceState::Running) != lease.is_some() {
         return Err(RecordError::field("lease", lease.is_some()));
+    }
+    let parcel = wire.parcel.map(decode_parcel).transpose()?;
+    if parcel.is_some() && lease.is_none() {
+        return Err(RecordError::field("parcel", "of nobody"));
     }
     if wire.gone.len() > GONE_MAX {
         return Err(RecordError::field("gone", wire.gone.len()));
@@ -265,12 +305,15 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
                 Some(Keep::parse(&text).map_err(|_| RecordError::field("keep_taken", &text))?)
             }
         },
+        parcel,
     })
 }
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{HostId, InstanceId, VersionId};
+    use model::{ChunkId, HostId, InstanceId, VersionId};
+
+    use super::super::Blob;
 
     fn head() -> Head {
         Head {
@@ -299,6 +342,7 @@ mod tests {
             network: None,
             gone: Vec::new(),
             keep_taken: None,
+            parcel: None,
         }
     }
 
@@ -310,9 +354,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_its_way_survives_and_belongs_to_somebody() {
+        let chunks = Blob { id: ChunkId::from_bytes([8; 32]), bytes: 64, blake3: [9; 32] };
+        let (host, host_name) = (HostId::from_bytes([3; 16]), "h".to_owned());
+        let checkpoint = CheckpointId::from_bytes([10; 32]);
+        let (peer, address) = ("i1.h3.x".to_owned(), "192.0.2.1:7".to_owned());
+        let parcel = Some(Parcel { checkpoint, chunks, host, host_name, peer, address });
+        let offered = Head { parcel, ..head() };
+        assert_eq!(decode_head(&encode_head(&offered)), Ok(offered.clone()));
+        assert!(offered.is_offered() && !head().is_offered());
+        let holder = HostId::from_bytes([4; 16]);
+        let taken = Lease { holder, ..offered.lease.clone().unwrap() };
+        assert!(!Head { lease: Some(taken), ..offered.clone() }.is_offered());
+        let broken = Head { lease: None, state: InstanceState::Suspended, ..offered };
+        assert!(matches!(decode_head(&encode_head(&broken)), Err(RecordError::Field { .. })));
+    }
+
+    #[test]
     fn other_kinds_newer_formats_and_noise_are_told_apart() {
         let body = String::from_utf8(encode_head(&head())).unwrap();
-        let newer = body.replacen("\"format\":1", "\"format\":7", 1);
+        let newer = body.replacen("\"format\":1", "\"format\":8", 1);
         assert!(matches!(decode_head(newer.as_bytes()), Err(RecordError::Newer { .. })));
         assert!(matches!(
             super::super::decode_version(body.as_bytes()),

@@ -279,6 +279,24 @@ pub struct Head {
     pub gone: Vec<CheckpointId>,
     /// What a collection keeps of the checkpoints that somebody took on its line; None: all, unless it is told.
     pub keep_taken: Option<Keep>,
+    /// What its host has let go and the repository does not have yet.
+    pub parcel: Option<Parcel>,
+}
+
+/// A checkpoint that is on its way from one host to another, and not in the repository yet: nothing that a
+/// ref keeps may lead to it. The head stays at the last one that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    pub checkpoint: CheckpointId,
+    /// The ids of all its chunks that the checkpoint before it does not have, 32 bytes each: a file that is
+    /// in the parcel too.
+    pub chunks: Blob,
+    /// Who has it, on its disk, until it is in the repository.
+    pub host: HostId,
+    pub host_name: String,
+    /// What its certificate called it, and where it gives.
+    pub peer: String,
+    pub address: String,
 }
 
 /// Where an instance's versions come from.
@@ -360,6 +378,15 @@ impl Head {
         let is_auto = |id: &&CheckpointId| self.autos.iter().any(|auto| auto.id == **id);
         next.gone.extend(checkpoints.iter().filter(|id| !is_auto(id)));
         next
+    }
+
+    /// Whether its host has let it go and nobody has taken it yet: it runs nowhere, and any host that gets
+    /// what is in the parcel may go on with it.
+    pub fn is_offered(&self) -> bool {
+        match (&self.lease, &self.parcel) {
+            (Some(lease), Some(parcel)) => lease.holder == parcel.host,
+            _ => false,
+        }
     }
 
     /// The newest checkpoint of its line that somebody took, and what the next one's parent is.

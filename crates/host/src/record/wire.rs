@@ -49,7 +49,7 @@ struct Preface {
 }
 
 #[derive(Serialize, Deserialize)]
-struct BlobWire {
+pub(super) struct BlobWire {
     id: String,
     bytes: u64,
     blake3: String,
@@ -198,7 +198,7 @@ pub(super) fn decode<T: for<'de> Deserialize<'de>>(
     serde_json::from_slice(body).map_err(|e| malformed(e.to_string()))
 }
 
-fn encode_blob(blob: &Blob) -> BlobWire {
+pub(super) fn encode_blob(blob: &Blob) -> BlobWire {
     BlobWire {
         id: blob.id.to_string(),
         bytes: blob.bytes,
@@ -206,7 +206,7 @@ fn encode_blob(blob: &Blob) -> BlobWire {
     }
 }
 
-fn decode_blob(wire: BlobWire) -> Result<Blob, RecordError> {
+pub(super) fn decode_blob(wire: BlobWire) -> Result<Blob, RecordError> {
     let blake3: ChunkId = id("blake3", &wire.blake3)?;
     // Kernels, initrds and device states: never more than 1 GiB.
     if wire.bytes > 1 << 30 {

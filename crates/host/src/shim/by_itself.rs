@@ -1,7 +1,7 @@
 //! Automatic checkpoints of a running instance, as its owner takes them.
 //!
 //! *Invariants.* None is taken before the guest's start has come to its end, nor while it is paused,
-//! held or waits for a page. Whether the repository answers and the lease is still ours is asked
+//! held or waits for a page, nor before the repository has what it came with. Whether the repository answers and the lease is still ours is asked
 //! before the guest is stopped. A failure is told once, tried again, and harms nobody: what was
 //! frozen for it stays in the volumes, for the next.
 
@@ -45,7 +45,10 @@ impl ByItself {
     pub fn step(&mut self, running: &mut Running, shared: &Shared) -> Option<End> {
         let now = ambient::now();
         let is_due = self.timer.is_due(now, || running.volumes.dirtied_bytes());
-        let may = shared.state() == "running" && !shared.is_stalled() && shared.has_settled();
+        let may = shared.state() == "running"
+            && !shared.is_stalled()
+            && shared.has_settled()
+            && running.landing.is_none();
         if !is_due || !may || running.guest().has_ended() {
             return None;
         }

@@ -6,7 +6,11 @@
 //! running(me), no shim here ──▶ running(me)      after a crash: the disks' flushed pages go on
 //! running(other) ──take over──▶ running(me)      the other host is fenced by the new generation
 //! running(other) ──▶ refused
+//! offered(other) ──its parcel's record comes──▶ running(me), with the parcel still to be stored
+//! offered(me) ──the parcel is stored──▶ running(me)
 //! ```
+//! *Offered* is a head that its holder has let go, with a parcel that the repository does not have
+//! ([`super::part`]). Who is to take an instance over goes without the parcel when nobody gives it.
 //!
 //! With the lease it is settled what the instance starts from: its checkpoint; while it has none,
 //! what a crash left on this host; else its version, from the memory or by booting.
@@ -17,12 +21,14 @@
 use model::{Generation, InstanceId, InstanceState, Lease, ManifestId, Name, VersionId};
 use vmm::Accel;
 
+use super::landing::away;
 use super::order::{FollowOrder, Start};
 use super::{leftovers, machine};
 use crate::auto::{Auto, line};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::LocalDir;
+use crate::peers::Chunks;
 use crate::record::{Change, Checkpoint, Follow, Head, Memory, Trial, Version, Warm};
 use crate::store::{Advance, Store};
 
@@ -68,16 +74,20 @@ impl Claim {
         }
     }
 
-    /// Whether the guest has to be told that it is somebody else now.
+    /// Whether the guest has to be told that it is somebody else now. One that comes with a parcel was told
+    /// where it comes from.
     pub fn fresh(&self) -> bool {
-        self.head.fresh || self.warm().is_some()
+        (self.head.fresh || self.warm().is_some()) && self.head.parcel.is_none()
     }
 }
 
 /// Takes the lease of `name`, as `start` says. With `boot`, it does not begin with its version's
-/// memory. With `network`, its first card is plugged into that one from now on.
+/// memory. With `network`, its first card is plugged into that one from now on. What the repository does
+/// not have comes from `chunks`.
+#[expect(clippy::too_many_arguments, reason = "the whole situation of a start")]
 pub fn claim(
     store: &Store,
+    chunks: &Chunks,
     host: &HostDir,
     name: &Name,
     start: &Start,
@@ -115,6 +125,7 @@ pub fn claim(
             }
             if let Some(lease) = &head.lease
                 && lease.holder != host.id()
+                && !head.is_offered()
                 && !take_over
             {
                 return Err(held(name, lease));
@@ -123,20 +134,33 @@ pub fn claim(
         }
     };
     // After a crash or a take-over a memory may go on that has gone on before.
-    let vmgenid =
-        if head.state == InstanceState::Running { ambient::random() } else { head.vmgenid };
-    let mut head = head;
-    if let Some(lease) = head.lease.take_if(|lease| lease.holder != host.id()) {
-        line::taken_over(&mut head, lease.holder);
-    }
+    let offered = head.is_offered();
+    let again = head.state == InstanceState::Running && !offered;
+    let vmgenid = if again { ambient::random() } else { head.vmgenid };
     let version = store.version(head.version)?;
-    let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
-    let crashed = match &current.head {
-        Some((generation, before)) => {
-            leftovers::belong_to(&LocalDir::new(host, name), host, *generation, before)?
-        }
+    let local = LocalDir::new(host, name);
+    let mut crashed = match &current.head {
+        Some((generation, before)) => leftovers::belong_to(&local, host, *generation, before)?,
         None => false,
     };
+    let take_over = matches!(start, Start::Existing { take_over: true, .. });
+    let (mut head, checkpoint) = match arrive(store, chunks, host, &head)? {
+        Err(failure) if take_over => {
+            eprintln!("it goes back to its last checkpoint: {failure}");
+            if std::mem::take(&mut crashed) {
+                let aside = local.set_volumes_aside()?;
+                eprintln!("what was written here since is set aside: {}", aside.display());
+            }
+            let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
+            (line::without_parcel(head), checkpoint)
+        }
+        arrived => arrived?,
+    };
+    if let Some(lease) = head.lease.take_if(|lease| lease.holder != host.id())
+        && !offered
+    {
+        line::taken_over(&mut head, lease.holder);
+    }
     let mut cold = None;
     let warm = if crashed || checkpoint.is_some() {
         head.warm
@@ -183,12 +207,57 @@ pub fn claim(
     }
 }
 
+/// What it goes on from, and its head as that is then: what is in a parcel that lies here goes into the
+/// repository first; of one that lies elsewhere the checkpoint's record is here when this returns. Within: why
+/// nobody gives it.
+fn arrive(
+    store: &Store,
+    chunks: &Chunks,
+    host: &HostDir,
+    head: &Head,
+) -> Result<Result<(Head, Option<Checkpoint>)>> {
+    let Some(parcel) = &head.parcel else {
+        let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
+        return Ok(Ok((head.clone(), checkpoint)));
+    };
+    if parcel.host == host.id() {
+        let mut lying = crate::parcel::lie(host)?.into_iter();
+        let Some(lying) = lying.find(|lying| lying.parcel == *parcel) else {
+            return Ok(Err(away(parcel, 0).about(&head.name)));
+        };
+        let mut session = store.session()?;
+        lying.put_into(session.sink())?;
+        session.finish()?;
+        ambient::step("claim: the parcel is durable");
+        let checkpoint = store.checkpoint(parcel.checkpoint)?;
+        return Ok(Ok((crate::verbs::arrived(head, &lying), Some(checkpoint))));
+    }
+    chunks.prefer(parcel);
+    match Store::checkpoint_of(&*chunks.source, parcel.checkpoint) {
+        Ok(checkpoint) => Ok(Ok((head.clone(), Some(checkpoint)))),
+        // The repository, which would have to say that it is not there.
+        Err(failure) if failure.kind == "unavailable" => Err(failure),
+        Err(failure) => {
+            let Failure { kind, message, hint } = away(parcel, 0).about(&head.name);
+            Ok(Err(Failure::new(kind, format!("{message} ({})", failure.message), hint)))
+        }
+    }
+}
+
 /// Gives the lease back after a start that never ran the guest, so that the next try finds what
 /// this one found.
 pub fn release(store: &Store, claim: &Claim) -> Result<()> {
     let advanced = match &claim.before {
         Some((_, before)) if before.state != InstanceState::Running => {
             store.advance(claim.generation, before)?
+        }
+        // Offered again; or, when the parcel was stored, as if it had been at once.
+        Some((_, before)) if before.is_offered() && claim.head.parcel == before.parcel => {
+            store.advance(claim.generation, before)?
+        }
+        Some((_, before)) if before.is_offered() && claim.head.checkpoint != before.checkpoint => {
+            let state = InstanceState::Suspended;
+            store.advance(claim.generation, &Head { state, lease: None, ..claim.head.clone() })?
         }
         // It was this host's (or taken over) before: it still is.
         Some(_) => return Ok(()),
@@ -239,6 +308,7 @@ fn new_head(
         network: None,
         gone: Vec::new(),
         keep_taken: None,
+        parcel: None,
     })
 }
 

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use model::{CheckpointId, DiskBus, Generation, Name};
 use volume::{Cache, Fetcher};
 
+use super::landing;
 use super::seal;
 use super::volumes::{self, Origin};
 use crate::dir::HostDir;
 use crate::failure::Result;
 use crate::local::{LocalDir, LocalInstance};
+use crate::parcel;
+use crate::peers::Chunks;
 use crate::record::{AutoPoint, Checkpoint, Head, Why};
 use crate::store::Store;
 
@@ -33,7 +36,7 @@ pub fn belong_to(
 }
 
 /// Turns volumes of another line into a branch, before anything else is done with the instance.
-pub fn branch_if_stale(store: &Store, host: &HostDir, name: &Name) -> Result<()> {
+pub fn branch_if_stale(store: &Store, chunks: &Chunks, host: &HostDir, name: &Name) -> Result<()> {
     let local = LocalDir::new(host, name);
     let (Some(instance), Some((generation, head))) = (local.read()?, store.head(name)?.head) else {
         return Ok(());
@@ -41,7 +44,7 @@ pub fn branch_if_stale(store: &Store, host: &HostDir, name: &Name) -> Result<()>
     let same_line = instance.generation() == generation
         && head.lease.as_ref().is_some_and(|lease| lease.holder == host.id());
     if instance.open && !same_line && local.volumes().exists() {
-        let branch = to_branch(store, host, name)?;
+        let branch = to_branch(store, chunks, host, name)?;
         if let Some(branch) = branch {
             eprintln!("what this host had not stored is kept as branch {}", branch.short());
         }
@@ -50,7 +53,12 @@ pub fn branch_if_stale(store: &Store, host: &HostDir, name: &Name) -> Result<()>
 }
 
 /// Stores the disks that were left here as a branch, and removes them. None when nothing was left.
-pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<CheckpointId>> {
+pub fn to_branch(
+    store: &Store,
+    chunks: &Chunks,
+    host: &HostDir,
+    name: &Name,
+) -> Result<Option<CheckpointId>> {
     let local = LocalDir::new(host, name);
     let Some(instance) = local.read()? else { return Ok(None) };
     if !instance.open || !local.volumes().exists() {
@@ -66,13 +74,23 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
     };
     let version = store.version(head.version)?;
     let cache = Arc::new(Cache::open(&host.folder("cache")?, host.cache_bytes_max())?);
-    let fetcher = Arc::new(Fetcher::new(cache, store.source(), 2));
-    let base = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
+    let mut session = store.session()?;
+    // They rest on what they came with, which has to be stored too.
+    let rests_on = match &head.parcel {
+        Some(parcel) => {
+            chunks.prefer(parcel);
+            let all = parcel::fetch_into(parcel, &*chunks.source, session.sink());
+            all.map_err(|_| landing::away(parcel, 0).about(name))?;
+            Some(parcel.checkpoint)
+        }
+        None => head.checkpoint,
+    };
+    let fetcher = Arc::new(Fetcher::new(cache, chunks.source.clone(), 2));
+    let base = rests_on.map(|id| Store::checkpoint_of(&*chunks.source, id)).transpose()?;
     let traces = base.as_ref().map(|checkpoint| checkpoint.traces).unwrap_or_default();
     let first = || version.first_disks(head.warm).to_vec();
     let manifests = base.map_or_else(first, |checkpoint| checkpoint.disks);
 
-    let mut session = store.session()?;
     let mut disks = Vec::new();
     let mut dirty_bytes = 0;
     for (spec, manifest) in version.hardware.disks.iter().zip(manifests) {
@@ -104,7 +122,7 @@ pub fn to_branch(store: &Store, host: &HostDir, name: &Name) -> Result<Option<Ch
     let stored_bytes = session.stored_bytes()?;
     let id = session.put_checkpoint(&Checkpoint {
         instance: head.instance,
-        parent: head.explicit(),
+        parent: head.parcel.as_ref().map_or(head.explicit(), |parcel| Some(parcel.checkpoint)),
         version: head.version,
         label: Some("left by a crash".to_owned()),
         why: Why::Undo,
@@ -144,6 +162,7 @@ fn left_by(store: &Store, name: &Name, instance: &LocalInstance) -> Result<Optio
         version: noted.version,
         checkpoint: noted.checkpoint,
         autos: auto.into_iter().collect(),
+        parcel: noted.parcel,
         ..now
     }))
 }

@@ -12,6 +12,7 @@
 //! | [`running`], [`seal`] | checkpoint, suspend, stop: freeze, store, publish |
 //! | [`server`], [`shared`] | the socket, and what can be asked while the owner is busy |
 //! | [`identity`], [`machine`] | who a guest that continues is now; what its memory fits |
+//! | [`part`], [`landing`] | going to another host before the repository has all: the source's half, and the target's |
 //! | [`leftovers`] | what a crashed shim left behind |
 //! | [`meter`], [`faults`] | what the instance has used, and what it waited for |
 //!
@@ -36,11 +37,13 @@ pub mod faults;
 mod fence;
 pub mod guest;
 mod identity;
+mod landing;
 pub mod leftovers;
 mod machine;
 mod meter;
 pub mod order;
 pub mod owner;
+mod part;
 pub mod power;
 mod ready;
 pub mod running;
@@ -206,6 +209,7 @@ pub fn finish(running: running::Running, end: End) -> Result<()> {
     if let Err(failure) = cables::unplug(&running.local) {
         eprintln!("{failure}");
     }
+    running.landing.iter().for_each(|landing| landing.end());
     running.scrubbing.end();
     running.tracing.end();
     let (local, mut instance) = (running.local, running.instance);

@@ -30,6 +30,7 @@ use super::shared::Shared;
 use crate::auto::{Auto, Keep};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
+use crate::parcel::GivenAt;
 use crate::record::{UpdatePolicy, Why};
 
 /// How an instance's time on this host ends.
@@ -107,6 +108,12 @@ pub fn serve(
                     let _ = running.guest().unpause();
                 }
             }
+            Message::Landed(taken) => {
+                // What fails is done again before the next thing is stored.
+                if let Err(failure) = running.landed(taken) {
+                    eprintln!("what it came with is stored, and not yet its checkpoint: {failure}");
+                }
+            }
             Message::Stalled | Message::Recovered => {}
             Message::Ended(why) => return ended(running, &why, shared),
         }
@@ -153,6 +160,14 @@ pub fn request_step(
             }
         }
         Request::Suspend { label, branch } => match running.suspend(label, branch) {
+            Ok(Outcome::Advanced(print)) => {
+                shared.set_state(InstanceState::Suspended.as_str());
+                (Ok(Reply::Checkpoint(print)), Some(End::Kept))
+            }
+            Ok(Outcome::Branched(print)) => fenced(running, &print, shared),
+            Err(failure) => (Err(failure), None),
+        },
+        Request::Part { peer, address } => match running.part(&GivenAt { peer, address }) {
             Ok(Outcome::Advanced(print)) => {
                 shared.set_state(InstanceState::Suspended.as_str());
                 (Ok(Reply::Checkpoint(print)), Some(End::Kept))

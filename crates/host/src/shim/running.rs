@@ -10,11 +10,14 @@ use spans::Span;
 use volume::Sealed;
 
 use super::guest::Guest;
+use super::landing::Landing;
 use super::scrubbing::Scrubbing;
 use super::seal::{self, Outcome, Plan, Stay};
 use super::tracing::Tracing;
 use super::volumes::Volumes;
+use crate::auto::line::{self, Taken};
 use crate::auto::{Auto, Keep, Policy, Said};
+use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
 use crate::record::{Follow, Head, Machine, UpdatePolicy, Version, Why};
@@ -29,6 +32,7 @@ const PRE_SYNC_SHORT: Duration = Duration::from_millis(20);
 
 /// Everything that a running instance is.
 pub struct Running {
+    pub host: HostDir,
     pub store: Store,
     pub local: LocalDir,
     pub instance: LocalInstance,
@@ -47,10 +51,12 @@ pub struct Running {
     pub bases: Vec<CheckpointId>,
     /// What this host says about automatic checkpoints.
     pub auto_here: Option<Auto>,
+    /// What it came with and the repository does not have yet is on its way there.
+    pub landing: Option<Arc<Landing>>,
 }
 
 /// All volumes at one instant.
-struct Frozen {
+pub(super) struct Frozen {
     device_state: PathBuf,
     pause_ms: f64,
     taken_unix_ms: u64,
@@ -64,6 +70,7 @@ impl Running {
     /// A point to come back to, while the guest runs on.
     pub fn checkpoint(&mut self, label: Option<String>, why: Why) -> Result<Outcome> {
         let began = ambient::now();
+        self.must_have_landed()?;
         let _still = self.scrubbing.still();
         let was_running = self.shared.state() == "running";
         let frozen = self.freeze(was_running, was_running)?;
@@ -96,6 +103,7 @@ impl Running {
     /// To the repository; with `branch`, beside the instance's own line.
     pub fn suspend(&mut self, label: Option<String>, branch: bool) -> Result<Outcome> {
         let began = ambient::now();
+        self.must_have_landed()?;
         let _still = self.scrubbing.still();
         let was_running = self.shared.state() == "running";
         let why = if branch { Why::Undo } else { Why::Suspend };
@@ -163,6 +171,13 @@ impl Running {
 
     /// Powers the guest off, and keeps its disks.
     pub fn stop(&mut self, force: bool, timeout: Duration) -> Result<String> {
+        // Before it is off: what cannot be kept is not ended, unless somebody wants just that.
+        if let Err(failure) = self.must_have_landed() {
+            if force {
+                self.guest.kill();
+            }
+            return Err(failure);
+        }
         if !force {
             self.ask_to_power_off(timeout)?;
         }
@@ -196,6 +211,7 @@ impl Running {
     /// The guest is off: its disks become a checkpoint that boots.
     pub fn stop_sealed(&mut self) -> Result<String> {
         let began = ambient::now();
+        self.must_have_landed()?;
         let _still = self.scrubbing.still();
         self.volumes.sync_disks()?;
         self.volumes.freeze_disks()?;
@@ -233,7 +249,7 @@ impl Running {
 
     /// Stops the guest for as short as can be, and sets apart what it has written.
     /// It goes on when it `ran` and that is wanted, or when this fails.
-    fn freeze(&self, ran: bool, go_on: bool) -> Result<Frozen> {
+    pub(super) fn freeze(&self, ran: bool, go_on: bool) -> Result<Frozen> {
         let _part = Span::part("freeze");
         for _ in 0..PRE_SYNCS_MAX {
             let began = ambient::now();
@@ -261,7 +277,7 @@ impl Running {
         Ok(Frozen { device_state: frozen?, pause_ms, taken_unix_ms: ambient::unix_ms() })
     }
 
-    fn plan(&self, label: Option<String>, why: Why, frozen: &Frozen) -> Plan<'_> {
+    pub(super) fn plan(&self, label: Option<String>, why: Why, frozen: &Frozen) -> Plan<'_> {
         Plan {
             head: &self.head,
             version: &self.version,
@@ -284,6 +300,42 @@ impl Running {
     /// What of it holds.
     pub fn policy(&self) -> Option<Policy> {
         self.said().holds().and_then(Auto::policy)
+    }
+
+    /// Nothing of it is stored before the repository has what it came with: waits for that while it goes
+    /// on, and says what is missing when it does not.
+    fn must_have_landed(&mut self) -> Result<()> {
+        match self.landing.clone() {
+            Some(landing) => {
+                let taken = landing.wait()?;
+                self.landed(taken)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The repository has what it came with: that is its last checkpoint now.
+    pub fn landed(&mut self, taken: Taken) -> Result<()> {
+        if self.landing.is_none() {
+            return Ok(());
+        }
+        let keep = self.policy().map_or_else(Keep::default, |policy| policy.keep);
+        let advanced = line::advance(&self.head, taken, &keep, &self.bases);
+        let next = Head { warm: false, ..advanced };
+        let generation = match self.store.advance(self.generation, &next)? {
+            crate::store::Advance::Done(generation) => generation,
+            // What is stored next finds out, and becomes a branch, with this before it.
+            crate::store::Advance::Fenced => {
+                (self.head, self.landing) = (next, None);
+                self.shared.set_lacking(None);
+                return Ok(());
+            }
+        };
+        ambient::step("landing: visible");
+        self.landing = None;
+        self.bases = vec![taken.id];
+        self.shared.set_lacking(None);
+        self.advanced(generation, next)
     }
 
     /// Its new version works: it no longer goes back by itself.
@@ -327,6 +379,7 @@ impl Running {
 
     /// Of these nothing but the record is kept from now on, if its head is as it was when that was decided.
     pub fn forget(&mut self, decided_at: Generation, checkpoints: &[CheckpointId]) -> Result<()> {
+        self.must_have_landed()?;
         if self.generation != decided_at {
             return Err(Failure::new("fenced", "it has gone on meanwhile", "do it again"));
         }
@@ -372,7 +425,7 @@ impl Running {
         seal::publish(&self.store, &head, self.generation, written, state, &stay)
     }
 
-    fn advanced(&mut self, generation: Generation, head: Head) -> Result<()> {
+    pub(super) fn advanced(&mut self, generation: Generation, head: Head) -> Result<()> {
         self.instance =
             LocalInstance { generation: generation.0, ..self.instance.clone() }.noting(&head);
         self.generation = generation;
@@ -381,7 +434,7 @@ impl Running {
         self.local.write(&self.instance)
     }
 
-    fn adopt(&self, sealed: &[Sealed]) -> Result<()> {
+    pub(super) fn adopt(&self, sealed: &[Sealed]) -> Result<()> {
         for (volume, sealed) in self.volumes.all().zip(sealed) {
             volume.adopt(sealed)?;
         }

@@ -53,17 +53,32 @@ pub struct Written {
 /// Stores everything; the next step makes it visible.
 pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<Written> {
     let mut session = if plan.thorough { store.thorough_session()? } else { store.session()? };
+    let written = put(&mut session, plan)?;
+    ambient::step("seal: written");
+    let stored = session.finish()?;
+    ambient::step("seal: durable");
+    let print = CheckpointPrint {
+        stored_bytes: stored.stored_bytes,
+        reused_bytes: stored.reused_bytes,
+        total_ms: began.elapsed().as_millis() as u64,
+        ..written.print
+    };
+    Ok(Written { print, ..written })
+}
+
+/// Puts everything into a session, which has to be finished before anything names it.
+pub fn put(session: &mut Session, plan: &Plan<'_>) -> Result<Written> {
     let mut sealed = Vec::new();
     let mut memory = None;
     if let Some((ram, state_file, machine)) = &plan.memory {
-        let ram = super::volumes::seal(ram, &mut session)?;
-        let device_state: Blob = crate::ingest::file(&mut session, state_file)?;
+        let ram = super::volumes::seal(ram, session)?;
+        let device_state: Blob = crate::ingest::file(session, state_file)?;
         memory = Some(Memory { ram: ram.manifest, device_state, machine: machine.clone() });
         sealed.push(ram);
     }
     let mut disks = Vec::new();
     for (index, volume) in plan.disks.iter().enumerate() {
-        let disk = super::volumes::seal(volume, &mut session)?;
+        let disk = super::volumes::seal(volume, session)?;
         disks.push(kept(plan, index, disk.manifest));
         sealed.push(disk);
     }
@@ -90,16 +105,13 @@ pub fn write(store: &Store, plan: &Plan<'_>, began: ambient::Instant) -> Result<
         change: None,
     };
     let id = session.put_checkpoint(&checkpoint)?;
-    ambient::step("seal: written");
-    let stored = session.finish()?;
-    ambient::step("seal: durable");
     let print = CheckpointPrint {
         checkpoint: id.to_string(),
         pause_ms: plan.pause_ms,
         dirty_bytes,
-        stored_bytes: stored.stored_bytes,
-        reused_bytes: stored.reused_bytes,
-        total_ms: began.elapsed().as_millis() as u64,
+        stored_bytes: 0,
+        reused_bytes: 0,
+        total_ms: 0,
     };
     let taken = Taken { id, why: plan.why, taken_unix_ms: plan.taken_unix_ms };
     Ok(Written { id, taken, print, sealed })

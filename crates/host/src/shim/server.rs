@@ -14,6 +14,7 @@ use spans::{Fact, Kind, Span};
 
 use super::guest::Guest;
 use super::shared::Shared;
+use crate::auto::line::Taken;
 use crate::failure::Failure;
 use crate::socket;
 
@@ -30,6 +31,8 @@ pub enum Message {
     Stalled,
     /// Every page can be had again.
     Recovered,
+    /// The repository has what it came with.
+    Landed(Taken),
 }
 
 /// What a connection's thread needs.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use api::{AutoPrint, PortPrint, ScrubPrint, StartReport, Status, TracePrint, VolumePrint};
 
+use super::landing::Landing;
 use crate::failure::{Failure, Result};
 
 /// Shared by every thread of a shim.
@@ -67,6 +68,8 @@ struct Inner {
     generation: u64,
     /// By volume and page.
     stalls: BTreeMap<(String, u64), Failure>,
+    /// What it came with that the repository does not have yet.
+    lacking: Option<Arc<Landing>>,
     /// The first thing that the guest was given an error for.
     lost: Option<String>,
     volumes: Option<VolumeReader>,
@@ -94,6 +97,7 @@ impl Default for Shared {
                 qemu_pid: None,
                 generation: 0,
                 stalls: BTreeMap::new(),
+                lacking: None,
                 lost: None,
                 volumes: None,
                 scrub: None,
@@ -217,6 +221,16 @@ impl Shared {
         self.lock().stalls.retain(|(_, stalled), _| *stalled != page);
     }
 
+    /// What it came with is on its way to the repository; none: that has it.
+    pub fn set_lacking(&self, landing: Option<Arc<Landing>>) {
+        self.lock().lacking = landing;
+    }
+
+    /// What it came with and the repository does not have yet.
+    pub fn lacking(&self) -> Option<Arc<Landing>> {
+        self.lock().lacking.clone()
+    }
+
     /// Whether any page cannot be had now.
     pub fn is_stalled(&self) -> bool {
         !self.lock().stalls.is_empty()
@@ -325,6 +339,7 @@ impl Shared {
                 ports: inner.ports.clone(),
                 volumes: Vec::new(),
                 scrub: None,
+                arriving: None,
                 trace: None,
                 auto: inner.auto.clone().map(|(auto, due)| {
                     let next = due.map(|due| due.saturating_duration_since(ambient::now()));
@@ -334,6 +349,8 @@ impl Shared {
                 lost: inner.lost.clone(),
                 generation: inner.generation,
             };
+            let lacking = inner.lacking.clone();
+            let status = Status { arriving: lacking.map(|landing| landing.print()), ..status };
             (status, inner.volumes.clone(), inner.scrub.clone(), inner.trace.clone())
         };
         // The counters are read without the lock: a volume may be busy.

@@ -21,6 +21,7 @@ use volume::{Cache, Fetcher, Stall, StallObserver};
 use super::cables;
 use super::claim::{self, Claim};
 use super::guest::Guest;
+use super::landing::Landing;
 use super::order::{Order, Start};
 use super::power::Powering;
 use super::running::Running;
@@ -31,6 +32,7 @@ use super::{fence, identity, leftovers, machine, power};
 use crate::dir::HostDir;
 use crate::failure::{Failure, Result};
 use crate::local::{LocalDir, LocalInstance};
+use crate::peers::Chunks;
 use crate::record::{Blob, How};
 use crate::store::Store;
 
@@ -46,8 +48,9 @@ pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Re
     super::unmount_leftovers(local)?;
     let store = Store::open(host, &order.repository)?;
     let accel = host.doors().accel(host, &order.accel)?;
+    let chunks = Chunks::of(host, &store);
     if matches!(order.start, Start::Existing { .. }) {
-        leftovers::branch_if_stale(&store, host, &name)?;
+        leftovers::branch_if_stale(&store, &chunks, host, &name)?;
     }
     let network = match &order.network {
         Some(text) => Some(Name::new(text).map_err(|e| Failure::new("usage", e.to_string(), ""))?),
@@ -56,11 +59,12 @@ pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Re
     let attempt = |boot: bool, cold: Option<String>| {
         let part = Span::part("claim");
         let mut claim =
-            claim::claim(&store, host, &name, &order.start, boot, network.as_ref(), accel)
+            claim::claim(&store, &chunks, host, &name, &order.start, boot, network.as_ref(), accel)
                 .map_err(|failure| (failure, false))?;
         drop(part);
         claim.cold = claim.cold.or(cold);
-        let result = with_claim(host, order, local, door, &store, &claim, accel, &readied, began);
+        let result =
+            with_claim(host, order, local, door, &store, &chunks, &claim, accel, &readied, began);
         if result.is_err() {
             // The lease goes back only when nothing of the instance is left open here.
             if let Err(failure) = claim::release(&store, &claim) {
@@ -92,6 +96,7 @@ fn with_claim(
     local: &LocalDir,
     door: &Door,
     store: &Store,
+    chunks: &Chunks,
     claim: &Claim,
     accel: Accel,
     readied: &Mutex<Option<Readied>>,
@@ -127,6 +132,7 @@ fn with_claim(
         version_id: None,
         checkpoint: None,
         explicit: None,
+        parcel: None,
     }
     .noting(&claim.head);
     local.write(&instance)?;
@@ -135,14 +141,19 @@ fn with_claim(
     let owner = qemu_user(&claim.head.instance);
     prepare_run(local, owner)?;
     let cache = Arc::new(Cache::open(&host.folder("cache")?, host.cache_bytes_max())?);
-    let (source, peers) = crate::peers::before(host, store.source());
+    let Chunks { source, peers } = chunks.clone();
+    let landing = match (&claim.head.parcel, &claim.checkpoint) {
+        (Some(parcel), Some(checkpoint)) => Some(Landing::new(parcel.clone(), checkpoint)),
+        _ => None,
+    };
+    door.shared.set_lacking(landing.clone());
     let (counted, others) = (store.clone(), peers.clone());
     door.shared.set_fetched(Arc::new(move || {
         let from_others = others.as_ref().map_or(0, |peers| peers.received_bytes());
         (counted.fetched_bytes(), from_others)
     }));
     door.shared.set_size(hardware.cpus, hardware.memory_bytes);
-    let fetcher = Arc::new(Fetcher::new(cache, source, FETCH_THREADS));
+    let fetcher = Arc::new(Fetcher::new(cache, source.clone(), FETCH_THREADS));
     let part = Span::part("open volumes");
     let volumes = open_volumes(host, local, claim, &fetcher, owner, door)?;
     drop(part);
@@ -250,11 +261,17 @@ fn with_claim(
     let tracing = powered.tracing.clone();
     let scrubbing = host.doors().attend(&powering, powered, report);
 
+    if let Some(landing) = &landing {
+        landing.begin(store, &source, &fetcher, door.owner.clone());
+    }
+
     // What a crash left may be based on what this host held before.
     let held = claim.head.holds.iter().filter(|hold| crashed && hold.host == host.id());
     let bases = held.map(|hold| hold.checkpoint).chain(claim.head.checkpoint).collect();
 
     Ok(Running {
+        host: host.clone(),
+        landing,
         bases,
         auto_here: host.auto(),
         tracing,
@@ -403,7 +420,11 @@ impl StallObserver for Observer {
         if stall.attempts == 1 {
             eprintln!("waiting: {}", stall.error);
         }
-        self.shared.set_stall(stall.volume, page, stall.error.into());
+        let why = match self.shared.lacking().and_then(|landing| landing.lacks()) {
+            Some(why) => why.during(stall.error),
+            None => stall.error.into(),
+        };
+        self.shared.set_stall(stall.volume, page, why);
         // Not at once: what comes back within a moment is not worth a pause.
         if stall.attempts > 2 {
             self.owner.send(Message::Stalled);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use chunk::{ChunkSink, ChunkSource, Urgency, id_of};
+use chunk::{ChunkSource, Urgency, id_of};
 use model::{ChunkId, Generation, ManifestId, VersionId};
 use repository::{RefPayload, RefValue, Repository, Target};
 use volume::{Fetcher, Trace, View};
@@ -152,7 +152,7 @@ impl Session {
     pub fn put_trace(&mut self, trace: &Trace) -> Result<ChunkId> {
         let bytes = trace.encode();
         let id = id_of(&bytes);
-        self.writer.put(id, &bytes)?;
+        self.sink().put(id, &bytes)?;
         Ok(id)
     }
 }
@@ -281,7 +281,7 @@ mod tests {
         let id = put(&store, "1");
         let mut session = store.session().unwrap();
         let noise = id_of(b"no trace");
-        session.writer.put(noise, b"no trace").unwrap();
+        session.sink().put(noise, b"no trace").unwrap();
         session.finish().unwrap();
         assert_eq!(Store::trace(&*store.source(), noise).unwrap_err().kind, "damaged");
         let payload = RefPayload { roots: vec![Target::Chunk(noise)], body: Vec::new() };

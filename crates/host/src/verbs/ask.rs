@@ -16,7 +16,7 @@ use crate::store::{Advance, Store, absolute_location};
 use crate::{Host, shim};
 
 /// Storing a checkpoint may take long on a slow line; the shim goes on if we give up.
-const STORE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// What needs no storing is done within this.
 const QUICK: Duration = Duration::from_secs(60);
 /// A process that was killed has ended after this.
@@ -84,7 +84,7 @@ impl Host {
     }
 
     /// Asks the shim of an instance that runs here; says what it is doing when it does not.
-    fn ask(&self, name: &Name, request: &Request, timeout: Duration) -> Result<Reply> {
+    pub(super) fn ask(&self, name: &Name, request: &Request, timeout: Duration) -> Result<Reply> {
         let local = self.local(name);
         if self.runs_here(name)? {
             return local.doors().ask(local.path(), request, timeout).map_err(|failure| {
@@ -366,6 +366,6 @@ pub(super) fn named(failure: Failure, name: &Name) -> Failure {
     Failure { message, ..failure }.about(name)
 }
 
-fn unexpected(reply: &Reply) -> Failure {
+pub(super) fn unexpected(reply: &Reply) -> Failure {
     Failure::new("internal", format!("unexpected reply {reply:?}"), "")
 }

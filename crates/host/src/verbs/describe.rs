@@ -90,15 +90,20 @@ impl Host {
         let generation = current.generation.0;
         let Some((_, head)) = current.head else {
             let (name, state) = (name.to_string(), "none".to_owned());
-            let (holder, checkpoint_unix_ms) = (None, None);
-            return Ok(HeadSeen { name, generation, holder, state, checkpoint_unix_ms });
+            return Ok(HeadSeen { name, generation, state, ..HeadSeen::default() });
         };
+        // It runs nowhere, and whoever starts it takes it from there.
+        let offered = head.is_offered();
+        let state = if offered { InstanceState::Suspended } else { head.state };
+        let lease = head.lease.map(|lease| lease.holder.to_string());
+        let (holder, offered_by) = if offered { (None, lease) } else { (lease, None) };
         let checkpoint = head.checkpoint.map(|id| store.checkpoint(id)).transpose()?;
         Ok(HeadSeen {
             name: name.to_string(),
             generation,
-            holder: head.lease.map(|lease| lease.holder.to_string()),
-            state: head.state.as_str().to_owned(),
+            holder,
+            state: state.as_str().to_owned(),
+            offered_by,
             checkpoint_unix_ms: checkpoint.map(|checkpoint| checkpoint.taken_unix_ms),
         })
     }

@@ -53,6 +53,7 @@ impl Host {
                 network: parent.network.clone(),
                 gone: parent.gone.clone(),
                 keep_taken: parent.keep_taken,
+                parcel: None,
             };
             let current = store.head(new_name)?;
             if current.head.is_some()

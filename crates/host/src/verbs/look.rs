@@ -153,6 +153,7 @@ impl Host {
             network: first_network(&head, &version.hardware).to_owned(),
             volumes,
             scrub: status.as_ref().and_then(|status| status.scrub.clone()),
+            arriving: status.as_ref().and_then(|status| status.arriving.clone()),
             auto: api::AutoPrint {
                 keep_taken: head.keep_taken.map(|keep| keep.to_string()),
                 ..match status.as_ref().and_then(|status| status.auto.clone()) {

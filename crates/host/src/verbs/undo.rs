@@ -76,6 +76,7 @@ impl Host {
         if let Some(lease) = current.lease.take_if(|lease| lease.holder != self.dir.id()) {
             line::taken_over(&mut current, lease.holder);
         }
+        let current = line::without_parcel(current);
         let parting = parting(&store, &current, target)?;
         // The line after the target would be unreachable: it becomes a branch, with the automatic
         // checkpoints on it.
@@ -149,7 +150,8 @@ impl Host {
 
     /// What a crashed instance had written since its last checkpoint becomes a branch.
     pub(super) fn leftovers_to_branch(&self, store: &Store, name: &Name) -> Result<Option<String>> {
-        crate::shim::leftovers::to_branch(store, &self.dir, name)
+        let chunks = crate::peers::Chunks::of(&self.dir, store);
+        crate::shim::leftovers::to_branch(store, &chunks, &self.dir, name)
             .map(|id| id.map(|id| id.to_string()))
     }
 }

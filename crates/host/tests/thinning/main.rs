@@ -49,5 +49,6 @@ fn head() -> Head {
         network: None,
         gone: Vec::new(),
         keep_taken: None,
+        parcel: None,
     }
 }

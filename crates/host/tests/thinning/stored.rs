@@ -1,10 +1,12 @@
 //! What is thinned out in a repository: its bytes go, and what is needed stays.
 
 use host::auto::line::{self, Taken};
-use host::record::{AutoPoint, Change, Checkpoint, Head, Hold, Traces, Why};
+use host::record::{AutoPoint, Blob, Change, Checkpoint, Head, Hold, Parcel, Traces, Why};
 use host::store::{Advance, KeyPlace, Store};
 use host::{Host, HostDir, Subject};
-use model::{CheckpointId, Generation, HostId, InstanceState, Name, PAGE_BYTES, VersionId};
+use model::{
+    CheckpointId, ChunkId, Generation, HostId, InstanceState, Name, PAGE_BYTES, VersionId,
+};
 
 use crate::*;
 
@@ -572,6 +574,30 @@ fn what_an_update_goes_back_to_stays_as_long_as_the_update_does() {
 
 #[test]
 fn a_host_that_comes_back_late_claims_nothing_that_is_gone() {
+    comes_back_late(|mut line, host| {
+        line::taken_over(&mut line, host);
+        line
+    });
+}
+
+/// The host that a guest moved from, whose line went on without what is in its parcel.
+#[test]
+fn a_parcel_that_comes_late_still_has_what_it_rests_on() {
+    comes_back_late(|line, host| {
+        let chunks = Blob { id: ChunkId::from_bytes([8; 32]), bytes: 32, blake3: [9; 32] };
+        let parcel = Parcel {
+            checkpoint: CheckpointId::from_bytes([9; 32]),
+            chunks,
+            host,
+            host_name: "h1".to_owned(),
+            peer: "i1.h1.x".to_owned(),
+            address: "192.0.2.1:1".to_owned(),
+        };
+        line::without_parcel(Head { parcel: Some(parcel), ..line })
+    });
+}
+
+fn comes_back_late(takes_over: impl Fn(Head, HostId) -> Head) {
     let temporary = tempfile::tempdir().unwrap();
     let (host, store, mut line) = store_with_a_line(temporary.path());
     let mut taken = Vec::new();
@@ -581,7 +607,7 @@ fn a_host_that_comes_back_late_claims_nothing_that_is_gone() {
     }
     // Its head, as this host knows it; then another one takes over, and goes on.
     let late = Head { lease: Some(lease(1)), ..line.clone() };
-    line::taken_over(&mut line, lease(1).holder);
+    let mut line = takes_over(line, lease(1).holder);
     for number in 6..8 {
         line.checkpoint = Some(store_checkpoint(&store, &line, Why::Checkpoint, number));
         taken.push(line.checkpoint.unwrap());

@@ -232,7 +232,11 @@ impl Plane {
                 Step::Order { to, act, at } => {
                     let old = standing.remove(&(name.clone(), to));
                     let asked = picture.operations.get(&name).map(|(_, operation)| operation);
-                    let order = order(&name, act, at, &record.wish, asked);
+                    let target = on.filter(|_| act == OrderAct::Leave);
+                    let order = OrderPrint {
+                        target: target.map(|target| target.to_string()),
+                        ..order(&name, act, at, &record.wish, asked)
+                    };
                     let what =
                         |order: &OrderPrint| (order.act, order.at, order.cpus, order.memory_bytes);
                     let stands = old.as_ref().is_some_and(|old| what(old) == what(&order));
@@ -302,6 +306,7 @@ fn order(
         cpus: Some(wish.cpus),
         memory_bytes: Some(wish.memory_bytes),
         traceparent: asked.and_then(|asked| asked.traceparent.clone()),
+        target: None,
     }
 }
 

@@ -203,6 +203,7 @@ impl World {
             holder: head.holder.map(|host| id(host).to_string()),
             state: head.state.to_owned(),
             checkpoint_unix_ms: None,
+            offered_by: None,
         };
         let end = if done { OrderEnd::Done } else { OrderEnd::Refused };
         let (act, order, name) = (order.act, order.id, order.name);

@@ -46,7 +46,7 @@ fn all_that_is_promised_can_happen() {
         .filter(|p| p.expectation == Expectation::Sometimes)
         .map(|p| p.name)
         .collect();
-    assert_eq!(names.len(), 5);
+    assert_eq!(names.len(), 7);
     let checker = protocol.checker().threads(2);
     let wanted = names.iter().copied().collect();
     let checker = checker.finish_when(HasDiscoveries::AllOf(wanted)).spawn_bfs().join();
@@ -78,4 +78,6 @@ fn without_any_rule_it_is_noticed() {
     noticed(Rule::LookAtTheHeadFirst, "one_live_copy");
     noticed(Rule::LeaveUnknownHostsAlone, "one_live_copy");
     noticed(Rule::KeepWhatIsFencedAsABranch, "work_is_never_dropped");
+    noticed(Rule::StoreOnlyWhatHasLanded, "acknowledged_is_kept");
+    noticed(Rule::KeepWhatIsOnItsWay, "work_is_never_dropped");
 }

@@ -18,6 +18,8 @@ pub enum Rule {
     LookAtTheHeadFirst,
     LeaveUnknownHostsAlone,
     KeepWhatIsFencedAsABranch,
+    StoreOnlyWhatHasLanded,
+    KeepWhatIsOnItsWay,
 }
 
 /// How far it is explored, and what is taken away from it.
@@ -61,11 +63,26 @@ impl Protocol {
 /// Pieces of work, a bit each.
 pub type Works = u8;
 
+/// What a guest left on a host when it went on before the repository had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Parcel {
+    pub source: usize,
+    pub data: Works,
+}
+
 /// One generation of the head.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Head {
     pub holder: Option<usize>,
     pub data: Works,
+    pub parcel: Option<Parcel>,
+}
+
+impl Head {
+    /// Let go by its holder, and taken by nobody yet.
+    pub fn is_offered(&self) -> bool {
+        self.parcel.is_some_and(|parcel| self.holder == Some(parcel.source))
+    }
 }
 
 /// A guest on a host, or what a crash left of it.
@@ -75,6 +92,8 @@ pub struct Copy {
     pub at: usize,
     pub data: Works,
     pub paused: bool,
+    /// What of it only its source has.
+    pub parcel: Option<Parcel>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -84,6 +103,8 @@ pub struct Machine {
     pub lease: bool,
     pub copy: Option<Copy>,
     pub rest: Option<Copy>,
+    /// What a guest left on its disk.
+    pub parcel: Option<Works>,
 }
 
 /// What the plane knows of a host.
@@ -97,9 +118,23 @@ pub enum Known {
 /// An order on its way. It may arrive late, and more than once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Order {
-    Start { on: usize, at: usize },
-    TakeOver { on: usize, at: usize },
-    Suspend { on: usize, at: usize },
+    Start {
+        on: usize,
+        at: usize,
+    },
+    TakeOver {
+        on: usize,
+        at: usize,
+    },
+    Suspend {
+        on: usize,
+        at: usize,
+    },
+    /// Suspend, before the repository has all.
+    Part {
+        on: usize,
+        at: usize,
+    },
 }
 
 /// What the plane looked at first.
@@ -114,6 +149,8 @@ pub struct World {
     /// The repository: the head's generations, which are never overwritten.
     pub heads: Vec<Head>,
     pub branches: BTreeSet<Works>,
+    /// Whose chunks are there, whatever names them.
+    pub uploaded: Works,
     pub machines: [Machine; HOSTS],
     pub known: [Known; HOSTS],
     pub view: Option<View>,
@@ -133,6 +170,7 @@ pub struct World {
 pub struct Seen {
     pub taken_over: bool,
     pub went_on: bool,
+    pub landed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +193,12 @@ pub enum Step {
     Look,
     Decide,
     Deliver(Order),
+    /// The same, while hosts do not reach each other.
+    DeliverAlone(Order),
+    /// What it came with is stored.
+    Land(usize),
+    /// What was left on this host is looked after.
+    SeeTo(usize),
     /// The user wants it elsewhere.
     Wish,
     /// The plane's state is lost.
@@ -176,8 +220,15 @@ impl World {
     }
 
     /// What is in the repository: on the line, and on branches.
-    fn stored(&self) -> Works {
-        self.branches.iter().fold(self.heads[self.newest()].data, |all, branch| all | branch)
+    pub fn stored(&self) -> Works {
+        let named = self.heads[self.newest()].data;
+        self.branches.iter().fold(named, |all, branch| all | branch) & self.uploaded
+    }
+
+    /// Whether what is in a parcel can be had.
+    pub fn gives(&self, parcel: Parcel) -> bool {
+        let source = &self.machines[parcel.source];
+        (source.up && source.parcel == Some(parcel.data)) || parcel.data & !self.uploaded == 0
     }
 
     /// Orders and views of a past head do nothing, ever: generations only grow. (Without
@@ -185,19 +236,26 @@ impl World {
     fn forget_what_cannot_matter(&mut self) {
         let newest = self.newest();
         self.orders.retain(|order| {
-            let (Order::Start { at, .. } | Order::TakeOver { at, .. } | Order::Suspend { at, .. }) =
-                order;
+            let (Order::Start { at, .. }
+            | Order::TakeOver { at, .. }
+            | Order::Suspend { at, .. }
+            | Order::Part { at, .. }) = order;
             *at == newest
         });
         self.view.take_if(|view| view.at != newest);
         self.view.iter_mut().for_each(|view| view.known = [Known::Never; HOSTS]);
         // Of the line only the newest generation is ever read.
-        self.heads[..newest].iter_mut().for_each(|head| *head = Head { holder: None, data: 0 });
+        let nothing = Head { holder: None, data: 0, parcel: None };
+        self.heads[..newest].iter_mut().for_each(|head| *head = nothing.clone());
     }
 
     fn anywhere(&self) -> Works {
         let copies = self.machines.iter().flat_map(|m| m.copy.iter().chain(&m.rest));
-        copies.fold(self.stored(), |all, copy| all | copy.data)
+        // Of what is in a parcel a copy has what it has touched; count on none of it.
+        let own = |copy: &Copy| copy.data & !copy.parcel.map_or(0, |parcel| parcel.data);
+        let parcels = self.machines.iter().filter_map(|m| m.parcel);
+        let all = copies.map(own).chain(parcels);
+        all.fold(self.stored(), |all, some| all | some)
     }
 }
 
@@ -208,8 +266,9 @@ impl Model for Protocol {
     fn init_states(&self) -> Vec<World> {
         let machine = Machine { up: true, ..Machine::default() };
         vec![World {
-            heads: vec![Head { holder: None, data: 0 }],
+            heads: vec![Head { holder: None, data: 0, parcel: None }],
             branches: BTreeSet::new(),
+            uploaded: 0,
             machines: [machine.clone(), machine],
             known: [Known::Never; HOSTS],
             view: None,
@@ -236,10 +295,15 @@ impl Model for Protocol {
                 Step::Crash(host),
                 Step::Boot(host),
                 Step::Found(host),
+                Step::Land(host),
+                Step::SeeTo(host),
             ]);
         }
         steps.extend([Step::Look, Step::Decide, Step::Wish, Step::Lose]);
         steps.extend(world.orders.iter().map(|order| Step::Deliver(*order)));
+        if world.heads[world.newest()].parcel.is_some() {
+            steps.extend(world.orders.iter().map(|order| Step::DeliverAlone(*order)));
+        }
     }
 
     fn next_state(&self, before: &World, step: Step) -> Option<World> {
@@ -280,6 +344,12 @@ impl Model for Protocol {
                 Property::sometimes("it_moves", |_, w: &World| {
                     w.wishes > 0 && w.machines[1].copy.is_some() && !w.seen.taken_over
                 }),
+                Property::sometimes("it_goes_on_before_all_is_stored", |_, w: &World| {
+                    let on = w.machines[1].copy.as_ref().filter(|copy| !copy.paused);
+                    let came = on.and_then(|copy| copy.parcel);
+                    came.is_some_and(|parcel| parcel.data & !w.uploaded != 0)
+                }),
+                Property::sometimes("what_it_came_with_lands", |_, w: &World| w.seen.landed),
                 Property::sometimes("all_work_is_on_the_line", |_, w: &World| {
                     w.works == 1 && w.heads[w.newest()].data == 1 && w.wishes > 0
                 }),

@@ -144,6 +144,7 @@ impl Host {
             macs: claim::macs_for(store, head.macs.clone(), version_id)?,
             follow: head.follow.clone().map(|follow| Follow { release: change.to, ..follow }),
             trial: Store::trial_at(&checkpoint),
+            parcel: None,
             ..head
         };
         if store.advance(generation, &next)? == Advance::Fenced {

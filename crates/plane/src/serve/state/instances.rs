@@ -356,6 +356,7 @@ impl Plane {
             holder: Some(id.to_string()),
             state: seen.state.clone(),
             checkpoint_unix_ms: None,
+            offered_by: None,
         };
         self.sight(SeenRecord { head, looked: false, was_none: false })
     }

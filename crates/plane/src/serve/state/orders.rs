@@ -242,6 +242,7 @@ mod tests {
             holder: None,
             state: "suspended".to_owned(),
             checkpoint_unix_ms: None,
+            offered_by: None,
         };
         let cost = match act {
             OrderAct::Start => OrderCost { fetched_bytes: 5, peer_bytes: 7, ..Default::default() },

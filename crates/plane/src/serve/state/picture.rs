@@ -194,6 +194,12 @@ impl Picture {
         self.seen.get(of)?.head.holder.as_deref()?.parse().ok()
     }
 
+    /// Of one that its host has let go and that alone has what it wrote last: that host, when it is gone.
+    fn lost_on_its_way(&self, of: &Name) -> Option<HostId> {
+        let by = self.seen.get(of)?.head.offered_by.as_deref()?.parse().ok()?;
+        (!self.alive.contains(&by)).then_some(by)
+    }
+
     /// Where it was to start, while it can.
     fn place(&self, of: &Name) -> Option<HostId> {
         let on = self.places.get(of)?.on.as_deref()?.parse().ok()?;
@@ -257,7 +263,8 @@ impl Picture {
                        choose another name, or an operator of all projects brings it under the plane";
             return (Step::Stays(why.to_owned()), None);
         }
-        let holder = self.holder(of);
+        // Who alone has what it wrote last, and is gone, holds it as who ran it would.
+        let holder = self.holder(of).or_else(|| self.lost_on_its_way(of));
         // Generations only grow: the later one of both.
         let counts_from = record.at.max(self.since.get(of).copied());
         let since = counts_from.is_some_and(|at| at < head.generation);
@@ -311,6 +318,7 @@ impl Picture {
         if let Some((host, Holder::Gone)) = says
             && state == WantedState::Running
             && !wish.take_over_anyway
+            && head.offered_by.is_none()
             && !self.says.get(&(host, of.to_string())).is_some_and(|seen| seen.managed)
         {
             let why = "its host is gone, and has not said that it holds it: it may run there still";
