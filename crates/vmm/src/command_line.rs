@@ -275,12 +275,15 @@ fn devices(launch: &Launch, line: &mut Line) {
     for (index, disk) in launch.disks.iter().enumerate() {
         let read_only = if disk.read_only { "on" } else { "off" };
         // cache=writeback: the host's page cache, with the guest's flushes honoured.
+        // QEMU would drop that cache each time it goes on after it was saved, in case another host had
+        // written meanwhile: nobody else writes to these files.
         line.option(
             "-blockdev",
             with_path(
                 &format!(
                     "driver=file,node-name=file{index},read-only={read_only},discard=unmap,\
-                     cache.direct=off,cache.no-flush=off,aio=threads,locking=off,filename="
+                     cache.direct=off,cache.no-flush=off,drop-cache=off,aio=threads,\
+                     locking=off,filename="
                 ),
                 reached(launch, &disk.path),
                 "",

@@ -121,6 +121,31 @@ fn a_session_goes_on(profile: Profile) {
     );
 }
 
+/// QEMU drops its disks' page cache when it goes on, unless told not to: a pause that grows with what
+/// the cache holds. (In memory file systems nothing can be dropped.)
+#[test]
+fn guest_that_goes_on_finds_its_disks_in_the_page_cache() {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    let dir = Dir::new("cached");
+    let launch = nano(&dir, Profile::Light);
+    let qemu = Qemu::spawn(&launch).unwrap();
+    assert!(qemu.console().wait_for("nano: boots=1", LONG));
+    let disk = fs::File::open(&launch.disks[0].path).unwrap();
+    // The kernel may always drop something of its own accord, but not each time.
+    let kept = (0..10).any(|_| {
+        disk.sync_all().unwrap();
+        let mut bytes = fs::read(&launch.disks[0].path).unwrap();
+        let length = bytes.len();
+        qemu.stop().unwrap();
+        qemu.save_state(&dir.join("state"), LONG).unwrap();
+        qemu.cont().unwrap();
+        qemu.end_save();
+        let mut buffers = [std::io::IoSliceMut::new(&mut bytes)];
+        preadv2(&disk, &mut buffers, 0, ReadWriteFlags::NOWAIT) == Ok(length)
+    });
+    assert!(kept, "it was dropped each time");
+}
+
 /// Huge pages would make every fault of a memory file read 2 MiB.
 #[test]
 fn guest_memory_is_faulted_page_by_page() {
