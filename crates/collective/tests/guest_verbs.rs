@@ -47,6 +47,8 @@ fn guest_tiny_runs_here_and_goes_on_there() {
     assert_eq!(kind, "lease", "{message}");
     assert!(hint.contains("--take-over"), "{hint}");
 
+    // As if it had been suspended for long.
+    world.exec("A", "t1", "date -u -s @1000000000 >/dev/null");
     let suspended = world.run("A", &["suspend", "t1"]).ok();
     has(&suspended, &["checkpoint", "pause_ms", "dirty_bytes", "stored_bytes", "reused_bytes"]);
     assert_eq!(world.state("A", "t1"), "suspended");
@@ -56,6 +58,9 @@ fn guest_tiny_runs_here_and_goes_on_there() {
     assert_eq!(resumed["how"], "continued");
     has(&resumed, &["name", "started_ms", "ready_ms", "fetched_bytes", "reused_bytes"]);
     assert!(resumed["fetched_bytes"].as_u64().unwrap() > 0, "B had nothing");
+    let said: u64 = world.exec("B", "t1", "date +%s").parse().unwrap();
+    let now = ambient::unix_ms() / 1000;
+    assert!(said.abs_diff(now) < 3600, "its clock says {said}, here it is {now}");
     assert_eq!(world.exec("B", "t1", "cat /proc/sys/kernel/random/boot_id"), boot);
     assert_eq!(world.exec("B", "t1", "cat /tmp/note /data/note"), "in memory\non disk");
     assert_eq!(world.run("A", &["resume", "t1"]).error().0, "lease");

@@ -112,6 +112,8 @@ pub struct Exec<'a> {
     pub environment: &'a [String],
     /// Its standard input.
     pub stdin: &'a [u8],
+    /// Whether its output is wanted: to collect it costs an emulated guest some 0.1 s.
+    pub output: bool,
     /// How long it may run.
     pub timeout: Duration,
     /// How long the agent may take for one answer: [`SOON`], or more where what it touches comes over a
@@ -184,10 +186,28 @@ impl Agent<'_> {
         Ok(answer["version"].as_str().unwrap_or_default().chars().take(64).collect())
     }
 
-    /// Sets the guest's clock, which stood still while the guest was suspended.
-    pub fn set_time(&self, unix_ms: u64) -> Result<(), AgentError> {
-        let nanoseconds = unix_ms.saturating_mul(1_000_000);
-        self.call("guest-set-time", json!({ "time": nanoseconds }), SOON).map(drop)
+    /// Sets the guest's clock, which stood still while the guest was suspended, to the second.
+    ///
+    /// By its `date`; where the agent cannot run that or must not, by `guest-set-time`. That one would
+    /// do it alone, but also has `hwclock` write the hardware's clock, which may wait for a second to end.
+    pub fn set_time(&self, unix_ms: u64, timeout: Duration) -> Result<(), AgentError> {
+        let date = Exec {
+            program: "date",
+            arguments: &["-u".to_owned(), "-s".to_owned(), format!("@{}", unix_ms / 1000)],
+            environment: &[],
+            stdin: b"",
+            output: false,
+            timeout,
+            patience: SOON,
+        };
+        match self.exec(&date) {
+            Ok(ExecOutput { code: 0, .. }) => Ok(()),
+            Ok(_) | Err(AgentError::Refused { .. }) => {
+                let nanoseconds = unix_ms.saturating_mul(1_000_000);
+                self.call("guest-set-time", json!({ "time": nanoseconds }), SOON).map(drop)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Runs a program to its end. What it still had running when this fails stays running in the
@@ -198,7 +218,7 @@ impl Agent<'_> {
         }
         let deadline = ambient::now() + exec.timeout;
         let mut arguments =
-            json!({ "path": exec.program, "arg": exec.arguments, "capture-output": true });
+            json!({ "path": exec.program, "arg": exec.arguments, "capture-output": exec.output });
         if !exec.environment.is_empty() {
             arguments["env"] = json!(exec.environment);
         }
@@ -209,6 +229,7 @@ impl Agent<'_> {
         let mut pause = Backoff::new();
         loop {
             let command = "guest-exec-status";
+            let asked = ambient::now();
             let status = self.call(command, json!({ "pid": pid }), exec.patience)?;
             if status["exited"].as_bool() == Some(true) {
                 return output(&status).ok_or_else(|| AgentError::Unexpected {
@@ -223,7 +244,8 @@ impl Agent<'_> {
                 let program = exec.program.to_owned();
                 return Err(AgentError::TooLong { program, after: exec.timeout });
             }
-            pause.sleep();
+            // A slow guest answers with the CPU that its program needs: half of it at most.
+            pause.sleep_at_least(asked.elapsed());
         }
     }
 
@@ -282,13 +304,20 @@ fn output(status: &Value) -> Option<ExecOutput> {
 struct Backoff(Duration);
 
 impl Backoff {
+    const LONGEST: Duration = Duration::from_millis(100);
+
     fn new() -> Self {
         Self(Duration::from_millis(2))
     }
 
     fn sleep(&mut self) {
-        std::thread::sleep(self.0);
-        self.0 = (self.0 * 3 / 2).min(Duration::from_millis(100));
+        self.sleep_at_least(Duration::ZERO);
+    }
+
+    /// Never longer than the longest pause.
+    fn sleep_at_least(&mut self, least: Duration) {
+        std::thread::sleep(self.0.max(least).min(Self::LONGEST));
+        self.0 = (self.0 * 3 / 2).min(Self::LONGEST);
     }
 }
 
@@ -367,11 +396,41 @@ mod tests {
             arguments: &arguments,
             environment: &[],
             stdin: b"hi",
+            output: true,
             timeout: SOON,
             patience: SOON,
         };
         let output = agent(&channel).exec(&exec).unwrap();
         assert_eq!((output.code, output.stdout.as_slice()), (3, &b"hello"[..]));
+    }
+
+    #[test]
+    fn a_clock_is_set_by_date_and_without_one_by_the_agent() {
+        // What `guest-exec` of `date` does, and all that is asked then.
+        let check = |date: &'static str, expected: &[&str]| {
+            let (said, asked) = std::sync::mpsc::channel();
+            let channel = fake(b"", move |command, arguments| {
+                said.send(format!("{command} {arguments}")).unwrap();
+                Some(match (command, date) {
+                    ("guest-exec", "missing") => "{\"error\": {\"desc\": \"no date\"}}".into(),
+                    ("guest-exec", _) => "{\"return\": {\"pid\": 5}}".into(),
+                    ("guest-exec-status", code) => {
+                        format!("{{\"return\": {{\"exited\": true, \"exitcode\": {code}}}}}")
+                    }
+                    _ => "{\"return\": {}}".into(),
+                })
+            });
+            agent(&channel).set_time(1_700_000_000_123, SOON).unwrap();
+            drop(channel);
+            assert_eq!(asked.iter().collect::<Vec<_>>(), expected, "{date}");
+        };
+        let exec = "guest-exec {\"arg\":[\"-u\",\"-s\",\"@1700000000\"],\"capture-output\":false,\
+                    \"path\":\"date\"}";
+        let status = "guest-exec-status {\"pid\":5}";
+        let set = "guest-set-time {\"time\":1700000000123000000}";
+        check("0", &[exec, status]);
+        check("1", &[exec, status, set]);
+        check("missing", &[exec, set]);
     }
 
     #[test]

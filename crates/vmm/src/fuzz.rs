@@ -41,6 +41,7 @@ pub fn agent(bytes: &[u8]) {
         arguments: &[],
         environment: &[],
         stdin: b"",
+        output: true,
         timeout: Duration::ZERO,
         patience: crate::agent::SOON,
     };

@@ -157,6 +157,11 @@ impl Guest {
         self.exec(&argv, None, timeout).map(drop)
     }
 
+    /// Sets the guest's clock.
+    pub fn set_time(&self, unix_ms: u64, timeout: Duration) -> Result<()> {
+        self.vm.set_time(unix_ms, timeout)
+    }
+
     /// Runs a command in the guest.
     pub fn exec(
         &self,
@@ -184,7 +189,8 @@ impl Guest {
             .map_err(|e| Failure::new("internal", e.to_string(), ""))?
             .unwrap_or_default();
         let environment = &[];
-        let exec = Exec { program, arguments, environment, stdin: &stdin, timeout, patience };
+        let stdin = &stdin;
+        let exec = Exec { program, arguments, environment, stdin, output: true, timeout, patience };
         let done = self.vm.exec(&exec)?;
         if done.truncated {
             eprintln!("the guest agent dropped output of {program}: there was too much");

@@ -20,7 +20,6 @@ use super::cables;
 use super::claim::Claim;
 use super::fence;
 use super::guest::Guest;
-use super::identity;
 use super::order::Order;
 use super::ready::ReadyCheck;
 use super::scrubbing::Scrubbing;
@@ -325,8 +324,7 @@ fn await_ready(wait: AwaitReady) {
         let mut span = Span::below("shim ready", Kind::Own, wait.traceparent.as_deref());
         let guest = wait.check.guest.clone();
         if wait.set_clock
-            && let Err(failure) =
-                guest.script(&identity::clock_script(ambient::unix_ms()), CLOCK_TIMEOUT)
+            && let Err(failure) = guest.set_time(ambient::unix_ms(), CLOCK_TIMEOUT)
         {
             eprintln!("the guest's clock was not set: {failure}");
         }

@@ -54,6 +54,8 @@ pub trait Vm: Send + Sync {
     fn kill(&self);
     /// Whether the agent inside answers.
     fn ping(&self) -> bool;
+    /// Sets the clock inside.
+    fn set_time(&self, unix_ms: u64, timeout: Duration) -> Result<()>;
     /// Runs a program inside.
     fn exec(&self, exec: &Exec<'_>) -> Result<ExecOutput>;
 }
@@ -116,6 +118,9 @@ impl Vm for Qemu {
     }
     fn ping(&self) -> bool {
         self.agent().ping(PING_TIMEOUT).is_ok()
+    }
+    fn set_time(&self, unix_ms: u64, timeout: Duration) -> Result<()> {
+        Ok(self.agent().set_time(unix_ms, timeout)?)
     }
     fn exec(&self, exec: &Exec<'_>) -> Result<ExecOutput> {
         Ok(self.agent().exec(exec)?)
