@@ -154,15 +154,6 @@ fn client_of(identity: &Identity, url: &str) -> Result<Client, Failure> {
     identity.client_at(url).map_err(|error| Failure::new("internal", error.to_string(), ""))
 }
 
-/// Whether another plane may answer in its place: nobody is there, or it does not reach its state.
-fn is_away(error: &ClientError) -> bool {
-    match error {
-        ClientError::Unreachable { .. } => true,
-        ClientError::Refused(problem) => problem.status >= 500,
-        ClientError::Url { .. } => false,
-    }
-}
-
 impl Agent<'_> {
     fn beats(&self) -> Result<(), Failure> {
         let mut lease = Duration::ZERO;
@@ -189,7 +180,7 @@ impl Agent<'_> {
             if !(self.heard)(&heard) {
                 return Ok(());
             }
-            let away = matches!(&heard, Heard::Failed(error) if is_away(error));
+            let away = matches!(&heard, Heard::Failed(error) if error.is_away());
             failed_at = if away { failed_at.or(Some(client.url().to_owned())) } else { None };
             let mut pause = pause;
             if away && let Some(url) = self.turn(client.url()) {

@@ -39,7 +39,7 @@ pub use plane::{
     BeatReply, CamePrint, ChoicePrint, EventPrint, HeadSeen, HostChange, HostIdentity, HostKey,
     HostPrint, HostReport, HostWish, InstanceChange, InstanceLoad, InstanceSeen, InstanceWish,
     LoadSeen, NETWORK_LABEL, OrderAct, OrderCost, OrderEnd, OrderPrint, OrderReport, OrdersKnown,
-    OverloadPrint, PeerPrint, PeersPrint, PlacedPrint, PlanPrint, Problem, RELEASE, RELEASE_HEADER,
-    ReliefPrint, RestartWish, StateWish, Trouble,
+    OverloadPrint, PLANES_HEADER, PeerPrint, PeersPrint, PlacedPrint, PlanPrint, Problem, RELEASE,
+    RELEASE_HEADER, ReliefPrint, RestartWish, StateWish, Trouble,
 };
 pub use shim::{Asked, ExecOutcome, Reply, Request, StartReport, Status};

@@ -14,6 +14,8 @@ use crate::operations::{OperationPrint, OrderUnderWay};
 pub const RELEASE: u64 = 1;
 /// The header in which a host says its release; one that says none is of the first.
 pub const RELEASE_HEADER: &str = "collective-release";
+/// The header of an answer that says where the planes of the state are, between `, `.
+pub const PLANES_HEADER: &str = "collective-planes";
 
 /// What a host says of itself with each beat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

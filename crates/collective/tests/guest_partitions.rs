@@ -230,8 +230,11 @@ fn guest_whose_plane_is_cut_off_from_its_state_goes_on_by_another_one_once() {
     lan.cut("A", "Q");
     members.iter().for_each(|member| lan.cut("P", member));
     let only_there = await_only_on(&beside, before, "B", "A");
+    // (So would who asks.)
+    lan.cut("P", "Q");
     assert_eq!(fleet.at("P", &["user", "list"]).error().0, "unavailable");
     assert_eq!(fleet.at("P", &["user", "add", "nobody"]).error().0, "unavailable");
+    lan.heal("P", "Q");
     beside.at("Q", &["user", "add", "berta"]).ok();
     is_kept(&world, "B", "alone");
     only_there();

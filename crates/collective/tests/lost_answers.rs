@@ -1,5 +1,7 @@
 //! Answers of a plane that are lost on the way: what was asked is done once all the same.
 
+#[path = "../../kv/tests/support/mod.rs"]
+mod etcd;
 #[path = "support/fleet.rs"]
 mod fleet;
 mod support;
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::AuditPrint;
+use etcd::Cluster;
 use fleet::Fleet;
 use plane::client::Client;
 use plane::identity::Credentials;
@@ -157,4 +160,21 @@ fn what_is_asked_is_done_once_although_its_answer_is_lost() {
     let (kind, message, _) =
         world.run("A", &[&words[..], &["--token-file", &file]].concat()).error();
     assert!(kind == "unavailable" && !message.contains("not known"), "{message}");
+}
+
+#[test]
+fn etcd_lets_another_plane_say_what_one_has_done_whose_answer_is_lost() {
+    let world = World::empty("lost-other");
+    let cluster = Cluster::start();
+    let state = ["--state", &cluster.location("plane")];
+    let (_one, one) = Fleet::start_on(&world, "P", "127.0.0.1:0", 15, &state);
+    let (_two, two) = Fleet::start_on(&world, "Q", "127.0.0.1:0", 15, &state);
+    let file = world.host("P").join("plane.token").display().to_string();
+    let own = Credentials::parse(std::fs::read_to_string(&file).unwrap().trim()).unwrap();
+    let (line, url) = Line::start(Client::new(&one.url, own).unwrap());
+    let planes = format!("{url},{}", two.url);
+    line.lose(usize::MAX);
+    let words = ["user", "add", "anna", "--plane", &planes, "--token-file", &file];
+    assert_eq!(world.run("A", &words).ok()["name"], "anna");
+    assert_eq!((line.lost(), line.done()), (1, 1));
 }

@@ -135,6 +135,78 @@ fn etcd_lets_a_host_go_on_with_the_plane_that_is_left() {
 }
 
 #[test]
+fn etcd_lets_who_asks_go_on_with_the_plane_that_is_left() {
+    let world = World::empty("state-asked");
+    let cluster = Cluster::start();
+    let state = cluster.location("plane");
+    let plane = |host| Fleet::start_on(&world, host, "127.0.0.1:0", LEASE_S, &["--state", &state]);
+    let ((mut first, one), (second, two)) = (plane("P"), plane("Q"));
+    one.at("B", &["user", "add", "anna", "--role", "admin"]).ok();
+    let token = |name: &str| {
+        let file = world.root().join(name).display().to_string();
+        two.at("B", &["token", "create", "--user", "anna", "-o", &file]).ok();
+        file
+    };
+    let (file, new) = (token("anna.token"), token("new.token"));
+    let ask = |planes: &str, file: &str, words: &[&str]| {
+        world.run("B", &[words, &["--plane", planes, "--token-file", file]].concat())
+    };
+    let instead = |said: &support::Said, from: &Fleet<'_>, to: &Fleet<'_>| {
+        let told = format!("the plane at {} is asked instead", to.url);
+        assert!(said.stderr.contains(&told) && said.stderr.contains(&from.url), "{said:?}");
+    };
+
+    // The one that is asked says where all are, and that is kept beside the token.
+    let kept = std::path::PathBuf::from(format!("{file}.planes"));
+    let mut both = [one.url.as_str(), two.url.as_str()];
+    both.sort_unstable();
+    let all = serde_json::json!({"format": 1, "named": both});
+    eventually(Duration::from_secs(60), "it is said where all are", || {
+        ask(&one.url, &file, &["whoami"]).ok();
+        std::fs::read(&kept)
+            .is_ok_and(|text| serde_json::from_slice(&text).ok() == Some(all.clone()))
+    });
+
+    let secret = world.root().join("strange.token").display().to_string();
+    let (_strange, strange) = Fleet::start_by(&world, &["--token-file", &secret]);
+
+    first.kill();
+    let caller = ask(&one.url, &file, &["whoami"]);
+    assert_eq!(caller.ok()["user"], "anna");
+    instead(&caller, &one, &two);
+    let made = ask(&one.url, &file, &["project", "add", "blue"]);
+    assert_eq!(made.ok()["name"], "blue");
+    instead(&made, &one, &two);
+    // Who knows of no other is told that it is gone, unless the other one is named.
+    assert_eq!(ask(&one.url, &new, &["whoami"]).error().0, "unavailable");
+    let named = ask(&format!("{},{}", one.url, two.url), &new, &["whoami"]);
+    assert_eq!(named.ok()["user"], "anna");
+    instead(&named, &one, &two);
+    assert_eq!(ask(&format!("{},x", one.url), &new, &["whoami"]).code, 2);
+
+    // Nothing is shown to who is there by now, and is another's plane.
+    std::fs::write(
+        &kept,
+        serde_json::json!({"format": 1, "named": [strange.url, two.url]}).to_string(),
+    )
+    .unwrap();
+    let caller = ask(&one.url, &file, &["whoami"]);
+    assert_eq!(caller.ok()["user"], "anna");
+    instead(&caller, &one, &two);
+
+    // One that is stopped and says nothing is as good as gone, and when all are that is said.
+    let address = one.url.strip_prefix("https://").unwrap();
+    let (mut third, three) = Fleet::start_on(&world, "P", address, LEASE_S, &["--state", &state]);
+    second.stop();
+    let caller = ask(&two.url, &new, &["whoami"]);
+    assert_eq!(caller.ok()["user"], "anna");
+    instead(&caller, &two, &three);
+    third.kill();
+    let (kind, message, _) = ask(&two.url, &new, &["whoami"]).error();
+    assert!(kind == "unavailable" && message.contains(&three.url), "{message}");
+}
+
+#[test]
 fn etcd_takes_a_copy_of_a_state_and_gives_it_back() {
     let world = World::empty("state-copy");
     let (mut first, fleet) = Fleet::start(&world, "127.0.0.1:0", 15);

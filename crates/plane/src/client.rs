@@ -4,6 +4,8 @@
 //! changes goes with an `Idempotency-Key` of its own ([`Client::change`]): by that the plane does it once,
 //! however often it is sent, and so it is sent again.
 
+mod any;
+
 use std::net::ToSocketAddrs;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::identity::{self, Authority, Credentials, PLANE_NAME};
+pub use any::{AnyPlane, Heard};
 
 /// What one request may take.
 pub const REQUEST: Duration = Duration::from_secs(20);
@@ -56,6 +59,28 @@ pub enum ClientError {
     Refused(Box<Problem>),
 }
 
+impl ClientError {
+    /// Whether another plane may answer in its place: nobody is there, or it does not reach its state.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused(problem) => problem.status >= 500,
+            Self::Url { .. } => false,
+        }
+    }
+
+    /// Of something that was taken before, and has had no answer.
+    fn and_nobody_knows(mut self) -> Self {
+        if let Self::Unreachable { detail, .. } = &mut self {
+            detail.push_str("; whether it has done this is not known");
+        }
+        if let Self::Refused(problem) = &mut self {
+            problem.detail.push_str("; whether it was done before is not known");
+        }
+        self
+    }
+}
+
 /// An answer that is not no.
 #[derive(Debug)]
 pub struct Answer {
@@ -63,6 +88,8 @@ pub struct Answer {
     pub etag: Option<String>,
     /// The id of the operation that the request has begun.
     pub operation: Option<String>,
+    /// Where the planes of the state are, as far as the one that was asked says so.
+    pub planes: Vec<String>,
     pub body: Vec<u8>,
 }
 
@@ -229,33 +256,7 @@ impl Client {
         headers: &[(&str, &str)],
         document: Option<&impl Serialize>,
     ) -> Result<Answer, ClientError> {
-        let key: [u8; 16] = ambient::random();
-        let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        let headers: Vec<_> =
-            headers.iter().copied().chain([("Idempotency-Key", key.as_str())]).collect();
-        let began = ambient::now();
-        let mut pause = RESEND;
-        let mut was_taken = false;
-        for sends in 1.. {
-            let unanswered = match self.try_send(method, path, &headers, document, REQUEST) {
-                Ok(answer) => return Ok(answer),
-                Err(unanswered) => unanswered,
-            };
-            was_taken |= unanswered.may_be_done;
-            let ClientError::Unreachable { url, detail } = &unanswered.error else {
-                return Err(unanswered.error);
-            };
-            if !was_taken {
-                return Err(unanswered.error);
-            }
-            if sends == SENDS_MAX || began.elapsed() > SENDS_TIME {
-                let detail = format!("{detail}; whether it has done this is not known");
-                return Err(ClientError::Unreachable { url: url.clone(), detail });
-            }
-            ambient::sleep(pause);
-            pause *= 2;
-        }
-        unreachable!("it is sent a number of times")
+        resend(headers, |headers| self.try_send(method, path, headers, document, REQUEST))
     }
 
     fn try_send(
@@ -298,6 +299,9 @@ impl Client {
                 value.map(str::to_owned)
             };
             let (etag, operation) = (header("ETag"), header(api::OPERATION_HEADER));
+            let planes = header(api::PLANES_HEADER).unwrap_or_default();
+            let planes = planes.split(", ").filter(|url| !url.is_empty());
+            let planes = planes.map(str::to_owned).collect();
             let mut body = Vec::new();
             while let Some(part) = response.chunk().await.map_err(lost)? {
                 body.extend_from_slice(&part);
@@ -306,7 +310,7 @@ impl Client {
                 }
             }
             if status < 400 {
-                return Ok(Answer { status, etag, operation, body });
+                return Ok(Answer { status, etag, operation, planes, body });
             }
             Err(match serde_json::from_slice(&body) {
                 Ok(problem) => ClientError::Refused(Box::new(problem)).into(),
@@ -382,6 +386,37 @@ impl Client {
     fn silent(&self, detail: String) -> ClientError {
         ClientError::Unreachable { url: self.url.clone(), detail }
     }
+}
+
+/// Sends what changes something, and sends it again while it may have been taken and no answer comes: with a key, by
+/// which it is done once.
+fn resend(
+    headers: &[(&str, &str)],
+    send: impl Fn(&[(&str, &str)]) -> Result<Answer, Unanswered>,
+) -> Result<Answer, ClientError> {
+    let key: [u8; 16] = ambient::random();
+    let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let headers: Vec<_> =
+        headers.iter().copied().chain([("Idempotency-Key", key.as_str())]).collect();
+    let began = ambient::now();
+    let mut pause = RESEND;
+    let mut was_taken = false;
+    for sends in 1.. {
+        let unanswered = match send(&headers) {
+            Ok(answer) => return Ok(answer),
+            Err(unanswered) => unanswered,
+        };
+        was_taken |= unanswered.may_be_done;
+        if !was_taken || !unanswered.error.is_away() {
+            return Err(unanswered.error);
+        }
+        if sends == SENDS_MAX || began.elapsed() > SENDS_TIME {
+            return Err(unanswered.error.and_nobody_knows());
+        }
+        ambient::sleep(pause);
+        pause *= 2;
+    }
+    unreachable!("it is sent a number of times")
 }
 
 /// The host and the port of a plane's address.

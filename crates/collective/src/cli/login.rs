@@ -34,7 +34,7 @@ pub struct Login {
 /// The plane, and where its token will be.
 #[derive(Args)]
 pub struct LoginAt {
-    /// The plane [env: COLLECTIVE_PLANE] [default: https://127.0.0.1:7070]
+    /// The plane, or several of one state: URL,URL [env: COLLECTIVE_PLANE] [default: https://127.0.0.1:7070]
     #[arg(long, value_name = "URL")]
     pub plane: Option<String>,
     /// The file that the token is written to, where other verbs read it

@@ -126,7 +126,7 @@ pub struct Known {
 /// Which plane is asked.
 #[derive(Args)]
 pub struct At {
-    /// The plane [env: COLLECTIVE_PLANE] [default: https://127.0.0.1:7070]
+    /// The plane, or several of one state: URL,URL [env: COLLECTIVE_PLANE] [default: https://127.0.0.1:7070]
     #[arg(long, value_name = "URL")]
     pub plane: Option<String>,
     #[command(flatten)]

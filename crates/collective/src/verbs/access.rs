@@ -10,7 +10,7 @@ use api::{
 };
 use host::Failure;
 use model::format_bytes;
-use plane::client::Client;
+use plane::client::AnyPlane;
 use serde::Serialize;
 
 use super::planes::{client, not_answered};
@@ -38,7 +38,7 @@ pub fn word(role: Role) -> &'static str {
 
 /// Changes something.
 pub fn send(
-    client: &Client,
+    client: &AnyPlane,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
@@ -52,7 +52,7 @@ pub const NONE: Option<&()> = None;
 /// Says that something is done, and shows it.
 fn shown<T: Serialize + serde::de::DeserializeOwned>(
     global: &Global,
-    client: &Client,
+    client: &AnyPlane,
     path: &str,
     text: impl FnOnce() -> String,
 ) -> Result<(), Failure> {
@@ -165,7 +165,7 @@ pub fn projects(global: &Global, verb: &Projects) -> Result<(), Failure> {
 
 fn quota(
     global: &Global,
-    client: &Client,
+    client: &AnyPlane,
     project: &model::Name,
     new: Option<Quota>,
 ) -> Result<(), Failure> {
@@ -273,7 +273,7 @@ fn create(global: &Global, new: &NewToken) -> Result<(), Failure> {
 
 /// Makes a token. It is said once: when that answer was lost, nobody has it; it is taken back, and another
 /// one is made.
-fn make(client: &Client, wish: &TokenWish) -> Result<api::NewToken, Failure> {
+fn make(client: &AnyPlane, wish: &TokenWish) -> Result<api::NewToken, Failure> {
     for _ in 0..MAKES_MAX {
         let made: api::NewToken = client.make("/v1/tokens", wish).map_err(not_answered)?;
         if !made.token.is_empty() {

@@ -3,7 +3,7 @@
 use api::{AuditEntry, AuditHead, AuditPrint};
 use host::Failure;
 use plane::audit::{Expected, Verifier};
-use plane::client::Client;
+use plane::client::AnyPlane;
 use serde::Serialize;
 
 use super::planes::{client, not_answered};
@@ -41,7 +41,7 @@ pub fn audit(global: &Global, verb: &Audit) -> Result<(), Failure> {
     }
 }
 
-fn page(client: &Client, path: &str, after: u64) -> Result<AuditPrint, Failure> {
+fn page(client: &AnyPlane, path: &str, after: u64) -> Result<AuditPrint, Failure> {
     client.get(&format!("{path}?after={after}")).map_err(not_answered)
 }
 
@@ -64,7 +64,7 @@ struct Verified {
     head: String,
 }
 
-fn verify(global: &Global, client: &Client, expect: Option<Expected>) -> Result<(), Failure> {
+fn verify(global: &Global, client: &AnyPlane, expect: Option<Expected>) -> Result<(), Failure> {
     let mut verifier = Verifier::new(expect);
     let damaged = |what: String| {
         let hint =

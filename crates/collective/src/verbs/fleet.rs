@@ -12,7 +12,7 @@ use api::{
 };
 use host::{Failure, Host, Size};
 use model::{Name, format_bytes};
-use plane::client::{Client, ClientError};
+use plane::client::{AnyPlane, ClientError};
 use serde::Serialize;
 
 use super::operations;
@@ -66,7 +66,7 @@ fn at() -> At {
 /// A verb that waits for a plane.
 struct Asked<'a> {
     global: &'a Global,
-    client: Client,
+    client: AnyPlane,
     began: ambient::Instant,
     /// What it has asked for, when the plane says so.
     operation: RefCell<Option<String>>,

@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use api::{LoginClaim, LoginPrint, LoginRulePrint, LoginRuleWish, LoginWish, NewToken};
 use host::Failure;
-use plane::client::Client;
 use plane::identity::Credentials;
 use plane::login::{Attempt, AttemptError};
 
 use super::access::{NONE, role, seconds, send, word};
 use super::not_written;
-use super::planes::{client, not_answered, token_file, url};
+use super::planes::{any_of, client, not_answered, token_file};
 use crate::cli::{Global, Login, LoginRules, NewRule};
 use crate::print;
 
@@ -39,7 +38,7 @@ pub fn login(global: &Global, verb: &Login) -> Result<(), Failure> {
     // The file first: a token that nobody could keep would only lie about.
     let mut draft = Draft::beside(&file)?;
     let stranger = Credentials::Stranger { fingerprint };
-    let client = Client::new(&url(verb.at.plane.as_deref()), stranger).map_err(not_answered)?;
+    let client = any_of(global, verb.at.plane.as_deref(), stranger, Some(&file))?;
     let at: LoginPrint = client.get("/v1/login").map_err(not_answered)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, verb.port)).map_err(|error| {
         let failure = Failure::from(error).during(format!("cannot listen on port {}", verb.port));
@@ -179,13 +178,13 @@ fn answer(socket: &mut TcpStream, status: &str, text: &str) {
 }
 
 /// A file that will take the token's place, or go.
-struct Draft {
+pub struct Draft {
     path: PathBuf,
     file: std::fs::File,
 }
 
 impl Draft {
-    fn beside(file: &Path) -> Result<Self, Failure> {
+    pub fn beside(file: &Path) -> Result<Self, Failure> {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let made = folder.map_or(Ok(()), |folder| {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
@@ -200,7 +199,7 @@ impl Draft {
         Ok(Self { file: opened.map_err(|error| not_written(file, error))?, path })
     }
 
-    fn keep(&mut self, token: &str, file: &Path) -> Result<(), Failure> {
+    pub fn keep(&mut self, token: &str, file: &Path) -> Result<(), Failure> {
         let written = writeln!(self.file, "{token}").and_then(|()| self.file.sync_all());
         let kept = written.and_then(|()| std::fs::rename(&self.path, file));
         kept.map_err(|error| not_written(file, error))

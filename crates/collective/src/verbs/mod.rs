@@ -12,6 +12,7 @@ mod fleet;
 mod foreign;
 mod history;
 mod instance;
+mod kept_planes;
 mod list;
 mod login;
 mod maker;

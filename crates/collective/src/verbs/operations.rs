@@ -3,7 +3,7 @@
 use api::{OperationPrint, OperationState};
 use host::Failure;
 use model::{Name, format_bytes};
-use plane::client::Client;
+use plane::client::AnyPlane;
 
 use super::planes::{client, not_answered};
 use crate::cli::{Global, OneOperation, Operations};
@@ -64,12 +64,12 @@ pub fn execute(global: &Global, verb: &Operations) -> Result<(), Failure> {
     }
 }
 
-pub fn by_id(client: &Client, id: &str) -> Result<OperationPrint, Failure> {
+pub fn by_id(client: &AnyPlane, id: &str) -> Result<OperationPrint, Failure> {
     client.get(&format!("/v1/operations/{id}")).map_err(not_answered)
 }
 
 /// By its id, or the last one of an instance.
-fn find(client: &Client, text: &str) -> Result<OperationPrint, Failure> {
+fn find(client: &AnyPlane, text: &str) -> Result<OperationPrint, Failure> {
     if let Some((of, number)) = text.split_once('~') {
         let digits = number.bytes().all(|byte| byte.is_ascii_hexdigit());
         if Name::new(of).is_ok() && digits {

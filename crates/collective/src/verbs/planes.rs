@@ -14,11 +14,12 @@ use api::{HostChange, HostPrint, HostWish, PlanPrint};
 use host::{Failure, Host, HostDir};
 use model::format_bytes;
 use plane::backup::BackupError;
-use plane::client::{Client, ClientError};
+use plane::client::{self, AnyPlane, Client, ClientError};
 use plane::identity::{Authority, Credentials, IdentityError};
 use plane::login;
 use plane::serve::{RestoreError, ServeError, Server};
 
+use super::kept_planes::KeptPlanes;
 use super::open;
 use crate::cli::{
     At, Global, Hosts, Known, OneHost, Plan, Plane, PlaneVerb, Planes, Provider, State, Token, Up,
@@ -379,7 +380,7 @@ fn wish(
 }
 
 /// A host by its name, or by how its id begins. The id is what counts: names may be alike.
-pub fn find(client: &Client, text: &str) -> Result<HostPrint, Failure> {
+pub fn find(client: &AnyPlane, text: &str) -> Result<HostPrint, Failure> {
     let hosts: Vec<HostPrint> = client.get("/v1/hosts").map_err(not_answered)?;
     let fits =
         |host: &&HostPrint| host.name == text || (text.len() >= 6 && host.id.starts_with(text));
@@ -412,15 +413,42 @@ pub fn plan(global: &Global, verb: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-pub fn client(global: &Global, at: &At) -> Result<Client, Failure> {
-    Client::new(&url(at.plane.as_deref()), read_token(global, &at.token)?).map_err(not_answered)
+pub fn client(global: &Global, at: &At) -> Result<AnyPlane, Failure> {
+    let credentials = read_token(global, &at.token)?;
+    let file = at.token.token.is_none();
+    let file = file.then(|| token_file(global, at.token.token_file.as_ref()));
+    any_of(global, at.plane.as_deref(), credentials, file.as_deref())
 }
 
-/// Where the plane is.
-pub fn url(said: Option<&str>) -> String {
+/// Planes at the addresses that were given, and where the token is kept in a file, at those beside it.
+pub fn any_of(
+    global: &Global,
+    said: Option<&str>,
+    credentials: Credentials,
+    token_file: Option<&Path>,
+) -> Result<AnyPlane, Failure> {
+    let kept = token_file.map(KeptPlanes::beside);
+    let named = kept.as_ref().map(KeptPlanes::read).unwrap_or_default();
+    let global = global.clone();
+    let hear = move |heard: &client::Heard<'_>| match heard {
+        client::Heard::Turned { away, to } => {
+            print::note(&global, &format!("{away}; the plane at {to} is asked instead"));
+        }
+        client::Heard::Named(named) => {
+            if let Some(kept) = &kept {
+                kept.keep(named);
+            }
+        }
+    };
+    AnyPlane::new(urls(said), named, credentials, Box::new(hear)).map_err(not_answered)
+}
+
+/// Where the planes are.
+fn urls(said: Option<&str>) -> Vec<String> {
     let from_environment = || std::env::var("COLLECTIVE_PLANE").ok().filter(|url| !url.is_empty());
-    let url = said.map(str::to_owned).or_else(from_environment);
-    url.unwrap_or_else(|| "https://127.0.0.1:7070".to_owned())
+    let urls = said.map(str::to_owned).or_else(from_environment);
+    let urls = urls.unwrap_or_else(|| "https://127.0.0.1:7070".to_owned());
+    urls.split(',').map(|url| url.trim().to_owned()).collect()
 }
 
 /// Where the token is.

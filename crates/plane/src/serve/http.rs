@@ -274,5 +274,10 @@ fn write(reply: Reply, id: &str) -> hyper::Response<Body> {
     {
         headers.insert(api::OPERATION_HEADER, value);
     }
+    if !reply.planes.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&reply.planes.join(", "))
+    {
+        headers.insert(api::PLANES_HEADER, value);
+    }
     response
 }

@@ -113,6 +113,8 @@ pub struct Plane {
     unreadable: AtomicU64,
     /// All hosts, and when they were read: many ask who their peers are.
     hosts_seen: Mutex<Option<(ambient::Instant, HostsSeen)>>,
+    /// Where all planes are, and when that was read.
+    planes_seen: Mutex<(Option<ambient::Instant>, Arc<Vec<String>>)>,
 }
 
 type HostsSeen = Arc<Vec<(model::HostId, api::HostPrint)>>;
@@ -159,7 +161,7 @@ impl Plane {
 
     fn on(kv: Arc<dyn Kv>, secret: Secret, authority: Authority, lease: Duration) -> Self {
         let (revoked, revoked_file, swept, log, metering, hosts_seen) = Default::default();
-        let (login, found_at, gate) = Default::default();
+        let (login, found_at, gate, planes_seen) = Default::default();
         let (no_relief, requests, refused, stumbled, unreadable) = Default::default();
         Self {
             kv,
@@ -181,6 +183,7 @@ impl Plane {
             stumbled,
             unreadable,
             hosts_seen,
+            planes_seen,
         }
     }
 

@@ -1,14 +1,15 @@
-//! Planes that share a state say in it where hosts find them: a host whose plane is gone goes on with another.
+//! Planes that share a state say in it where they are found: whose plane is gone goes on with another.
 //!
 //! ```text
 //! planes/ID = where, by a lease ──▶ in the answer to each beat ──▶ hosts keep it, and try the next
+//!                               ──▶ in a header of answers     ──▶ so does the CLI
 //! ```
 //!
 //! **Invariant:** a plane that has ended or does not reach its state is not named when [`TERM`] is over.
 //! *On a crash* it is named until then; a host that asks it goes on to the next.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,7 +24,9 @@ const TERM: Duration = Duration::from_secs(15);
 const PACE: Duration = Duration::from_secs(5);
 /// How soon it is done when it ends.
 const STEP: Duration = Duration::from_millis(50);
-/// Most planes that a host is told of.
+/// So old may be what the CLI is told.
+const LATELY: Duration = Duration::from_secs(5);
+/// Most planes that are told of.
 const NAMED_MAX: usize = 16;
 /// What the state keeps of it.
 const PLANES: &str = "planes/";
@@ -90,5 +93,24 @@ impl Plane {
         urls.dedup();
         urls.truncate(NAMED_MAX);
         Ok(urls)
+    }
+
+    /// The same as of a moment ago: it goes with each answer. While the state does not say it, as it was.
+    pub(super) fn planes_lately(&self) -> Arc<Vec<String>> {
+        let seen = || self.planes_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read, planes) = seen().clone();
+        if read.is_some_and(|read: ambient::Instant| read.elapsed() < LATELY) {
+            return planes;
+        }
+        // Read by one of those who come now.
+        seen().0 = Some(ambient::now());
+        match self.planes() {
+            Ok(planes) => {
+                let planes = Arc::new(planes);
+                seen().1 = planes.clone();
+                planes
+            }
+            Err(_) => planes,
+        }
     }
 }

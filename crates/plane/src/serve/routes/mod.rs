@@ -14,6 +14,7 @@ pub(super) mod usage;
 #[cfg(test)]
 mod walked;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kv::Revision;
@@ -35,6 +36,8 @@ pub struct Reply {
     pub operation: Option<String>,
     /// The caller has shown who it is.
     pub known: bool,
+    /// Where the planes of the state are, for who goes on with another one.
+    pub planes: Arc<Vec<String>>,
     pub body: Vec<u8>,
     /// What follows, for as long as somebody reads it.
     pub stream: Option<Stream>,
@@ -101,8 +104,11 @@ impl Plane {
                 span.failed(refused.kind);
             }
         }
+        // A host hears it with its beats.
+        let told = known && answer.is_ok() && request.peer.is_none();
+        let planes = if told { self.planes_lately() } else { Arc::default() };
         let reply = answer.unwrap_or_else(|refused| self.refuse(&refused));
-        Reply { known, ..reply }
+        Reply { known, planes, ..reply }
     }
 
     pub(super) fn refuse(&self, refused: &Refused) -> Reply {
@@ -217,6 +223,6 @@ fn nothing() -> Reply {
 }
 
 fn nothing_but(status: u16, kind: &'static str) -> Reply {
-    let (etag, operation, body, stream) = Default::default();
-    Reply { status, kind, etag, operation, known: false, body, stream }
+    let (etag, operation, planes, body, stream) = Default::default();
+    Reply { status, kind, etag, operation, known: false, planes, body, stream }
 }

@@ -74,7 +74,8 @@ impl Plane {
         // It was written by the commit that is answered for.
         let etag = (record.status == 204).then_some(entry.revision);
         let (status, operation) = (record.status, record.operation);
-        Ok(Some(Reply { status, kind, etag, operation, known: true, body, stream: None }))
+        let (planes, stream) = Default::default();
+        Ok(Some(Reply { status, kind, etag, operation, known: true, planes, body, stream }))
     }
 
     /// Also keeps the answer.
