@@ -82,7 +82,6 @@ impl Work {
             name: self.order.name.clone(),
             step,
             done_bytes: if starts { fetched_bytes() } else { stored_bytes },
-            total_bytes: None,
             past,
             called_back,
         }

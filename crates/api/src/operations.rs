@@ -87,12 +87,10 @@ pub struct OperationPrint {
     pub step: Option<String>,
     /// The id of the host that works on it.
     pub host: Option<String>,
-    /// What the host has stored for it so far, or fetched; none: that is not known.
+    /// What the host has stored for it so far, or fetched; none: that is not known. What it will be in all nobody
+    /// knows: a guest writes on, and fetches what it touches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_bytes: Option<u64>,
-    /// What that will be in all, where it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total_bytes: Option<u64>,
     /// Who has cancelled it. While it is not over, a host has been told and has not ended it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<String>,
@@ -115,8 +113,6 @@ pub struct OrderUnderWay {
     /// Bytes that it has stored for it so far, or fetched.
     #[serde(default)]
     pub done_bytes: Option<u64>,
-    #[serde(default)]
-    pub total_bytes: Option<u64>,
     /// It does not end before it is done any more.
     #[serde(default)]
     pub past: bool,

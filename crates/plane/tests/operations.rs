@@ -151,7 +151,6 @@ fn under_way(order: &OrderPrint, step: &str, done_bytes: u64, past: bool) -> Ord
         name: order.name.clone(),
         step: Some(step.to_owned()),
         done_bytes: Some(done_bytes),
-        total_bytes: None,
         past,
         called_back: false,
     };

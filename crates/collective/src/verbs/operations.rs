@@ -136,11 +136,8 @@ pub fn step(found: &OperationPrint) -> Option<String> {
         return Some(failure.detail.clone());
     }
     let step = found.step.clone()?;
-    Some(match (found.done_bytes.filter(|bytes| *bytes > 0), found.total_bytes) {
-        (Some(done), Some(total)) => {
-            format!("{step}, {} of {}", format_bytes(done), format_bytes(total))
-        }
-        (Some(done), None) => format!("{step}, {} so far", format_bytes(done)),
-        (None, _) => step,
+    Some(match found.done_bytes.filter(|bytes| *bytes > 0) {
+        Some(done) => format!("{step}, {} so far", format_bytes(done)),
+        None => step,
     })
 }

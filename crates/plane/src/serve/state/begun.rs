@@ -37,7 +37,6 @@ pub struct ProgressRecord {
     pub order: String,
     pub step: Option<String>,
     pub done_bytes: Option<u64>,
-    pub total_bytes: Option<u64>,
     /// It does not end before it is done any more.
     pub past: bool,
 }
@@ -110,7 +109,6 @@ impl Plane {
                     order: order.id.clone(),
                     step: None,
                     done_bytes: None,
-                    total_bytes: None,
                     past: false,
                 };
                 txn = txn
@@ -146,7 +144,6 @@ impl Plane {
             let new = ProgressRecord {
                 step: work.step.as_ref().map(|step| step.chars().take(STEP_CHARS_MAX).collect()),
                 done_bytes: work.done_bytes,
-                total_bytes: work.total_bytes,
                 past: work.past,
                 ..old.clone()
             };

@@ -319,7 +319,6 @@ impl Plane {
             print.step = works.step.or(print.step);
             print.host = Some(works.host);
             print.done_bytes = works.done_bytes;
-            print.total_bytes = works.total_bytes;
         }
         Ok(print)
     }
@@ -534,7 +533,6 @@ fn print(operation: OperationRecord, end: End) -> Result<OperationPrint> {
         step: end.step,
         host: None,
         done_bytes: None,
-        total_bytes: None,
         cancelled_by: operation.cancelled_by,
         failure: end.failure,
         ended_unix_ms: None,
