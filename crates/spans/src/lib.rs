@@ -19,6 +19,8 @@
 //! *On a crash* the spans of the last seconds are lost; what was done is not.
 
 mod collector;
+#[doc(hidden)]
+pub mod fuzz;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -253,9 +255,24 @@ fn begun(tracer: &SdkTracer, name: &str, kind: Kind, above: &Context) -> Context
 }
 
 fn read(traceparent: &str) -> Option<Context> {
+    if !is_written_so(traceparent) {
+        return None;
+    }
     let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
     context.span().span_context().is_valid().then_some(context)
+}
+
+/// Whether it is VERSION-TRACE-SPAN-FLAGS, each with all its digits: the library would also read an id that lacks some,
+/// or has a sign, as another one. A later version may say more behind it.
+fn is_written_so(traceparent: &str) -> bool {
+    let mut parts = traceparent.splitn(5, '-');
+    let is_hex = |part: Option<&str>, digits: usize| {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        part.is_some_and(|part| part.len() == digits && part.bytes().all(digit))
+    };
+    [2, 32, 16, 2].into_iter().all(|digits| is_hex(parts.next(), digits))
+        && (parts.next().is_none() || !traceparent.starts_with("00"))
 }
 
 fn written(context: &Context) -> Option<String> {
@@ -296,6 +313,9 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
             "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-+7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1",
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-\u{1}\n",
         ];

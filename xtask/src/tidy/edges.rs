@@ -65,6 +65,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "peer",
             "plane",
             "repository",
+            "spans",
             "vmm",
             "volume",
         ],

@@ -12,6 +12,7 @@ mod overlay;
 mod peer;
 mod plane;
 mod repository;
+mod spans;
 mod vmm;
 mod volume;
 
@@ -64,6 +65,7 @@ pub const TARGETS: &[Target] = &[
     target("peer", peer::peer, peer::peers, 10_000),
     target("plane-backup", ::plane::fuzz::backup, plane::backups, 10_000),
     target("plane-request", ::plane::fuzz::request, plane::requests, 10_000),
+    target("traceparent", ::spans::fuzz::traceparent, spans::traceparents, 50_000),
     target("etcd", ::kv::fuzz::etcd, plane::answers, 20_000),
     target("shim", ::host::fuzz::shim, host::lines, 10_000),
     target("host-file", host::file, host::files, 3_000),
