@@ -73,6 +73,21 @@ fn hosts_join_a_plane_that_is_killed_and_begins_again() {
 }
 
 #[test]
+fn hosts_measure_the_way_to_each_others_sites_and_say_it() {
+    let world = World::empty("distances");
+    let (_plane, fleet) = Fleet::start(&world, "127.0.0.1:0", 6);
+    let _agents = [fleet.join("home"), fleet.join("work")];
+    fleet.await_hosts(2);
+    for (here, there) in [("home", "work"), ("work", "home")] {
+        eventually(Duration::from_secs(60), "the way is known", || {
+            let host = fleet.host(here);
+            let ways = host["load"]["round_trips_us"].as_object();
+            ways.is_some_and(|ways| ways.keys().eq([there]) && ways[there].as_u64() > Some(0))
+        });
+    }
+}
+
+#[test]
 fn who_may_do_what_reads_well() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::empty("access");
