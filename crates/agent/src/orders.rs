@@ -107,7 +107,7 @@ impl Agent<'_> {
         let order = &work.order;
         let Ok(name) = Name::new(&order.name) else { return };
         let mut span = Span::below(
-            format!("host {}", verb(order.act)),
+            format!("host {}", order.act.as_str()),
             Kind::Asked,
             order.traceparent.as_deref(),
         );
@@ -288,18 +288,6 @@ fn no_larger(order: &OrderPrint, needs: &Size) -> Result<(), Failure> {
 
 fn named(network: &str) -> Result<Name, Failure> {
     Name::new(network).map_err(|e| Failure::new("usage", e.to_string(), ""))
-}
-
-fn verb(act: OrderAct) -> &'static str {
-    match act {
-        OrderAct::Start => "start",
-        OrderAct::TakeOver => "take_over",
-        OrderAct::Suspend => "suspend",
-        OrderAct::Leave => "leave",
-        OrderAct::Stop => "stop",
-        OrderAct::Look => "look",
-        OrderAct::Unknown => "unknown",
-    }
 }
 
 fn ended(end: OrderEnd) -> &'static str {

@@ -196,6 +196,21 @@ pub enum OrderAct {
     Unknown,
 }
 
+impl OrderAct {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::TakeOver => "take_over",
+            Self::Suspend => "suspend",
+            Self::Leave => "leave",
+            Self::Stop => "stop",
+            Self::Look => "look",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What the labels of a host's networks begin with: the network `lan` is `network.lan=yes`.
 pub const NETWORK_LABEL: &str = "network.";
 

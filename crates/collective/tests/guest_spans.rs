@@ -57,6 +57,18 @@ impl Collector {
         seen.iter().filter(|span| span.trace == trace).cloned().collect()
     }
 
+    /// What a trace begins with, of which only this is known.
+    #[track_caller]
+    fn await_first(&self, name: &str) -> Seen {
+        let mut found = None;
+        eventually(Duration::from_secs(60), &format!("somebody begins with {name}"), || {
+            let seen = self.seen.lock().unwrap();
+            found = seen.iter().find(|span| span.name == name && span.above.is_empty()).cloned();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
     #[track_caller]
     fn await_span(&self, trace: &str, part: &str, name: &str) -> Seen {
         let mut found = None;
@@ -131,6 +143,9 @@ fn logged(file: &Path, trace: &str) -> Vec<String> {
     let about = lines.filter(|line: &serde_json::Value| line["trace_id"] == trace);
     about.map(|line| line["message"].as_str().unwrap().to_owned()).collect()
 }
+
+/// Short, for tests: what a host may be away.
+const LEASE_S: u32 = 6;
 
 const PUT: &str = "plane PUT /v1/instances/{name}";
 const PATCH: &str = "plane PATCH /v1/instances/{name}";
@@ -222,6 +237,50 @@ fn guest_is_followed_from_who_asks_through_plane_host_and_shim() {
     let all = format!("{:?}", collector.seen.lock().unwrap());
     let logs = [&plane_log, &host_log, &shim_log].map(|log| std::fs::read_to_string(log).unwrap());
     assert!(!all.contains(token.trim()) && logs.iter().all(|log| !log.contains(token.trim())));
+}
+
+#[test]
+fn guest_is_followed_when_its_plane_decides_by_itself() {
+    let collector = Collector::start();
+    let world = World::with_nano("spans-itself");
+    let repository = world.repository();
+    let world = world.at(
+        &repository,
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url), ("OTEL_BSP_SCHEDULE_DELAY", "100")],
+    );
+    let (_plane, fleet) = Fleet::start(&world, "127.0.0.1:0", LEASE_S);
+    let (_on_a, mut on_b) = (fleet.join("A"), fleet.join("B"));
+    fleet.await_hosts(2);
+    let ([a, b], placed) = (["A", "B"].map(|host| fleet.id(host)), "running");
+    fleet.run("P", &["run", "nano", "--name", "n1", "--on", &a, "--restart", "on-failure"]).ok();
+
+    // What leaves a host that is drained and goes on on another one is one trace, which the plane begins.
+    fleet.at("P", &["host", "drain", &a]).ok();
+    fleet.await_placed("n1", Some("B"), placed);
+    let began = collector.await_first("plane leave");
+    let (trace, plane) = (&began.trace, "collective-plane");
+    let (host, shim) = ("collective-host", "collective-shim");
+    assert_eq!((&began.above[..], &began.said["collective.host"]), ("", &a));
+    let left = collector.await_span(trace, host, "host leave");
+    assert_eq!((&left.above, &left.said["collective.host"]), (&began.id, &a));
+    assert_eq!(collector.await_span(trace, shim, "shim suspend").above, left.id);
+    let goes_on = collector.await_span(trace, plane, "plane start");
+    let started = collector.await_span(trace, host, "host start");
+    assert_eq!((&goes_on.above, &started.above), (&began.id, &goes_on.id));
+    assert_eq!(started.said["collective.host"], b);
+    assert_eq!(collector.await_span(trace, shim, "shim start").above, started.id);
+
+    // So is a failover, by itself.
+    fleet.at("P", &["host", "uncordon", &a]).ok();
+    on_b.kill();
+    fleet.await_placed("n1", Some("A"), placed);
+    let began = collector.await_first("plane take_over");
+    assert!(began.above.is_empty() && began.trace != *trace, "{began:?}");
+    let taken = collector.await_span(&began.trace, host, "host take_over");
+    assert_eq!((&taken.above, &taken.said["collective.host"]), (&began.id, &a));
+    assert_eq!(collector.await_span(&began.trace, shim, "shim start").above, taken.id);
+    // Nothing of it is in what was asked.
+    assert!(collector.of(trace).iter().all(|span| span.name != "host take_over"));
 }
 
 #[test]

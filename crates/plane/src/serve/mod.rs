@@ -14,6 +14,7 @@
 mod ask;
 mod door;
 mod events;
+mod followed;
 mod gate;
 mod http;
 mod metrics;

@@ -21,6 +21,7 @@ use api::{InstanceWish, OrderAct, OrderPrint, StateWish};
 use kv::{LeaseId, Revision, Txn};
 use model::{HostId, Name};
 
+use super::followed::followed;
 use super::state::{LOADS, METERED, OperationRecord, PROGRESS, Picture, PlaceRecord, Step, json};
 use super::{Plane, Refused};
 use crate::planner;
@@ -217,6 +218,7 @@ impl Plane {
                 .trouble
                 .get(&name)
                 .is_some_and(|trouble| trouble.again_unix_ms > picture.now_unix_ms);
+            let mut trace = picture.places.get(&name).and_then(|place| place.traceparent.clone());
             let next = match step {
                 Step::Rest(why) => why,
                 Step::Stays(why) => Some(why),
@@ -241,6 +243,10 @@ impl Plane {
                         |order: &OrderPrint| (order.act, order.at, order.cpus, order.memory_bytes);
                     let stands = old.as_ref().is_some_and(|old| what(old) == what(&order));
                     if !stands && !waits {
+                        let order = match asked {
+                            Some(_) => order,
+                            None => followed(order, to, &mut trace),
+                        };
                         let (key, order) = (format!("orders/{to}/{name}"), json(&order));
                         let (wish, at) = (format!("instances/{name}"), wished.0);
                         // Not when something else is wished by now: it may have been called off.
@@ -261,7 +267,8 @@ impl Plane {
                 let wish = InstanceWish { on, take_over, take_over_anyway: false, ..wish.clone() };
                 self.settle(&name, wished, &wish)?;
             }
-            let place = PlaceRecord { on: on.map(|on| on.to_string()), next };
+            let traceparent = trace.filter(|_| next.is_some());
+            let place = PlaceRecord { on: on.map(|on| on.to_string()), next, traceparent };
             if picture.places.get(&name).cloned().unwrap_or_default() != place {
                 let (key, place) = (format!("places/{name}"), json(&place));
                 writes.add(move |txn| txn.put(&key, place.clone()))?;

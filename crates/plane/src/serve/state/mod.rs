@@ -121,6 +121,9 @@ pub struct PlaceRecord {
     /// The id of a host.
     pub on: Option<String>,
     pub next: Option<String>,
+    /// What follows the orders that stem from no request, while there is something to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// `ways/NAME`.
