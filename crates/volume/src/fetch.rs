@@ -62,6 +62,8 @@ struct Queues {
     tasks: VecDeque<Task>,
     background_running: usize,
     urgent_running: usize,
+    /// When the last urgent chunk came, or failed to.
+    urgent_ended: Option<ambient::Instant>,
     /// What comes together and is being fetched, with those who wait for it to come along.
     together: HashMap<u64, Vec<(ChunkId, Urgency)>>,
     flights: HashMap<ChunkId, Arc<Flight>>,
@@ -227,9 +229,15 @@ impl Fetcher {
     }
 
     /// Whether anybody waits for an urgent chunk.
-    pub fn is_waited_for(&self) -> bool {
+    pub(crate) fn is_waited_for(&self) -> bool {
+        lock(&self.shared.queues).is_waited_for()
+    }
+
+    /// Whether anybody waits for an urgent chunk, or did within this time: who touches one page after
+    /// another waits again in a moment.
+    pub fn was_waited_for(&self, within: ambient::Duration) -> bool {
         let queues = lock(&self.shared.queues);
-        queues.urgent_running > 0 || !queues.urgent.is_empty()
+        queues.is_waited_for() || queues.urgent_ended.is_some_and(|ended| ended.elapsed() < within)
     }
 
     /// Counts.
@@ -267,6 +275,10 @@ impl Drop for Fetcher {
 }
 
 impl Queues {
+    fn is_waited_for(&self) -> bool {
+        self.urgent_running > 0 || !self.urgent.is_empty()
+    }
+
     /// The flight of a chunk, queued if it is new, moved forward if it is more urgent now.
     fn enrol(&mut self, id: &ChunkId, together: Option<u64>, urgency: Urgency) -> Arc<Flight> {
         let (flight, is_new) = self.flight(id, together);
@@ -431,7 +443,10 @@ impl Shared {
         {
             let mut queues = lock(&self.queues);
             match urgency {
-                Urgency::Urgent => queues.urgent_running -= 1,
+                Urgency::Urgent => {
+                    queues.urgent_running -= 1;
+                    queues.urgent_ended = Some(ambient::now());
+                }
                 Urgency::Background => queues.background_running -= 1,
             }
             for chunk in chunks {

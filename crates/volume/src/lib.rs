@@ -89,6 +89,7 @@ pub use scrub::{Scrub, ScrubProgress};
 pub use seal::Sealed;
 pub use stall::{Stall, StallObserver};
 pub use stats::{Counters, VolumeStats};
+pub use stride::Stride;
 pub use trace::{Recorded, Trace, TraceError};
 pub use view::View;
 pub use volume::{Volume, VolumeOptions, open_folder};

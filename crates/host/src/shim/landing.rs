@@ -21,7 +21,7 @@ use std::time::Duration;
 use api::ArrivingPrint;
 use chunk::{ChunkSource, Urgency, Verified};
 use model::ChunkId;
-use volume::{Cancel, Fetcher};
+use volume::{Cancel, Fetcher, Stride};
 
 use super::server::Message;
 use crate::auto::line::Taken;
@@ -30,10 +30,10 @@ use crate::parcel;
 use crate::record::{Checkpoint, Parcel};
 use crate::store::{Session, Store};
 
-/// Chunks that are asked for at once: a guest that waits for one waits for no more than these.
-const TOGETHER: usize = 64;
-/// Whoever waits for a page goes first, for so long at most.
-const GIVE_WAY: Duration = Duration::from_secs(1);
+/// Whoever waits for a page goes first, and who has waited so lately...
+const LATELY: Duration = Duration::from_millis(200);
+/// ...but for so long at most.
+const GIVE_WAY: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_millis(5);
 /// Chunks that are kept in memory until all is stored: records, and pieces of the devices' state.
 const BESIDE_MAX: usize = 256;
@@ -64,6 +64,8 @@ enum State {
 struct Flight {
     session: Session,
     left: VecDeque<ChunkId>,
+    /// A guest that waits for a page waits for no more than these.
+    stride: Stride,
 }
 
 impl Landing {
@@ -184,17 +186,23 @@ impl Landing {
     ) -> Result<()> {
         let mut now = match flight.take() {
             Some(flight) => flight,
-            None => Flight { session: store.session()?, left: self.ids(source)?.to_vec().into() },
+            None => Flight {
+                session: store.session()?,
+                left: self.ids(source)?.to_vec().into(),
+                stride: Stride::default(),
+            },
         };
         let mut missing = VecDeque::new();
         while !now.left.is_empty() && !self.cancel.is_cancelled() {
             let until = ambient::now() + GIVE_WAY;
-            while fetcher.is_waited_for() && ambient::now() < until {
+            while fetcher.was_waited_for(LATELY) && ambient::now() < until {
                 self.rest(NAP);
             }
-            let many = now.left.len().min(TOGETHER);
+            let many = now.left.len().min(now.stride.pages());
             let ids: Vec<ChunkId> = now.left.drain(..many).collect();
+            let asked = ambient::now();
             let came = self.get(&ids, source, fetcher);
+            now.stride.took(asked.elapsed());
             for chunk in &came {
                 now.session.sink().put(chunk.id(), chunk)?;
             }
