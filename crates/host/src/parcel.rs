@@ -16,7 +16,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use chunk::{
@@ -78,7 +78,8 @@ pub struct Lying {
     pub taken: Taken,
     pub made_unix_ms: u64,
     file: File,
-    chunks: HashMap<ChunkId, (u64, u32)>,
+    /// Where each chunk lies, once somebody asks for one: who only looks what lies here does not read all of it.
+    chunks: OnceLock<HashMap<ChunkId, (u64, u32)>>,
     path: PathBuf,
 }
 
@@ -251,7 +252,6 @@ impl Lying {
         let parcel = head.parcel.clone().ok_or_else(|| damaged("its head offers none"))?;
         let why = Why::parse(&about.why).ok_or_else(|| damaged("nobody knows why it is"))?;
         let file = File::open(&path)?;
-        let chunks = index(&file)?;
         Ok(Self {
             repository: about.repository,
             taken: Taken { id: parcel.checkpoint, why, taken_unix_ms: about.taken_unix_ms },
@@ -259,14 +259,14 @@ impl Lying {
             head,
             parcel,
             file,
-            chunks,
+            chunks: OnceLock::new(),
             path,
         })
     }
 
     /// A chunk of it.
     pub fn get(&self, id: &ChunkId) -> Option<Verified> {
-        let (offset, len) = *self.chunks.get(id)?;
+        let (offset, len) = *self.chunks.get_or_init(|| index(&self.file)).get(id)?;
         if len as usize > CHUNK_BYTES_MAX {
             return None;
         }
@@ -302,24 +302,24 @@ impl ChunkSource for Lying {
     }
 }
 
-/// Where each chunk lies in a file of them.
-fn index(file: &File) -> Result<HashMap<ChunkId, (u64, u32)>> {
-    let end = file.metadata()?.len();
+/// Where each chunk lies in a file of them, as far as that can be read. (Of a file that was cut short the last one
+/// cannot, and is not there.)
+fn index(file: &File) -> HashMap<ChunkId, (u64, u32)> {
     let mut reader = BufReader::new(file);
     let (mut chunks, mut at) = (HashMap::new(), 0);
     let mut before = [0; BEFORE];
-    while at < end {
-        reader.read_exact(&mut before)?;
+    while reader.read_exact(&mut before).is_ok() {
         let (id, len) = before.split_at(32);
         let id = ChunkId::from_bytes(id.try_into().expect("32 bytes"));
         let len = u32::from_le_bytes(len.try_into().expect("4 bytes"));
         at += BEFORE as u64;
         chunks.insert(id, (at, len));
         at += u64::from(len);
-        reader.seek_relative(i64::from(len))?;
+        if reader.seek_relative(i64::from(len)).is_err() {
+            break;
+        }
     }
-    // (Of a file that was cut short the last chunk cannot be read, and is not there.)
-    Ok(chunks)
+    chunks
 }
 
 /// The parcels of a host, for who gives their chunks away: looked for again when there are others.
@@ -381,37 +381,12 @@ pub fn ids(list: &[u8]) -> Result<Vec<ChunkId>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{InstanceId, InstanceState, Lease, Name, VersionId};
 
+    /// A head that this host holds.
     fn head(host: &HostDir) -> Head {
-        Head {
-            instance: InstanceId::from_bytes([1; 16]),
-            name: Name::new("t1").unwrap(),
-            appliance: Name::appliance("tiny").unwrap(),
-            version: VersionId::from_bytes([2; 32]),
-            state: InstanceState::Running,
-            lease: Some(Lease {
-                holder: host.id(),
-                holder_name: "h".to_owned(),
-                granted_unix_ms: 4,
-            }),
-            checkpoint: None,
-            origin: None,
-            macs: Vec::new(),
-            vmgenid: [7; 16],
-            fresh: false,
-            warm: false,
-            auto: None,
-            autos: Vec::new(),
-            holds: Vec::new(),
-            left: None,
-            follow: None,
-            trial: None,
-            network: None,
-            gone: Vec::new(),
-            keep_taken: None,
-            parcel: None,
-        }
+        let mut head = record::tests::head();
+        head.lease.as_mut().unwrap().holder = host.id();
+        head
     }
 
     fn write(host: &HostDir, chunks: &[&[u8]]) -> Writer {

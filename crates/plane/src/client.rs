@@ -1,7 +1,7 @@
 //! Asking a plane: what the CLI and a host's agent do.
 //!
 //! *When an answer is lost,* it is not known whether the plane has done what it was asked. What a person
-//! changes goes with an `Idempotency-Key` of its own ([`Client::change`]): by that the plane does it once,
+//! changes goes with an `Idempotency-Key` of its own ([`AnyPlane::change`]): by that the plane does it once,
 //! however often it is sent, and so it is sent again.
 
 mod any;
@@ -197,15 +197,6 @@ impl Client {
         self.read(&self.send("POST", path, &[], Some(document))?)
     }
 
-    /// The same for what is made by it, once ([`Client::change`]).
-    pub fn make<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        document: &impl Serialize,
-    ) -> Result<T, ClientError> {
-        self.read(&self.change("POST", path, &[], Some(document))?)
-    }
-
     /// Reads a document.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.read(&self.send("GET", path, &[], None::<&()>)?)
@@ -245,18 +236,6 @@ impl Client {
     ) -> Result<Answer, ClientError> {
         self.try_send(method, path, headers, document, REQUEST)
             .map_err(|unanswered| unanswered.error)
-    }
-
-    /// Sends what changes something: it is done once, also when the answer is lost and it is sent again.
-    /// One that nobody was there to take is not sent again.
-    pub fn change(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        document: Option<&impl Serialize>,
-    ) -> Result<Answer, ClientError> {
-        resend(headers, |headers| self.try_send(method, path, headers, document, REQUEST))
     }
 
     fn try_send(

@@ -309,13 +309,14 @@ pub fn decode_head(body: &[u8]) -> Result<Head, RecordError> {
     })
 }
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use model::{ChunkId, HostId, InstanceId, VersionId};
 
     use super::super::Blob;
 
-    fn head() -> Head {
+    /// One that is held.
+    pub fn head() -> Head {
         Head {
             instance: InstanceId::from_bytes([1; 16]),
             name: Name::new("t1").unwrap(),

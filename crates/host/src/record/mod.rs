@@ -12,6 +12,8 @@ mod head;
 mod wire;
 
 pub(crate) use head::GONE_MAX;
+#[cfg(test)]
+pub(crate) use head::tests;
 
 use import::ovf::Property;
 use model::{

@@ -96,7 +96,8 @@ impl AnyPlane {
         sent.map_err(|unanswered| unanswered.error)
     }
 
-    /// Sends what changes something: it is done once ([`Client::change`]), by whichever plane.
+    /// Sends what changes something: it is done once, by whichever plane, also when the answer is lost and it is
+    /// sent again. One that nobody was there to take is not sent again.
     pub fn change(
         &self,
         method: &str,
