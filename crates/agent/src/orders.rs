@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::Duration;
@@ -34,6 +35,8 @@ const POWER_OFF: Duration = Duration::from_secs(60);
 const NARROWINGS_MAX: usize = 4;
 /// ...until that took no longer.
 const NARROW: Duration = Duration::from_secs(1);
+/// So often it is looked whether a start is called off.
+const LOOK: Duration = Duration::from_millis(50);
 /// Orders that are carried out at once.
 const AT_ONCE: usize = 8;
 
@@ -162,7 +165,7 @@ impl Agent<'_> {
                 Err(Failure::new("format", what, "upgrade this host"))
             }
             OrderAct::Start | OrderAct::TakeOver => match self.tenure.begins(self.host, name) {
-                Ok(true) => self.start(order, name).map(Some),
+                Ok(true) => self.start_unless_called_off(work, name).map(Some),
                 // The plane counts this host as gone, or will soon.
                 Ok(false) => return Outcome::Refused,
                 Err(failure) => Err(failure),
@@ -218,6 +221,24 @@ impl Agent<'_> {
         work.goes_past("it stands still while the rest is stored".to_owned(), stored_bytes)?;
         let last = let_go(&self.host.suspend(name, None)?);
         Ok(OrderCost { stored_bytes: stored_bytes + last.stored_bytes, ..last })
+    }
+
+    /// Starts it, and calls that off when the plane does not want it any more before the guest runs.
+    fn start_unless_called_off(&self, work: &Work, name: &Name) -> Result<OrderCost, Failure> {
+        let (ends, ended) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                    // Nobody answers before its shim is there; then it is asked again.
+                    if work.is_to_end() && matches!(self.host.call_off(name), Ok(false)) {
+                        work.passes();
+                    }
+                }
+            });
+            let started = self.start(&work.order, name);
+            drop(ends);
+            started
+        })
     }
 
     fn start(&self, order: &OrderPrint, name: &Name) -> Result<OrderCost, Failure> {

@@ -24,9 +24,9 @@ struct Far {
 }
 
 impl Work {
-    /// Only a guest that leaves can stay after all.
+    /// A guest that leaves can stay after all, and one that starts need not run.
     pub fn new(order: OrderPrint) -> Self {
-        let past = order.act != OrderAct::Leave;
+        let past = !matches!(order.act, OrderAct::Leave | OrderAct::Start);
         Self { order, far: Mutex::new(Far { past, ..Far::default() }) }
     }
 
@@ -54,6 +54,17 @@ impl Work {
         Ok(())
     }
 
+    /// Whether its plane does not want it any more, and it is not past that point.
+    pub fn is_to_end(&self) -> bool {
+        let far = self.far();
+        far.called_back && !far.past
+    }
+
+    /// It is past that point, whatever its plane wants.
+    pub fn passes(&self) {
+        self.far().past = true;
+    }
+
     /// These are what its plane wants now.
     pub fn stands_among(&self, orders: &[OrderPrint]) {
         let order = &self.order;
@@ -63,7 +74,10 @@ impl Work {
         if !orders.iter().any(same) {
             let mut far = self.far();
             if !far.called_back && !far.past {
-                let ends = "was called back: it stays when what it does now is done";
+                let ends = match order.act {
+                    OrderAct::Start => "was called off: it ends before the guest runs",
+                    _ => "was called back: it stays when what it does now is done",
+                };
                 far.step = Some(ends.to_owned());
             }
             far.called_back = true;
@@ -132,7 +146,17 @@ mod tests {
         let told = work.told(|| None);
         assert!(told.past && told.called_back && told.step.as_deref() == Some("last"));
         // So is all that nobody can end in the middle.
-        let told = Work::new(order(OrderAct::Start, 4)).told(|| Some(7));
+        let told = Work::new(order(OrderAct::TakeOver, 4)).told(|| Some(7));
         assert!(told.past && told.done_bytes == Some(7));
+
+        // A start ends as long as its guest has not run.
+        let work = Work::new(order(OrderAct::Start, 4));
+        let told = work.told(|| Some(7));
+        assert!(!told.past && told.done_bytes == Some(7) && !work.is_to_end());
+        work.stands_among(&[]);
+        assert!(work.is_to_end());
+        assert!(work.told(|| None).step.unwrap().contains("called off"));
+        work.passes();
+        assert!(!work.is_to_end() && work.told(|| None).past);
     }
 }

@@ -57,6 +57,8 @@ pub enum Request {
     },
     /// End without keeping anything (`rm --force`).
     Discard,
+    /// Do not let the guest run: end, and leave all as it was before. Answered at once.
+    CallOff,
     /// How checkpoints are taken by themselves from now on; none: as the host says.
     SetAuto {
         auto: Option<String>,
@@ -102,6 +104,7 @@ impl Request {
             Self::Part { .. } => "part",
             Self::Stop { .. } => "stop",
             Self::Discard => "discard",
+            Self::CallOff => "call_off",
             Self::SetAuto { .. } => "set_auto",
             Self::SetKeepTaken { .. } => "set_keep_taken",
             Self::Forget { .. } => "forget",
@@ -121,8 +124,16 @@ pub enum Reply {
     Started(StartReport),
     Checkpoint(CheckpointPrint),
     Exec(ExecOutcome),
-    Done { checkpoint: Option<String> },
-    Failed { error: ErrorBody },
+    Done {
+        checkpoint: Option<String>,
+    },
+    /// Whether the guest does not run; else it may run already.
+    CalledOff {
+        in_time: bool,
+    },
+    Failed {
+        error: ErrorBody,
+    },
 }
 
 /// How a start went.

@@ -153,6 +153,54 @@ fn guest_that_is_called_back_on_its_way_to_another_host_stays_and_goes_on() {
 }
 
 #[test]
+fn guest_whose_start_is_called_off_never_ran() {
+    let (world, server) = World::with_tiny_on_s3("called-off", &["P", "A"]);
+    let (_plane, fleet) = Fleet::start(&world, "127.0.0.1:0", 60);
+    let _agent = fleet.join("A");
+    fleet.await_hosts(1);
+    fleet.run("P", &["run", "tiny", "--name", "t1"]).ok();
+    await_agent(&world, "A");
+    world.exec("A", "t1", "echo session > /tmp/session");
+    fleet.run("P", &["suspend", "t1"]).ok();
+    let log = world.instance("A", "t1").join("shim.log");
+    let said_before = std::fs::read_to_string(&log).unwrap();
+
+    // Its shim is there, and waits for the repository.
+    let calls_off = |of: &str, words: &[&str]| {
+        server.delay(Duration::from_secs(1));
+        let starts = fleet.spawn("P", words);
+        let shown = || fleet.run("P", &["operation", "show", of]).json();
+        eventually(Duration::from_secs(120), "it starts", || {
+            let shown = shown();
+            let socket = world.instance("A", of).join("shim.sock");
+            shown["kind"] == "start" && shown["state"] == "running" && socket.exists()
+        });
+        let cancelled = fleet.run("P", &["operation", "cancel", of]).ok();
+        assert_eq!(cancelled["cancelled_by"], "administrator");
+        server.delay(Duration::ZERO);
+        eventually(Duration::from_secs(60), "it is over", || shown()["state"] == "cancelled");
+        let (kind, why, _) = said(starts.wait_with_output().unwrap()).error();
+        assert!(kind == "state" && why.contains("has cancelled it"), "{kind} {why}");
+    };
+    calls_off("t1", &["resume", "t1"]);
+    fleet.await_placed("t1", None, "suspended");
+    let said = std::fs::read_to_string(&log).unwrap();
+    let said = said.strip_prefix(&said_before).unwrap();
+    assert!(said.contains("called off before it ran"), "{said}");
+    // All is as it was: it goes on from there.
+    fleet.run("P", &["resume", "t1"]).ok();
+    assert_eq!(world.exec("A", "t1", "cat /tmp/session"), "session");
+
+    // Of one that is new nothing is left, and its name is free.
+    calls_off("t2", &["run", "tiny", "--name", "t2"]);
+    eventually(Duration::from_secs(20), "nobody knows it", || {
+        fleet.run("P", &["ps"]).ok().as_array().unwrap().len() == 1
+    });
+    assert_eq!(world.run("A", &["inspect", "t2"]).error().0, "not_found");
+    fleet.run("P", &["run", "tiny", "--name", "t2"]).ok();
+}
+
+#[test]
 fn guest_outlives_its_host_and_what_that_one_did_alone_is_a_branch() {
     let world = World::with_tiny("outlives");
     let (_plane, fleet) = Fleet::start(&world, "127.0.0.1:0", LEASE_S);

@@ -365,6 +365,92 @@ fn is_shown_and_called_off(one: &Client, two: &Client) {
     assert_eq!(others, []);
 }
 
+/// A host that has begun to start it is told, and what it says then decides.
+fn a_start_is_called_off(one: &Client, two: &Client) {
+    let a = Host::new(one, 1, "a");
+    a.beat(None);
+    // Of one that is new nothing is left, when it has not run.
+    let put = one.send("PUT", &path("web"), &[], Some(&wish())).unwrap();
+    let id = put.operation.unwrap();
+    let order = a.ordered(OrderAct::Start);
+    let starts = under_way(&order, "fetches", 4096, false);
+    a.ask(&starts);
+    cancel(two, &id).unwrap();
+    let now = shown(one, &id);
+    assert!(!now.state.is_over() && now.cancelled_by.is_some(), "{now:?}");
+    let began = Instant::now();
+    assert_eq!(a.ask(&OrdersKnown { wait_ms: 10_000, ..starts.clone() }), []);
+    assert!(began.elapsed() < Duration::from_secs(9), "its host hears of it at once");
+    let mut told = starts;
+    (told.under_way[0].called_back, told.wait_ms) = (true, 2500);
+    assert_eq!(a.ask(&told), [], "nothing is decided while its host works on it");
+    assert!(!shown(one, &id).state.is_over());
+    let gone = head("web", order.at + 2, None, "none");
+    a.ends(&order, OrderEnd::Refused, Some(gone), None);
+    over(two, &id, OperationState::Cancelled);
+    eventually_none(one, "web");
+
+    // It ran before its host heard of it: it rests, and is there.
+    let put = one.send("PUT", &path("web"), &[], Some(&wish())).unwrap();
+    let id = put.operation.unwrap();
+    let order = a.ordered(OrderAct::Start);
+    cancel(two, &id).unwrap();
+    a.starts(&order);
+    let rests = a.ordered(OrderAct::Suspend);
+    assert!(!shown(one, &id).state.is_over());
+    a.lets_go(&rests, "suspended");
+    over(two, &id, OperationState::Cancelled);
+    let placed: PlacedPrint = one.get(&path("web")).unwrap();
+    assert_eq!((placed.wish.state, placed.state.as_str()), (StateWish::Suspended, "suspended"));
+
+    // One that is there rests on. Its guest has begun to run, as its host says: that is too late.
+    let id = asks(one, "web", &to(StateWish::Running));
+    let order = a.ordered(OrderAct::Start);
+    cancel(two, &id).unwrap();
+    let rests = head("web", order.at + 2, None, "suspended");
+    a.ends(&order, OrderEnd::Refused, Some(rests), None);
+    over(two, &id, OperationState::Cancelled);
+    let id = asks(one, "web", &to(StateWish::Running));
+    let order = a.ordered(OrderAct::Start);
+    assert_eq!(order.at, placed.generation + 2, "what its host said counts");
+    a.ask(&under_way(&order, "runs", 4096, true));
+    assert!(refused(cancel(two, &id), 409).contains("host a has begun"));
+    // While it starts its host says that it has it, and is not told that it need not start.
+    a.beat(Some(("web", order.at + 1)));
+    let starts = OrdersKnown { wait_ms: 2500, ..under_way(&order, "runs", 4096, false) };
+    assert_eq!(a.ask(&starts).len(), 1);
+    a.starts(&order);
+    over(one, &id, OperationState::Done);
+    assert_eq!(a.ask(&OrdersKnown { wait_ms: 1500, ..Default::default() }), []);
+}
+
+#[track_caller]
+fn eventually_none(client: &Client, of: &str) {
+    let ends = Instant::now() + LONG;
+    while client.get::<PlacedPrint>(&path(of)).is_ok() {
+        assert!(Instant::now() < ends, "{of} is wished for");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    refused(client.get::<PlacedPrint>(&path(of)), 404);
+}
+
+#[test]
+fn a_start_that_a_host_has_begun_is_called_off_on_an_embedded_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let Serving { server: _server, client } = serve(&embedded(folder.path()), folder.path());
+    a_start_is_called_off(&client, &client);
+}
+
+#[test]
+fn etcd_lets_any_plane_call_off_a_start_that_a_host_has_begun() {
+    let cluster = etcd::Cluster::start();
+    let folder = tempfile::tempdir().unwrap();
+    let state = cluster.location("plane");
+    let one = serve(&state, folder.path());
+    let two = serve(&state, folder.path());
+    a_start_is_called_off(&one.client, &two.client);
+}
+
 #[test]
 fn an_operation_is_shown_and_called_off_on_an_embedded_state() {
     let folder = tempfile::tempdir().unwrap();

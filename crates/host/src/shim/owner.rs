@@ -204,6 +204,7 @@ pub fn request_step(
         Request::Status
         | Request::AwaitReady { .. }
         | Request::AwaitStarted { .. }
+        | Request::CallOff
         | Request::Exec { .. } => {
             (Err(Failure::new("internal", "a request that is not for the owner", "")), None)
         }

@@ -1,7 +1,8 @@
 //! The shim's socket: one thread for each connection, one request for each connection.
 //!
-//! What only reads (`Status`, `AwaitReady`) and what only the guest's agent does (`Exec`) is
-//! answered here; everything that changes the instance is queued for its owner.
+//! What only reads (`Status`, `AwaitReady`), what only the guest's agent does (`Exec`) and what ends a
+//! start while there is no owner yet (`CallOff`) is answered here; everything that changes the instance is
+//! queued for its owner.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -105,6 +106,7 @@ fn answer(Asked { request, traceparent }: Asked, door: &Door) -> Reply {
                 Err(failure) => Reply::Failed { error: failure.body() },
             }
         }
+        Request::CallOff => Reply::CalledOff { in_time: door.shared.call_off() },
         Request::Exec { argv, stdin_base64, timeout_ms } => {
             // Not what is run: that may be anything.
             let mut span = followed("exec");

@@ -1,7 +1,9 @@
-//! What a shim's threads know together: the state that `Status` answers from at once, and whether
-//! the guest has become ready.
+//! What a shim's threads know together: the state that `Status` answers from at once, whether
+//! the guest has become ready, and whether it may run at all.
 //!
 //! *Invariant.* Only the owner (`owner.rs`) changes the state; connections only read it.
+//! *Invariant.* A start that was called off never runs the guest: whoever lets it run asks first
+//! ([`Shared::may_run`]), and after that it cannot be called off.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -79,6 +81,10 @@ struct Inner {
     auto: Option<(AutoPrint, Option<ambient::Instant>)>,
     started: Option<StartReport>,
     ready: Option<Result<StartReport>>,
+    /// Nobody wants it to run any more.
+    called_off: bool,
+    /// Its guest may run: it is too late to call that off.
+    runs: bool,
     /// Somebody has been told how the start went.
     told: bool,
 }
@@ -105,6 +111,8 @@ impl Default for Shared {
                 auto: None,
                 started: None,
                 ready: None,
+                called_off: false,
+                runs: false,
                 told: false,
             }),
             changed: Condvar::new(),
@@ -256,6 +264,28 @@ impl Shared {
         self.lock().lost.clone()
     }
 
+    /// Calls the start off, unless the guest may run already; whether it is.
+    pub fn call_off(&self) -> bool {
+        let mut inner = self.lock();
+        inner.called_off |= !inner.runs;
+        inner.called_off
+    }
+
+    /// Whether the start goes on; not, when it was called off.
+    pub fn goes_on(&self) -> Result<()> {
+        if self.lock().called_off { Err(called_off()) } else { Ok(()) }
+    }
+
+    /// Lets the guest run; not, when its start was called off.
+    pub fn may_run(&self) -> Result<()> {
+        let mut inner = self.lock();
+        if inner.called_off {
+            return Err(called_off());
+        }
+        inner.runs = true;
+        Ok(())
+    }
+
     /// The guest's CPUs run.
     pub fn set_started(&self, report: StartReport) {
         self.lock().started = Some(report);
@@ -363,9 +393,31 @@ impl Shared {
     }
 }
 
+/// A guest that has not run.
+fn called_off() -> Failure {
+    let what = "its start was called off before it ran";
+    Failure::new("changed", what, "`collective resume NAME` starts it, when it is there")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_is_called_off_before_the_guest_runs_or_not_at_all() {
+        let shared = Shared::default();
+        shared.goes_on().unwrap();
+        assert!(shared.call_off() && shared.call_off());
+        assert_eq!(shared.goes_on().unwrap_err().kind, "changed");
+        assert_eq!(shared.may_run().unwrap_err().kind, "changed");
+
+        let shared = Shared::default();
+        shared.may_run().unwrap();
+        assert!(!shared.call_off());
+        shared.goes_on().unwrap();
+        // It may be let run again, from its disks.
+        shared.may_run().unwrap();
+    }
 
     #[test]
     fn what_is_used_is_counted_by_what_it_does() {

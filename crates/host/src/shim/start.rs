@@ -1,5 +1,6 @@
 //! The start of an instance, in phases; each is consumed by the next, and whatever fails cleans up
-//! what the phases before it made.
+//! what the phases before it made. Between two of them it may be called off, and then nothing has
+//! happened; not any more when the guest may run.
 //!
 //! ```text
 //! Claim (the lease) ──▶ Volumes (opened, mounted) ──▶ Guest (QEMU on these files) ──▶ Running
@@ -57,6 +58,7 @@ pub fn start(host: &HostDir, order: &Order, local: &LocalDir, door: &Door) -> Re
         None => None,
     };
     let attempt = |boot: bool, cold: Option<String>| {
+        door.shared.goes_on().map_err(|failure| (failure, false))?;
         let part = Span::part("claim");
         let mut claim =
             claim::claim(&store, &chunks, host, &name, &order.start, boot, network.as_ref(), accel)
@@ -181,6 +183,7 @@ fn with_claim(
         began,
     };
     let started = patiently(&volumes, &door.shared, || {
+        door.shared.goes_on()?;
         let state = memory.map(|memory| &memory.device_state);
         let part = Span::part("power on");
         // The machine takes a while to come into being.
@@ -197,7 +200,9 @@ fn with_claim(
         let part = memory.is_some().then(|| Span::part("load memory"));
         let loaded = brought.and_then(|state| load(guest, state.as_deref()));
         drop(part);
-        let may = loaded.and_then(|()| fence::may_run(host, &claim.head.name));
+        let may = loaded
+            .and_then(|()| fence::may_run(host, &claim.head.name))
+            .and_then(|()| door.shared.may_run());
         let runs = may.and_then(|()| guest.unpause()).and_then(|()| {
             let on_bridge = cables::first_network(&claim.head, hardware) != network::USER;
             if powering.fresh() {
@@ -226,7 +231,8 @@ fn with_claim(
     let powered = match started {
         Ok(started) => started,
         Err(failure) => {
-            let failure = with_stall(failure, &door.shared);
+            let called_off = door.shared.goes_on().err();
+            let failure = called_off.unwrap_or_else(|| with_stall(failure, &door.shared));
             let _ = cables::unplug(local);
             let _ = volumes.close();
             if !crashed {
@@ -365,8 +371,8 @@ fn open_volumes(
 /// A start waits so long for what cannot be had.
 const STALLED_MAX: Duration = Duration::from_secs(20);
 
-/// Starts and loads. What comes slowly is waited for; what does not come at all, for [`STALLED_MAX`]:
-/// then whoever reads it gets an error, and so does the start.
+/// Starts and loads. What comes slowly is waited for; what does not come at all, for [`STALLED_MAX`], or
+/// until the start is called off: then whoever reads it gets an error, and so does the start.
 fn patiently<T>(
     volumes: &Volumes,
     shared: &Shared,
@@ -379,7 +385,9 @@ fn patiently<T>(
             while ended.recv_timeout(Duration::from_millis(250)) == Err(RecvTimeoutError::Timeout) {
                 if !shared.waits_for_a_page() {
                     since = None;
-                } else if since.get_or_insert_with(ambient::now).elapsed() > STALLED_MAX {
+                } else if since.get_or_insert_with(ambient::now).elapsed() > STALLED_MAX
+                    || shared.goes_on().is_err()
+                {
                     return volumes.give_up();
                 }
             }

@@ -8,7 +8,7 @@ use model::{Generation, InstanceState, Name};
 
 use super::volume_print;
 use crate::Host;
-use crate::failure::{self, Result};
+use crate::failure::{self, Failure, Result};
 use crate::local::LocalInstance;
 use crate::record::{Head, Version};
 use crate::shim::cables::first_network;
@@ -116,6 +116,17 @@ impl Host {
         match local.doors().ask(local.path(), &Request::Status, STATUS_TIMEOUT) {
             Ok(Reply::Status(status)) => Some(*status),
             _ => None,
+        }
+    }
+
+    /// Calls off the start of an instance that goes on here now; whether that is in time. Then that start
+    /// fails with `changed`, the guest has not run, and all is as it was before. Fails when nobody answers:
+    /// it has not begun, or is over.
+    pub fn call_off(&self, name: &Name) -> Result<bool> {
+        let local = self.local(name);
+        match local.doors().ask(local.path(), &Request::CallOff, STATUS_TIMEOUT)? {
+            Reply::CalledOff { in_time } => Ok(in_time),
+            other => Err(Failure::new("internal", format!("unexpected reply {other:?}"), "")),
         }
     }
 

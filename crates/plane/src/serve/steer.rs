@@ -191,6 +191,10 @@ impl Plane {
         let mut ends = Writes { plane: self, some: Vec::new(), most: ENDS_MAX };
         let mut standing = picture.orders.clone();
         for (name, step, on) in picture.steps(&plan) {
+            if busy.is_begun(&name) && picture.called_off(&name).is_some() {
+                // What comes of it is seen when its host has ended.
+                continue;
+            }
             let wished = &picture.wishes[&name];
             let record = &wished.1;
             if record.at.is_none()
@@ -205,7 +209,7 @@ impl Plane {
                 self.kv.commit(&txn.when(&format!("instances/{name}"), stands))?;
             }
             if let Some(live) = picture.operations.get(&name)
-                && !busy.contains(name.as_str())
+                && !busy.with(&name)
                 && let Some(end) = picture.end(&name, &live.1, &step)
             {
                 ends.add(self.end_operation(&name, live, wished.0, end)?)?;
@@ -275,6 +279,10 @@ impl Plane {
             }
         }
         for ((name, host), order) in standing {
+            if picture.is_starting(&name, host, &order) {
+                // Taken back, it would be called off.
+                continue;
+            }
             self.take_back(host, &order)?;
             let key = format!("orders/{host}/{name}");
             writes.add(move |txn| txn.delete(&key))?;

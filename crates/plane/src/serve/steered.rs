@@ -67,6 +67,7 @@ struct World {
     took_part: BTreeMap<String, u64>,
     relieved: u32,
     began: ambient::Instant,
+    _folder: tempfile::TempDir,
 }
 
 /// Whose wishes they are.
@@ -337,7 +338,7 @@ impl World {
     }
 }
 
-fn run(seed: u64) -> [u32; 4] {
+fn world(seed: u64) -> World {
     let folder = tempfile::tempdir().unwrap();
     let state = format!("embedded:{}", folder.path().join("state").display());
     let lease = Duration::from_secs(3600);
@@ -359,6 +360,7 @@ fn run(seed: u64) -> [u32; 4] {
         took_part: BTreeMap::new(),
         relieved: 0,
         began: ambient::now(),
+        _folder: folder,
     };
     for at in 0..INSTANCES {
         let restart = if at % 3 == 0 { RestartWish::Never } else { RestartWish::OnFailure };
@@ -373,6 +375,11 @@ fn run(seed: u64) -> [u32; 4] {
         let first = world.plane.placed(&name).unwrap().operation.unwrap();
         world.first.insert(name.to_string(), first.id);
     }
+    world
+}
+
+fn run(seed: u64) -> [u32; 4] {
+    let mut world = world(seed);
     for step in 0..STEPS {
         let at = world.below(usize::from(HOSTS)) as u8;
         let what = format!("seed {seed}, step {step}");
@@ -451,6 +458,66 @@ fn run(seed: u64) -> [u32; 4] {
     world.plane.steer_once(&mut term, &over).unwrap();
     assert!(term.is_some(), "nobody else steers");
     [world.taken_over, world.refused, world.relieved, world.cancelled]
+}
+
+/// A host that was told that it need not start anything dies before it says whether it has: somebody
+/// looks, and by that it is decided.
+#[test]
+fn a_start_that_was_called_off_is_looked_at_when_its_host_is_gone() {
+    let none = || Head { generation: 0, holder: None, state: "none" };
+    for claimed in [false, true] {
+        let mut world = world(1);
+        let name = Name::new("i0").unwrap();
+        world.beat(0);
+        world.plane.steer().unwrap();
+        world.beat(0);
+        // It looks, and is to start it.
+        world.hosts[0].orders.retain(|order| order.name == "i0");
+        world.obey(0);
+        world.plane.steer().unwrap();
+        world.beat(0);
+        let begun: Vec<_> =
+            world.hosts[0].orders.iter().filter(|order| order.name == "i0").collect();
+        assert_eq!((begun.len(), begun[0].act), (1, OrderAct::Start));
+        let operation = world.plane.placed(&name).unwrap().operation.unwrap();
+        asked(|ask| world.plane.cancel_operation(ask, &operation.id, None)).unwrap();
+        world.plane.steer().unwrap();
+        let state = |world: &World| world.plane.known_operation(&operation.id).unwrap().1.state;
+        assert!(!state(&world).is_over(), "its host works on it");
+
+        let head = Head { generation: 1, holder: Some(0), state: "running" };
+        world.heads.insert("i0".to_owned(), if claimed { head } else { none() });
+        world.cut_off(0);
+        world.beat(1);
+        for _ in 0..3 {
+            world.plane.steer().unwrap();
+            assert!(claimed || world.hosts[1].orders.is_empty() || !state(&world).is_over());
+            world.beat(1);
+            world.hosts[1].orders.retain(|order| order.name == "i0");
+            while !world.hosts[1].orders.is_empty() {
+                assert_eq!(world.hosts[1].orders[0].act, OrderAct::Look);
+                world.obey(1);
+            }
+            world.time_goes_by();
+        }
+        world.plane.steer().unwrap();
+        assert_eq!(state(&world), OperationState::Cancelled);
+        if !claimed {
+            assert_eq!(world.plane.placed(&name).unwrap_err().status, 404);
+            continue;
+        }
+        // That host may run it: it is not forgotten, and rests when it is back.
+        let placed = world.plane.placed(&name).unwrap();
+        assert_eq!((placed.wish.state, placed.generation), (StateWish::Suspended, 1));
+        world.hosts[0].orders.clear();
+        world.hosts[0].runs.insert("i0".to_owned(), 1);
+        world.hosts[0].away = false;
+        world.beat(0);
+        world.plane.steer().unwrap();
+        world.beat(0);
+        let order = world.hosts[0].orders.iter().find(|order| order.name == "i0").unwrap();
+        assert_eq!(order.act, OrderAct::Suspend);
+    }
 }
 
 #[test]

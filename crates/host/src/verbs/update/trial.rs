@@ -32,8 +32,8 @@ const SAYS_SO: [&str; 5] = ["not_ready", "hypervisor", "agent", "timeout", "tool
 /// Failures to write down that a version works which may be over a moment later.
 const LATER: [&str; 5] = ["unavailable", "repository", "no_space", "permission", "io"];
 /// Failures of a start that come before anything of the new version was tried.
-const NOT_TRIED: [&str; 7] =
-    ["lease", "fenced", "usage", "network", "repository", "unavailable", "no_space"];
+const NOT_TRIED: [&str; 8] =
+    ["lease", "fenced", "usage", "network", "repository", "unavailable", "no_space", "changed"];
 
 impl Host {
     /// Starts an instance; one that is on trial goes back when it does not work.

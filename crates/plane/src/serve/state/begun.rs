@@ -41,33 +41,49 @@ pub struct ProgressRecord {
     pub past: bool,
 }
 
+/// The instances with which something is to be done, or is.
+#[derive(Debug, Default)]
+pub struct Busy {
+    /// An order about it stands.
+    ordered: BTreeSet<String>,
+    /// A host that lives has begun one.
+    begun: BTreeSet<String>,
+}
+
+impl Busy {
+    pub fn with(&self, of: &Name) -> bool {
+        self.ordered.contains(of.as_str()) || self.is_begun(of)
+    }
+
+    /// A host works on it.
+    pub fn is_begun(&self, of: &Name) -> bool {
+        self.begun.contains(of.as_str())
+    }
+}
+
 impl Plane {
-    /// The instances that an order is about which stands, or which a host has begun. Who looks at anything
-    /// else afterwards sees what came of all other orders.
-    pub(in crate::serve) fn busy(&self) -> Result<BTreeSet<String>> {
-        let mut busy = BTreeSet::new();
+    /// Who looks at anything else afterwards sees what came of all other orders.
+    pub(in crate::serve) fn busy(&self) -> Result<Busy> {
+        let mut busy = Busy::default();
         for entry in self.kv.list("orders/")?.entries {
-            busy.extend(entry.key.rsplit('/').next().map(str::to_owned));
+            busy.ordered.extend(entry.key.rsplit('/').next().map(str::to_owned));
         }
         let alive = self.alive()?;
         for entry in self.kv.list("begun/")?.entries {
             if let Some((host, of)) = parts(&entry.key)
                 && alive.contains(&host)
             {
-                busy.insert(of.to_owned());
+                busy.begun.insert(of.to_owned());
             }
         }
         Ok(busy)
     }
 
-    /// What hosts have begun with an instance.
-    pub(super) fn begun_of(&self, of: &Name) -> Result<Vec<(HostId, BegunRecord)>> {
-        let entries = self.kv.list("begun/")?.entries;
-        let found = entries.iter().filter_map(|entry| {
-            let (host, _) = parts(&entry.key).filter(|(_, name)| *name == of.as_str())?;
-            Some(read(entry).map(|record| (host, record)))
-        });
-        found.collect()
+    /// Whether a host has begun this order, as far as it has said.
+    pub(super) fn has_begun(&self, id: HostId, of: &Name, order: &str) -> Result<bool> {
+        let begun = self.kv.get(&format!("begun/{id}/{of}"))?;
+        let begun: Option<BegunRecord> = begun.as_ref().map(read).transpose()?;
+        Ok(begun.is_some_and(|begun| begun.order == order))
     }
 
     /// The orders that stand about an instance.
@@ -179,7 +195,7 @@ pub fn is_to_be_called_back(orders: &[(Entry, OrderPrint)], work: &OrderUnderWay
 }
 
 /// The host and the instance of a key.
-fn parts(key: &str) -> Option<(HostId, &str)> {
+pub(super) fn parts(key: &str) -> Option<(HostId, &str)> {
     let (_, rest) = key.split_once('/')?;
     let (host, of) = rest.split_once('/')?;
     Some((host_id(host).ok()?, of))

@@ -3,9 +3,9 @@
 //!
 //! ```text
 //! asked ──▶ waiting ⇄ running ──▶ done | failed | cancelled ──▶ forgotten
-//!              └── cancel: nobody has begun it: what was wished before is wished again
-//!                          a guest is leaving:  the same, and its host is told; it ends when that has ended
-//!                          anything else:       refused
+//!              └── cancel: nobody has begun it:        what was wished before is wished again
+//!                          a guest leaves, or starts:  the same, and its host is told; it ends when that has
+//!                          anything else:              refused
 //! ```
 //!
 //! **Invariant:** of an instance at most one is not over (`operations/NAME`): whoever asks for something
@@ -23,11 +23,14 @@ use kv::{Condition, Entry, Revision, Txn};
 use model::{HostId, Name};
 use serde::{Deserialize, Serialize};
 
-use super::begun::ProgressRecord;
+use super::begun::{BegunRecord, ProgressRecord, parts};
 use super::picture::{Picture, Step};
 use super::projects::Belongs;
 use super::usage::Change;
-use super::{InstanceRecord, PlaceRecord, Result, TRIES, TroubleRecord, host_id, json, name, read};
+use super::{
+    InstanceRecord, PlaceRecord, Result, SeenRecord, TRIES, TroubleRecord, host_id, json, name,
+    read,
+};
 use crate::access::{Caller, Demand, Right};
 use crate::serve::ask::{Ask, forbidden};
 use crate::serve::{Plane, Refused};
@@ -60,6 +63,20 @@ pub struct OperationRecord {
     /// What carries the request to those who do it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+}
+
+impl OperationRecord {
+    /// Nobody wished anything of it before, and no host had it.
+    pub(super) fn is_new(&self) -> bool {
+        self.before.is_none() && self.source.is_none()
+    }
+}
+
+/// What a host that lives has begun of an operation.
+struct Begun {
+    host: HostId,
+    entry: Entry,
+    record: BegunRecord,
 }
 
 /// `operated/ID`.
@@ -352,8 +369,13 @@ impl Plane {
             }
             let Some(wished) = self.kv.get(&format!("instances/{of}"))? else { continue };
             let old: InstanceRecord = read(&wished)?;
-            let call_back = |txn: Txn| self.call_back(txn, ask, &of, &record);
-            let outcome = match wished_again(&record, &old.wish) {
+            let begun = self.begun_by_living(&of)?;
+            let call_back = |txn: Txn| self.call_back(txn, ask, &of, &record, &begun);
+            let wish = wished_again(&record, &old.wish).or_else(|| {
+                // Whether it is there at all, its host has to say.
+                (!begun.is_empty()).then(|| resting(&old.wish))
+            });
+            let outcome = match wish {
                 Some(wish) => {
                     let generation = self.seen(of.as_str())?.map(|(_, seen)| seen.head.generation);
                     let new = InstanceRecord { wish, at: generation, ..old.clone() };
@@ -383,6 +405,7 @@ impl Plane {
         ask: &Ask<'_>,
         of: &Name,
         record: &OperationRecord,
+        begun: &[Begun],
     ) -> Result<Txn> {
         let key = format!("operations/{of}");
         let live = self.live(of)?.filter(|(_, live)| live == record);
@@ -390,31 +413,56 @@ impl Plane {
             return Err(Refused::changed(&format!("operation {}", record.id)));
         };
         let mut txn = txn.when(&key, Condition::At(entry.revision));
-        let begun = self.begun_of(of)?;
         for (host, order) in self.orders_of(of)? {
             txn = txn.when(&order.key, Condition::At(order.revision)).delete(&order.key);
-            if !begun.iter().any(|(by, _)| *by == host) {
-                // Its host does not get it between.
-                txn = txn.when(&format!("begun/{host}/{of}"), Condition::Absent);
+            if !begun.iter().any(|begun| begun.host == host) {
+                // Its host does not get it between; one that is gone has it, or not.
+                let key = format!("begun/{host}/{of}");
+                let had = self.kv.get(&key)?.map(|had| Condition::At(had.revision));
+                txn = txn.when(&key, had.unwrap_or(Condition::Absent));
             }
         }
         let by = ask.caller.name();
-        let alive = self.alive()?;
-        let works: Vec<_> = begun.into_iter().filter(|(host, _)| alive.contains(host)).collect();
-        for (host, begun) in &works {
-            if begun.act != OrderAct::Leave || self.is_past(of, &begun.order)? {
+        for Begun { host, entry, record: order } in begun {
+            let ends = matches!(order.act, OrderAct::Leave | OrderAct::Start);
+            if !ends || self.is_past(of, &order.order)? {
                 let (_, host) = self.host(*host)?;
                 let detail = format!("host {} has begun it already", host.name);
                 return Err(too_late(detail, record.kind));
             }
+            // It has not ended between.
+            txn = txn.when(&entry.key, Condition::At(entry.revision));
         }
-        if works.is_empty() {
+        if begun.iter().any(|begun| begun.record.act == OrderAct::Start)
+            && let Some((revision, seen)) = self.seen(of.as_str())?
+        {
+            // When its host dies before it says what came of it, somebody else has to look.
+            let (key, seen) = (format!("seen/{of}"), SeenRecord { looked: false, ..seen });
+            txn = txn.when(&key, Condition::At(revision)).put(&key, json(&seen));
+        }
+        if begun.is_empty() {
             let end = End::of(OperationState::Cancelled, format!("{by} has cancelled it"));
             let ended = OperationRecord { cancelled_by: Some(by), ..record.clone() };
             return self.put_ended(txn.delete(&key), ended, end);
         }
         let told = OperationRecord { cancelled_by: Some(by), ..record.clone() };
         Ok(txn.put(&key, json(&told)))
+    }
+
+    fn begun_by_living(&self, of: &Name) -> Result<Vec<Begun>> {
+        let alive = self.alive()?;
+        let begun = self.begun_of(of)?.into_iter();
+        Ok(begun.filter(|begun| alive.contains(&begun.host)).collect())
+    }
+
+    /// What hosts have begun with an instance.
+    fn begun_of(&self, of: &Name) -> Result<Vec<Begun>> {
+        let entries = self.kv.list("begun/")?.entries;
+        let found = entries.into_iter().filter_map(|entry| {
+            let (host, _) = parts(&entry.key).filter(|(_, name)| *name == of.as_str())?;
+            Some(read(&entry).map(|record| Begun { host, entry, record }))
+        });
+        found.collect()
     }
 
     /// What ends one that is over, when nobody works on it; not, when something else was asked meanwhile.
@@ -431,6 +479,17 @@ impl Plane {
             let stands = txn.when(&key, Condition::At(at)).when(&wish, Condition::At(wished));
             ended(stands.delete(&key))
         })
+    }
+}
+
+/// It is not to run.
+fn resting(wish: &InstanceWish) -> InstanceWish {
+    InstanceWish {
+        state: StateWish::Suspended,
+        on: None,
+        take_over: false,
+        take_over_anyway: false,
+        ..wish.clone()
     }
 }
 
@@ -452,6 +511,12 @@ fn wished_again(record: &OperationRecord, now: &InstanceWish) -> Option<Instance
 }
 
 impl Picture {
+    /// What was asked of an instance, when that was called off and is not over.
+    pub fn called_off(&self, of: &Name) -> Option<&OperationRecord> {
+        let (_, operation) = self.operations.get(of)?;
+        operation.cancelled_by.is_some().then_some(operation)
+    }
+
     /// How an operation has ended, if it has, when nobody works on it and this is to be done next.
     pub fn end(&self, of: &Name, record: &OperationRecord, step: &Step) -> Option<End> {
         let trouble = self.trouble.get(of);

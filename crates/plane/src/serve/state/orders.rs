@@ -59,7 +59,7 @@ impl Plane {
     }
 
     /// A host says what came of an order. What it says of an instance counts when it has an order about
-    /// that, be it a newer one, or holds it.
+    /// that, be it a newer one, or had this one, or holds it.
     pub(in crate::serve) fn order_ended(&self, id: HostId, report: &OrderReport) -> Result<()> {
         let name = name(&report.name)?;
         self.note_end(id, &name, report)?;
@@ -75,7 +75,8 @@ impl Plane {
             .is_some_and(|(_, seen)| seen.head.holder.as_deref() == Some(&id.to_string()));
         let wish = format!("instances/{name}");
         let Some(wished) = self.kv.get(&wish)? else { return Ok(()) };
-        if standing.is_none() && !holds {
+        let begun = self.has_begun(id, name, &report.order)?;
+        if standing.is_none() && !begun && !holds {
             return self.left_already(id, name.as_str(), report);
         }
         let head = report.head.as_ref().filter(|head| head.name == report.name);

@@ -247,21 +247,23 @@ impl Picture {
     ) -> (Step, Option<HostId>) {
         let wish = &record.wish;
         let Some(seen) = self.seen.get(of) else {
-            // Somebody has to look whether it is there.
-            let tries = self.trouble.get(of).map_or(0, |trouble| trouble.tries);
-            let alive: Vec<_> = self.hosts.keys().filter(|id| self.alive.contains(id)).collect();
-            // Another one each time: the first may have another repository, or none.
-            let eyes = alive.get(tries as usize % alive.len().max(1)).copied();
-            return match eyes {
-                Some(to) => (Step::Order { to: *to, act: OrderAct::Look, at: 0 }, None),
-                None => (Step::Rest(Some("no host is there".to_owned())), None),
-            };
+            return (self.look(of), None);
         };
         let head = &seen.head;
         if record.only_new && !seen.was_none && head.state != "none" {
             let why = "the repository has a computer of this name already, which is not this project's: \
                        choose another name, or an operator of all projects brings it under the plane";
             return (Step::Stays(why.to_owned()), None);
+        }
+        if let Some(called_off) = self.called_off(of)
+            && head.holder.is_none()
+        {
+            if !seen.looked {
+                return (self.look(of), None);
+            }
+            if head.state == "none" && called_off.is_new() {
+                return (Step::Removed, None);
+            }
         }
         // Who alone has what it wrote last, and is gone, holds it as who ran it would.
         let holder = self.holder(of).or_else(|| self.lost_on_its_way(of));
@@ -350,6 +352,28 @@ impl Picture {
             Act::Stop { on, at } => Step::Order { to: on, act: OrderAct::Stop, at: at.0 },
         };
         (step, on)
+    }
+
+    /// Somebody has to look whether it is there.
+    fn look(&self, of: &Name) -> Step {
+        let tries = self.trouble.get(of).map_or(0, |trouble| trouble.tries);
+        let alive: Vec<_> = self.hosts.keys().filter(|id| self.alive.contains(id)).collect();
+        // Another one each time: the first may have another repository, or none.
+        let eyes = alive.get(tries as usize % alive.len().max(1)).copied();
+        match eyes {
+            Some(to) => Step::Order { to: *to, act: OrderAct::Look, at: 0 },
+            None => Step::Rest(Some("no host is there".to_owned())),
+        }
+    }
+
+    /// Whether a host does what it was ordered to, and has not said yet that it is done: its guest starts.
+    pub fn is_starting(&self, of: &Name, host: HostId, order: &OrderPrint) -> bool {
+        let wished = self.wishes.get(of).is_some_and(|(_, record)| {
+            let wish = &record.wish;
+            wish.state == StateWish::Running && self.wished_host(wish).is_none_or(|on| on == host)
+        });
+        let (holder, alive) = (self.holder(of), self.alive.contains(&host));
+        order.act == OrderAct::Start && wished && alive && holder == Some(host)
     }
 
     pub(super) fn says(&self, host: HostId, of: &Name) -> Option<InstanceState> {
