@@ -3,7 +3,8 @@
 //! *Invariant.* A device that is made for a cable is written down before: whatever becomes of the shim,
 //! the next one of the instance, `rm` and `doctor --fix` remove it.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use model::{Hardware, PortMap};
 use network::{Bridge, Mac, Netdev, Network, TapNetdev, USER, UserMode};
@@ -54,6 +55,9 @@ pub fn plug(
     }
     let taps: Vec<_> = taps(&nics).collect();
     if !taps.is_empty() {
+        if uid.is_some() {
+            may_open(Path::new(TUN))?;
+        }
         let written: Vec<_> = taps.iter().map(|tap| (&tap.device, &tap.bridge)).collect();
         replace_passing(&list(local), &written)?;
         for tap in taps {
@@ -65,6 +69,19 @@ pub fn plug(
         }
     }
     Ok(nics)
+}
+
+/// QEMU opens it as a user of its own; which devices it gets by it is decided by whose they are.
+const TUN: &str = "/dev/net/tun";
+
+/// Whether everybody may open it, as udev leaves it; not every container does.
+fn may_open(tun: &Path) -> Result<()> {
+    let mode = std::fs::metadata(tun).map(|found| found.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o006 == 0o006) {
+        return Ok(());
+    }
+    let what = format!("QEMU's users may not open {}", tun.display());
+    Err(Failure::new("network", what, format!("`chmod 666 {}`, as udev leaves it", tun.display())))
 }
 
 /// Joins devices that were closed to their bridges.
@@ -128,6 +145,19 @@ fn unknown(name: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_qemu_could_not_open_is_said_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let tun = folder.path().join("tun");
+        let (kind, hint) = may_open(&tun).map_err(|f| (f.kind, f.hint)).unwrap_err();
+        assert!(kind == "network" && hint.contains("chmod"), "{kind} {hint}");
+        std::fs::write(&tun, "").unwrap();
+        for (mode, may) in [(0o600, false), (0o644, false), (0o666, true)] {
+            std::fs::set_permissions(&tun, PermissionsExt::from_mode(mode)).unwrap();
+            assert_eq!(may_open(&tun).is_ok(), may);
+        }
+    }
 
     #[test]
     fn a_list_that_a_power_cut_has_cut_keeps_nobody_from_starting() {
