@@ -1,11 +1,14 @@
-//! How many requests a plane on an embedded state answers in a second, with 8 callers on this
+//! How many requests a plane on an embedded state answers in a second, by TLS, with 8 callers on this
 //! machine: `scripts/bench-plane`. Writes are beats in which a host's instance has changed: each is a
-//! commit with a disk's sync behind it.
+//! commit with a disk's sync behind it. Wishes are people's: each changes what an instance is to do, ends one
+//! operation, begins another, and is in the audit log, before it is answered.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::{BeatReply, HostPrint, HostReport, InstanceSeen};
+use api::{
+    BeatReply, HostPrint, HostReport, InstanceChange, InstanceSeen, InstanceWish, StateWish,
+};
 use plane::client::Client;
 use plane::identity::Credentials;
 use plane::serve::{Plane, Server};
@@ -70,5 +73,17 @@ fn main() {
     let reads = rate(&|client, n, _| {
         client.get::<HostPrint>(&format!("/v1/hosts/{n:032x}")).expect("a host is shown");
     });
-    println!("{{\"writes_per_s\":{writes:.0},\"reads_per_s\":{reads:.0}}}");
+    let wishes = rate(&|client, n, round| {
+        let path = format!("/v1/instances/i{n}");
+        if round == 0 {
+            let wish = InstanceWish::new("ab".repeat(32), 1, 1 << 30);
+            client.send("PUT", &path, &[], Some(&wish)).expect("a wish is taken");
+        }
+        let state = if round % 2 == 0 { StateWish::Suspended } else { StateWish::Stopped };
+        let change = InstanceChange { state: Some(state), ..Default::default() };
+        client.send("PATCH", &path, &[], Some(&change)).expect("a change is taken");
+    });
+    println!(
+        "{{\"writes_per_s\":{writes:.0},\"reads_per_s\":{reads:.0},\"wishes_per_s\":{wishes:.0}}}"
+    );
 }

@@ -22,7 +22,7 @@ use super::state::{MoveRecord, ReliefRecord, WayRecord, json};
 use crate::access::Caller;
 use crate::planner::{HOST_REST_MS, INSTANCE_REST_MS};
 
-const HOSTS: u8 = 4;
+const HOSTS: u16 = 4;
 const INSTANCES: usize = 6;
 const STEPS: usize = 400;
 /// The one that stays, however busy its host is.
@@ -31,7 +31,7 @@ const PINNED: &str = "i5";
 #[derive(Debug, Clone, PartialEq)]
 struct Head {
     generation: u64,
-    holder: Option<u8>,
+    holder: Option<u16>,
     state: &'static str,
 }
 
@@ -52,6 +52,8 @@ struct World {
     chance: u64,
     heads: BTreeMap<String, Head>,
     hosts: Vec<Host>,
+    /// How many there are, by number.
+    instances: usize,
     taken_over: u32,
     refused: u32,
     cancelled: u32,
@@ -91,8 +93,9 @@ fn load(host: &Host, uses: &BTreeMap<String, u32>) -> LoadSeen {
     }
 }
 
-fn id(host: u8) -> HostId {
-    HostId::from_bytes([host + 1; 16])
+fn id(host: u16) -> HostId {
+    let [high, low] = (host + 1).to_be_bytes();
+    HostId::from_bytes(std::array::from_fn(|at| if at % 2 == 0 { high } else { low }))
 }
 
 impl World {
@@ -103,7 +106,7 @@ impl World {
         (self.chance >> 11) as usize % count
     }
 
-    fn beat(&mut self, at: u8) {
+    fn beat(&mut self, at: u16) {
         let host = &mut self.hosts[usize::from(at)];
         if host.away {
             return;
@@ -151,20 +154,20 @@ impl World {
 
     /// An instance has more to do, or less.
     fn work(&mut self) {
-        let name = format!("i{}", self.below(INSTANCES));
+        let name = format!("i{}", self.below(self.instances));
         let uses = [0, 5, 300, 500, 700][self.below(5)];
         self.uses.insert(name, uses);
     }
 
     /// The host is cut off: it stops by its own clock, and only then the plane sees its lease end.
-    fn cut_off(&mut self, at: u8) {
+    fn cut_off(&mut self, at: u16) {
         let host = &mut self.hosts[usize::from(at)];
         (host.lease, host.away) = (false, true);
         let key = format!("alive/{}", id(at));
         self.plane.kv.commit(&Txn::new().delete(&key)).unwrap();
     }
 
-    fn obey(&mut self, at: u8) {
+    fn obey(&mut self, at: u16) {
         let count = self.hosts[usize::from(at)].orders.len();
         if count == 0 || !self.hosts[usize::from(at)].lease {
             return;
@@ -217,18 +220,18 @@ impl World {
     }
 
     fn wish(&mut self) {
-        let name = Name::new(&format!("i{}", self.below(INSTANCES))).unwrap();
+        let name = Name::new(&format!("i{}", self.below(self.instances))).unwrap();
         let states =
             [StateWish::Running, StateWish::Running, StateWish::Suspended, StateWish::Stopped];
         let state = states[self.below(states.len())];
-        let on = (self.below(3) == 0).then(|| id(self.below(usize::from(HOSTS)) as u8).to_string());
+        let on = (self.below(3) == 0).then(|| id(self.below(self.hosts.len()) as u16).to_string());
         let change = InstanceChange { state: Some(state), on, ..Default::default() };
         asked(|ask| self.plane.rewish(ask, &name, None, &change)).unwrap();
     }
 
     /// What was asked of one is called off; not the first time, or there would be nothing any more.
     fn cancel(&mut self) {
-        let name = Name::new(&format!("i{}", self.below(INSTANCES))).unwrap();
+        let name = Name::new(&format!("i{}", self.below(self.instances))).unwrap();
         let placed = self.plane.placed(&name).unwrap();
         let Some(operation) = placed.operation.filter(|_| self.heads.contains_key(name.as_str()))
         else {
@@ -245,7 +248,7 @@ impl World {
         assert!(now.state != OperationState::Cancelled || now.cancelled_by.is_some(), "{now:?}");
     }
 
-    fn wish_on(&self, of: usize, host: u8) {
+    fn wish_on(&self, of: usize, host: u16) {
         let name = Name::new(&format!("i{of}")).unwrap();
         let (state, on) = (Some(StateWish::Running), Some(id(host).to_string()));
         let change = InstanceChange { state, on, ..Default::default() };
@@ -253,7 +256,7 @@ impl World {
     }
 
     fn drain(&mut self) {
-        let at = self.below(usize::from(HOSTS)) as u8;
+        let at = self.below(self.hosts.len()) as u16;
         let wishes = [HostWish::Ready, HostWish::Ready, HostWish::Cordoned, HostWish::Draining];
         let state = wishes[self.below(wishes.len())];
         let change = HostChange { state, within_s: Some(0) };
@@ -332,24 +335,64 @@ impl World {
             for (name, generation) in &host.runs {
                 assert!(live.insert(name.clone()), "{what}: two copies of {name} run");
                 let head = &self.heads[name];
-                assert_eq!((head.generation, head.holder), (*generation, Some(at as u8)), "{what}");
+                assert_eq!(
+                    (head.generation, head.holder),
+                    (*generation, Some(at as u16)),
+                    "{what}"
+                );
             }
         }
     }
+
+    /// Everything is as it is wished, nobody works on anything, and what was counted adds up.
+    fn has_ended_well(&self, what: &str) {
+        for placed in self.plane.instances(&Caller::Administrator).unwrap() {
+            let head = &self.heads[&placed.name];
+            let says = format!("{what}: {placed:?}, {head:?}");
+            match placed.wish.state {
+                StateWish::Running => {
+                    let on = head.holder.unwrap_or_else(|| panic!("{says}"));
+                    assert!(self.hosts[usize::from(on)].runs.contains_key(&placed.name), "{says}");
+                    let wished = placed.wish.on.as_ref();
+                    assert!(wished.is_none_or(|wished| *wished == id(on).to_string()), "{says}");
+                }
+                // One that rests already is not woken to rest in another way.
+                StateWish::Suspended | StateWish::Stopped => {
+                    assert_eq!(head.holder, None, "{says}");
+                }
+            }
+            assert_eq!(placed.next, None, "{says}");
+        }
+        assert_eq!(self.plane.counted(), self.plane.counted_anew(), "{what}");
+        for over in ["orders/", "begun/", "progress/", "operations/"] {
+            let left = self.plane.kv.list(over).unwrap().entries;
+            assert!(left.is_empty(), "{what}: {left:?}");
+        }
+        let caller = Caller::Administrator;
+        for operation in self.plane.operations(&caller, None, None).unwrap() {
+            assert!(operation.state.is_over(), "{what}: {operation:?}");
+        }
+        let over = AtomicBool::new(true);
+        let mut term = None;
+        self.plane.steer_once(&mut term, &over).unwrap();
+        assert!(term.is_some(), "nobody else steers");
+    }
 }
 
-fn world(seed: u64) -> World {
-    let folder = tempfile::tempdir().unwrap();
+fn world(seed: u64, hosts: u16, instances: usize) -> World {
+    // In memory: of a real disk the state's own tests are.
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let state = format!("embedded:{}", folder.path().join("state").display());
     let lease = Duration::from_secs(3600);
     let plane = Plane::open(&state, &folder.path().join("token"), lease).unwrap();
-    let hosts = (0..HOSTS).map(|_| Host::default()).collect();
+    let hosts = (0..hosts).map(|_| Host::default()).collect();
     let chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut world = World {
         plane,
         chance,
         heads: BTreeMap::new(),
         hosts,
+        instances,
         taken_over: 0,
         refused: 0,
         cancelled: 0,
@@ -362,7 +405,7 @@ fn world(seed: u64) -> World {
         began: ambient::now(),
         _folder: folder,
     };
-    for at in 0..INSTANCES {
+    for at in 0..instances {
         let restart = if at % 3 == 0 { RestartWish::Never } else { RestartWish::OnFailure };
         let wish = InstanceWish {
             appliance: Some("tiny".to_owned()),
@@ -379,9 +422,9 @@ fn world(seed: u64) -> World {
 }
 
 fn run(seed: u64) -> [u32; 4] {
-    let mut world = world(seed);
+    let mut world = world(seed, HOSTS, INSTANCES);
     for step in 0..STEPS {
-        let at = world.below(usize::from(HOSTS)) as u8;
+        let at = world.below(world.hosts.len()) as u16;
         let what = format!("seed {seed}, step {step}");
         match world.below(24) {
             0..=5 => world.beat(at),
@@ -408,7 +451,7 @@ fn run(seed: u64) -> [u32; 4] {
     for round in 0..50 {
         if round == 0 || round == 10 {
             // All on one host: that is too much for it.
-            (0..INSTANCES).for_each(|at| world.wish_on(at, 1 + (round / 10) as u8));
+            (0..INSTANCES).for_each(|at| world.wish_on(at, 1 + (round / 10) as u16));
         }
         if round < 20 {
             world.work();
@@ -427,37 +470,121 @@ fn run(seed: u64) -> [u32; 4] {
         world.steer(&what);
         world.check(&what);
     }
-    for placed in world.plane.instances(&Caller::Administrator).unwrap() {
-        let head = &world.heads[&placed.name];
-        let says = format!("seed {seed}: {placed:?}, {head:?}");
-        match placed.wish.state {
-            StateWish::Running => {
-                let on = head.holder.unwrap_or_else(|| panic!("{says}"));
-                assert!(world.hosts[usize::from(on)].runs.contains_key(&placed.name), "{says}");
-                let wished = placed.wish.on.as_ref();
-                assert!(wished.is_none_or(|wished| *wished == id(on).to_string()), "{says}");
+    world.has_ended_well(&format!("seed {seed}"));
+    [world.taken_over, world.refused, world.relieved, world.cancelled]
+}
+
+/// How long it takes to steer a fleet, of one core.
+#[derive(Debug)]
+struct Took {
+    /// Nobody has a place yet.
+    places_all: Duration,
+    /// All is as it is wished.
+    rests: Duration,
+    /// A host is gone: until what it ran is ordered elsewhere.
+    outlives_a_host: Duration,
+    /// So much ran there.
+    it_ran: usize,
+}
+
+/// Hosts that are cut off, drained and come back, people who change their minds, all at once; then all is
+/// well again. `figures`: only how long it takes, of a fleet that is well.
+fn large(hosts: u16, instances: usize, figures: bool) -> ([u32; 4], Took) {
+    let mut world = world(1, hosts, instances);
+    let steer = |world: &World| {
+        let begun = ambient::processor_time();
+        world.plane.steer().unwrap();
+        ambient::processor_time() - begun
+    };
+    // All are looked at first.
+    let round = |world: &mut World, chances: usize| {
+        for at in 0..hosts {
+            match if chances == 0 { 9 } else { world.below(chances) } {
+                0 => world.cut_off(at),
+                1..=4 => world.hosts[usize::from(at)].away = false,
+                5 => continue,
+                _ => {}
             }
-            // One that rests already is not woken to rest in another way.
-            StateWish::Suspended | StateWish::Stopped => {
-                assert_eq!(head.holder, None, "{says}");
+            world.beat(at);
+            for _ in 0..world.hosts[usize::from(at)].orders.len() {
+                world.obey(at);
             }
         }
-        assert_eq!(placed.next, None, "{says}");
+        world.time_goes_by();
+    };
+    round(&mut world, 0);
+    world.plane.steer().unwrap();
+    round(&mut world, 0);
+    let places_all = steer(&world);
+    for count in 0..if figures { 0 } else { 8 } {
+        round(&mut world, 40);
+        for _ in 0..instances / 50 {
+            world.wish();
+            world.cancel();
+            world.work();
+        }
+        (0..hosts / 100).for_each(|_| world.drain());
+        let what = format!("{hosts} hosts, round {count}");
+        world.steer(&what);
+        world.check(&what);
     }
-    assert_eq!(world.plane.counted(), world.plane.counted_anew(), "seed {seed}");
-    for over in ["orders/", "begun/", "progress/", "operations/"] {
-        let left = world.plane.kv.list(over).unwrap().entries;
-        assert!(left.is_empty(), "seed {seed}: {left:?}");
+    for at in 0..hosts {
+        world.hosts[usize::from(at)].away = false;
+        let change = HostChange { state: HostWish::Ready, within_s: None };
+        asked(|ask| world.plane.wish_host(ask, id(at), None, change)).unwrap();
     }
-    let caller = Caller::Administrator;
-    for operation in world.plane.operations(&caller, None, None).unwrap() {
-        assert!(operation.state.is_over(), "seed {seed}: {operation:?}");
+    world.uses.clear();
+    let what = format!("{hosts} hosts, at the end");
+    for _ in 0..15 {
+        round(&mut world, 0);
+        world.steer(&what);
+        world.check(&what);
     }
-    let over = AtomicBool::new(true);
-    let mut term = None;
-    world.plane.steer_once(&mut term, &over).unwrap();
-    assert!(term.is_some(), "nobody else steers");
-    [world.taken_over, world.refused, world.relieved, world.cancelled]
+    world.has_ended_well(&what);
+    let rests = steer(&world);
+
+    let most = (0..hosts).max_by_key(|at| world.hosts[usize::from(*at)].runs.len()).unwrap();
+    let it_ran = world.hosts[usize::from(most)].runs.len();
+    world.cut_off(most);
+    let outlives_a_host = steer(&world);
+    let orders = world.plane.kv.list("orders/").unwrap().entries;
+    let taken_over = orders.iter().filter(|entry| {
+        let order: OrderPrint = serde_json::from_slice(&entry.value).unwrap();
+        order.act == OrderAct::TakeOver
+    });
+    let may = world.hosts[usize::from(most)].runs.keys().filter(|name| {
+        let wish = world.plane.placed(&Name::new(name).unwrap()).unwrap().wish;
+        wish.restart != RestartWish::Never
+    });
+    assert_eq!(taken_over.count(), may.count(), "each is ordered elsewhere at once");
+    let sums = [world.taken_over, world.refused, world.relieved, world.cancelled];
+    (sums, Took { places_all, rests, outlives_a_host, it_ran })
+}
+
+/// `COLLECTIVE_FLEET=HOSTSxINSTANCES`: how long that takes (`scripts/bench-plane`).
+#[test]
+fn everything_ends_as_it_is_wished_on_a_thousand_hosts() {
+    let Ok(size) = std::env::var("COLLECTIVE_FLEET") else {
+        let ([taken_over, refused, _, cancelled], took) = large(1000, 2000, false);
+        let sums =
+            format!("{taken_over} taken over, {refused} refused, {cancelled} cancelled: {took:?}");
+        assert!(taken_over > 50 && refused > 100 && cancelled > 10, "{sums}");
+        println!("{sums}");
+        return;
+    };
+    let (hosts, instances) = size.split_once('x').expect("HOSTSxINSTANCES");
+    let (hosts, instances): (u16, usize) = (hosts.parse().unwrap(), instances.parse().unwrap());
+    let (_, took) = large(hosts, instances, true);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let most_mib = most.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024;
+    println!(
+        "{{\"hosts\":{hosts},\"instances\":{instances},\"place_all_ms\":{},\"rest_ms\":{},\"host_death_ms\":{},\"it_ran\":{},\"most_mib\":{most_mib}}}",
+        took.places_all.as_millis(),
+        took.rests.as_millis(),
+        took.outlives_a_host.as_millis(),
+        took.it_ran,
+    );
 }
 
 /// A host that was told that it need not start anything dies before it says whether it has: somebody
@@ -466,7 +593,7 @@ fn run(seed: u64) -> [u32; 4] {
 fn a_start_that_was_called_off_is_looked_at_when_its_host_is_gone() {
     let none = || Head { generation: 0, holder: None, state: "none" };
     for claimed in [false, true] {
-        let mut world = world(1);
+        let mut world = world(1, HOSTS, INSTANCES);
         let name = Name::new("i0").unwrap();
         world.beat(0);
         world.plane.steer().unwrap();

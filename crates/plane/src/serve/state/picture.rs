@@ -358,8 +358,10 @@ impl Picture {
     fn look(&self, of: &Name) -> Step {
         let tries = self.trouble.get(of).map_or(0, |trouble| trouble.tries);
         let alive: Vec<_> = self.hosts.keys().filter(|id| self.alive.contains(id)).collect();
-        // Another one each time: the first may have another repository, or none.
-        let eyes = alive.get(tries as usize % alive.len().max(1)).copied();
+        // Not one host for all; and another one each time: the first may have another repository, or none.
+        let number = |sum: usize, byte: u8| sum.wrapping_mul(31).wrapping_add(usize::from(byte));
+        let first = of.as_str().bytes().fold(0, number);
+        let eyes = alive.get(first.wrapping_add(tries as usize) % alive.len().max(1)).copied();
         match eyes {
             Some(to) => Step::Order { to: *to, act: OrderAct::Look, at: 0 },
             None => Step::Rest(Some("no host is there".to_owned())),
