@@ -4,6 +4,7 @@
 //! be left on.
 //! **Invariant:** one world at a time in a process; without one nothing differs.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -47,18 +48,21 @@ impl Drop for Simulated {
     }
 }
 
-static DEADLY: OnceLock<(String, AtomicU32)> = OnceLock::new();
+/// A step, how often it is reached until then, and a file that only one who dies removes.
+static DEADLY: OnceLock<(String, AtomicU32, Option<PathBuf>)> = OnceLock::new();
 
 /// From now on this process kills itself when it reaches a step for the `occurrence`th time (from
-/// 1), as the power would go: nothing is cleaned up. Once for a process.
-pub fn die_at(step: &str, occurrence: u32) {
-    let _ = DEADLY.set((step.to_owned(), AtomicU32::new(occurrence.max(1))));
+/// 1), as the power would go: nothing is cleaned up. Once for a process; and once for all that are given
+/// `file`, which is there until then.
+pub fn die_at(step: &str, occurrence: u32, file: Option<PathBuf>) {
+    let _ = DEADLY.set((step.to_owned(), AtomicU32::new(occurrence.max(1)), file));
 }
 
 pub(crate) fn reached(step: &str) {
-    if let Some((deadly, left)) = DEADLY.get()
+    if let Some((deadly, left, file)) = DEADLY.get()
         && deadly == step
         && left.fetch_sub(1, Ordering::Relaxed) == 1
+        && file.as_ref().is_none_or(|file| std::fs::remove_file(file).is_ok())
     {
         let me = rustix::process::getpid();
         let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);

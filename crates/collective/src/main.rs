@@ -64,11 +64,16 @@ fn execute(cli: cli::Cli, mut span: Option<spans::Span>) -> ExitCode {
 }
 
 /// For tests of crashes: ends this process, as the power would, when it reaches the step that
-/// `COLLECTIVE_DIE_AT` names (`seal: frozen`, or `local: instance.json#2` for the second time). Not
-/// in a release.
+/// `COLLECTIVE_DIE_AT` names (`seal: frozen`, or `local: instance.json#2` for the second time). `@FILE`: the
+/// step that this file says now, if it is there; who dies removes it. Not in a release.
 #[cfg(debug_assertions)]
 fn die_when_told() {
-    let Ok(step) = std::env::var("COLLECTIVE_DIE_AT") else { return };
+    let Ok(mut step) = std::env::var("COLLECTIVE_DIE_AT") else { return };
+    let file = step.strip_prefix('@').map(std::path::PathBuf::from);
+    if let Some(file) = &file {
+        let Ok(said) = std::fs::read_to_string(file) else { return };
+        step = said;
+    }
     let (name, occurrence) = step.rsplit_once('#').unwrap_or((&step, "1"));
-    ambient::simulated::die_at(name, occurrence.parse().unwrap_or(1));
+    ambient::simulated::die_at(name, occurrence.parse().unwrap_or(1), file);
 }

@@ -46,16 +46,83 @@ fn start<'a>(lan: &Lan, world: &'a World, lease_s: u32) -> (Running, Fleet<'a>, 
     eventually(SOON, "the guest's agent answers", || {
         world.run("A", &["exec", "t1", "--", "/bin/true"]).json()["exit_code"] == 0
     });
-    // Both know where the other gives.
-    for host in ["A", "B"] {
-        let file = world.host(host).join("plane/peers.json");
-        eventually(SOON, "it knows its peer", || {
-            let said = fs::read_to_string(&file).unwrap_or_default();
-            said.contains("parcels")
-        });
-    }
+    know_each_other(world);
     put_noise(world);
     (plane, fleet, agents)
+}
+
+/// Types a line, and reads how many were typed since the guest booted.
+#[track_caller]
+fn lines_after(world: &World, host: &str) -> u64 {
+    let console = || world.console(host, "n1");
+    let before = console().len();
+    world.type_in(host, "n1", "a\r");
+    let read = || {
+        let console = console();
+        let new = console.get(before..)?.rsplit("keys=").next()?;
+        new.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    eventually(Duration::from_secs(20), "the guest counts what was typed", || read().is_some());
+    read().unwrap()
+}
+
+/// A move whose shim is killed at a step, on either host, by turns. Whatever was offered or taken has the
+/// memory, or the guest goes on from its disks as after a power cut; it arrives, and nothing is left lying.
+#[test]
+fn guest_killed_while_it_moves_arrives_all_the_same() {
+    let world = World::with_nano("killed-moves");
+    let (_plane, fleet) = Fleet::start(&world, "127.0.0.1:0", 60);
+    let told = |host: &str| world.root().join(format!("{host}-dies-at"));
+    let _agents = ["A", "B"].map(|host| {
+        let by = format!("@{}", told(host).display());
+        fleet.join_with(host, &[("COLLECTIVE_DIE_AT", by.as_str())])
+    });
+    fleet.await_hosts(2);
+    let ids = ["A", "B"].map(|host| fleet.id(host));
+    know_each_other(&world);
+
+    let steps = [
+        ("A", "seal: frozen", false),
+        ("A", "part: packed", false),
+        ("A", "part: offered", true),
+        ("B", "claim: held", true),
+        ("B", "start: runs", false),
+        ("B", "landing: visible", false),
+    ];
+    for (round, (host, step, has_memory)) in steps.into_iter().enumerate() {
+        // A shim is born with its death: where it comes from has it already.
+        let arms = |on: &str| {
+            if host == on {
+                fs::write(told(on), step).unwrap();
+            }
+        };
+        arms("A");
+        if round == 0 {
+            let on = ["--on", &ids[0], "--restart", "on-failure"];
+            fleet.run("P", &[&["run", "nano", "--name", "n1"][..], &on].concat()).ok();
+        } else {
+            fleet.run("P", &["move", "n1", "--to", &ids[0], "--timeout", "180"]).ok();
+        }
+        let arrived = || world.run("A", &["inspect", "n1"]).ok()["arriving"].is_null();
+        eventually(SOON, "all of it has come", arrived);
+        let before = lines_after(&world, "A");
+        arms("B");
+        // It may be told that something went wrong on the way.
+        let moves = fleet.run("P", &["move", "n1", "--to", &ids[1], "--timeout", "180"]);
+        eventually(SOON, &format!("a shim dies at {step}: {moves:?}"), || !told(host).exists());
+        fleet.await_placed("n1", Some("B"), "running");
+        eventually(SOON, "it runs", || world.state("B", "n1") == "running");
+        let after = lines_after(&world, "B");
+        let boots = !has_memory && after == 1;
+        assert!(boots || after == before + 1, "{step}: {after} lines, and before {before}");
+        for host in ["A", "B"] {
+            eventually(SOON, "nothing is left lying", || parcels(&world, host) == 0);
+        }
+    }
+    let check = world.run("P", &["repo", "check", "--read-data"]).ok();
+    assert_eq!(check["ok"], true, "{check}");
+    let ended = fleet.run("P", &["suspend", "n1"]).ok();
+    assert_eq!(ended["state"], "suspended");
 }
 
 /// Puts what no compression makes smaller into the guest's memory.
@@ -66,6 +133,17 @@ fn put_noise(world: &World) {
     put.stdin.take().unwrap().write_all(&noise()).unwrap();
     said(put.wait_with_output().unwrap()).ok();
     world.exec("A", "t1", "md5sum /tmp/noise > /tmp/sum");
+}
+
+/// Both know where the other gives.
+fn know_each_other(world: &World) {
+    for host in ["A", "B"] {
+        let file = world.host(host).join("plane/peers.json");
+        eventually(SOON, "it knows its peer", || {
+            let said = fs::read_to_string(&file).unwrap_or_default();
+            said.contains("parcels")
+        });
+    }
 }
 
 fn write(world: &World, host: &str, work: &str) {

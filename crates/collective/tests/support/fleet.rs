@@ -145,6 +145,7 @@ impl<'a> Fleet<'a> {
     pub fn join_with(&self, host: &str, environment: &[(&str, &str)]) -> Running {
         let mut program = self.world.program(host);
         program.args(["host", "join", &self.url, "--token-file", &self.token]);
+        program.args(["--label", &format!("site={host}")]);
         program.envs(environment.iter().copied());
         Running(program.stderr(Stdio::null()).spawn().unwrap())
     }

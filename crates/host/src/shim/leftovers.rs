@@ -18,6 +18,7 @@ use crate::parcel;
 use crate::peers::Chunks;
 use crate::record::{AutoPoint, Checkpoint, Head, Why};
 use crate::store::Store;
+use crate::verbs::is_kept;
 
 /// Whether the volumes here are those of this head: then the instance goes on from them.
 pub fn belong_to(
@@ -27,12 +28,26 @@ pub fn belong_to(
     head: &Head,
 ) -> Result<bool> {
     let Some(instance) = local.read()? else { return Ok(false) };
-    let mine = head.lease.as_ref().is_some_and(|lease| lease.holder == host.id());
     Ok(instance.open
-        && mine
-        && instance.generation() == generation
+        && rest_on(&instance, host, generation, head)?
         && instance.instance_id()? == head.instance
         && local.volumes().exists())
+}
+
+/// Whether what this host noted of an instance is of this head, which it holds. When it died after what came
+/// in a parcel was made the head's checkpoint, and before that was noted, its volumes rest on the same.
+fn rest_on(
+    instance: &LocalInstance,
+    host: &HostDir,
+    generation: Generation,
+    head: &Head,
+) -> Result<bool> {
+    let parcel = instance.noted()?.and_then(|noted| noted.parcel);
+    let landed = head.parcel.is_none()
+        && instance.generation().0.checked_add(1) == Some(generation.0)
+        && parcel.is_some_and(|parcel| Some(parcel.checkpoint) == head.checkpoint);
+    let mine = head.lease.as_ref().is_some_and(|lease| lease.holder == host.id());
+    Ok(mine && (landed || instance.generation() == generation))
 }
 
 /// Turns volumes of another line into a branch, before anything else is done with the instance.
@@ -41,8 +56,7 @@ pub fn branch_if_stale(store: &Store, chunks: &Chunks, host: &HostDir, name: &Na
     let (Some(instance), Some((generation, head))) = (local.read()?, store.head(name)?.head) else {
         return Ok(());
     };
-    let same_line = instance.generation() == generation
-        && head.lease.as_ref().is_some_and(|lease| lease.holder == host.id());
+    let same_line = rest_on(&instance, host, generation, &head)?;
     if instance.open && !same_line && local.volumes().exists() {
         let branch = to_branch(store, chunks, host, name)?;
         if let Some(branch) = branch {
@@ -78,9 +92,14 @@ pub fn to_branch(
     // They rest on what they came with, which has to be stored too.
     let rests_on = match &head.parcel {
         Some(parcel) => {
-            chunks.prefer(parcel);
-            let all = parcel::fetch_into(parcel, &*chunks.source, session.sink());
-            all.map_err(|_| landing::away(parcel, 0).about(name))?;
+            // Who has it removes it when it is kept.
+            let now = store.head(name)?.head.filter(|(_, now)| now.instance == head.instance);
+            let kept = now.map(|(_, now)| is_kept(store, &now, parcel.checkpoint)).transpose()?;
+            if kept != Some(true) {
+                chunks.prefer(parcel);
+                let all = parcel::fetch_into(parcel, &*chunks.source, session.sink());
+                all.map_err(|_| landing::away(parcel, 0).about(name))?;
+            }
             Some(parcel.checkpoint)
         }
         None => head.checkpoint,

@@ -53,7 +53,7 @@ pub use describe::Size;
 pub use export::{ExportFormat, ExportOptions};
 pub use files::mount_main;
 pub use import::ImportOptions;
-pub(crate) use parcels::{arrived, see_to_parcel};
+pub(crate) use parcels::{arrived, is_kept, see_to_parcel};
 pub use publish::PublishOptions;
 pub use retain::GcOptions;
 pub(crate) use start::bear;

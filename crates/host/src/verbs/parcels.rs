@@ -109,7 +109,7 @@ pub(crate) fn arrived(head: &Head, lying: &Lying) -> Head {
 }
 
 /// Whether a checkpoint is on an instance's line or on a branch of it.
-fn is_kept(store: &Store, head: &Head, id: CheckpointId) -> Result<bool> {
+pub(crate) fn is_kept(store: &Store, head: &Head, id: CheckpointId) -> Result<bool> {
     let branches = store.branches(head.instance)?;
     let lines = std::iter::once(head).chain(branches.iter().map(|branch| &branch.head));
     for line in lines {
