@@ -164,6 +164,11 @@ impl Agent<'_> {
                 let what = "its plane is newer, and orders what this host does not know";
                 Err(Failure::new("format", what, "upgrade this host"))
             }
+            OrderAct::Start if order.called_off => {
+                // An agent before this one may have begun it.
+                let _ = self.host.call_off(name);
+                return Outcome::Refused;
+            }
             OrderAct::Start | OrderAct::TakeOver => match self.tenure.begins(self.host, name) {
                 Ok(true) => self.start_unless_called_off(work, name).map(Some),
                 // The plane counts this host as gone, or will soon.
@@ -331,7 +336,9 @@ fn words(order: &OrderPrint, end: OrderEnd, trouble: Option<&Trouble>) -> String
     };
     match (end, trouble) {
         (OrderEnd::Done, _) => format!("{} was {did}", order.name),
-        (OrderEnd::Refused, _) => format!("{} was not {did}: it has gone on", order.name),
+        (OrderEnd::Refused, _) => {
+            format!("{} was not {did}: it has gone on, or its plane has called it back", order.name)
+        }
         (OrderEnd::Failed, Some(why)) => format!("{} was not {did}: {}", order.name, why.detail),
         (OrderEnd::Failed | OrderEnd::Unknown, _) => format!("{} was not {did}", order.name),
     }
@@ -357,6 +364,7 @@ mod tests {
             memory_bytes,
             traceparent: None,
             target: None,
+            called_off: false,
         };
         let version = VersionId::from_bytes([1; 32]);
         let needs = Size { version, cpus: 2, memory_bytes: 1 << 30 };

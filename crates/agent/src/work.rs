@@ -21,6 +21,8 @@ struct Far {
     done_bytes: Option<u64>,
     past: bool,
     called_back: bool,
+    /// It does not stand any more.
+    gone: bool,
 }
 
 impl Work {
@@ -50,7 +52,14 @@ impl Work {
             let what = format!("{} stays: its plane has called it back", self.order.name);
             return Err(Failure::new("changed", what, "look at it again"));
         }
-        *far = Far { step: Some(step), done_bytes: Some(stored_bytes), past, called_back: false };
+        let gone = far.gone;
+        *far = Far {
+            step: Some(step),
+            done_bytes: Some(stored_bytes),
+            past,
+            called_back: false,
+            gone,
+        };
         Ok(())
     }
 
@@ -71,8 +80,15 @@ impl Work {
         // Given anew with another id it is the same.
         let same =
             |new: &OrderPrint| (&new.name, new.act, new.at) == (&order.name, order.act, order.at);
-        if !orders.iter().any(same) {
-            let mut far = self.far();
+        let gone = !orders.iter().any(same);
+        let ends = match order.act {
+            // It stands no longer as soon as its plane hears that it starts: that is no word about it.
+            OrderAct::Start => orders.iter().any(|new| new.called_off && new.id == order.id),
+            _ => gone,
+        };
+        let mut far = self.far();
+        far.gone = gone;
+        if ends {
             if !far.called_back && !far.past {
                 let ends = match order.act {
                     OrderAct::Start => "was called off: it ends before the guest runs",
@@ -89,7 +105,7 @@ impl Work {
         let far = self.far();
         let starts = matches!(self.order.act, OrderAct::Start | OrderAct::TakeOver);
         let (step, stored_bytes, past, called_back) =
-            (far.step.clone(), far.done_bytes, far.past, far.called_back);
+            (far.step.clone(), far.done_bytes, far.past, far.called_back || far.gone);
         drop(far);
         OrderUnderWay {
             order: self.order.id.clone(),
@@ -119,6 +135,7 @@ mod tests {
             memory_bytes: None,
             traceparent: None,
             target: None,
+            called_off: false,
         }
     }
 
@@ -153,7 +170,18 @@ mod tests {
         let work = Work::new(order(OrderAct::Start, 4));
         let told = work.told(|| Some(7));
         assert!(!told.past && told.done_bytes == Some(7) && !work.is_to_end());
+        let off = |id: &str| OrderPrint {
+            id: id.to_owned(),
+            called_off: true,
+            ..order(OrderAct::Start, 4)
+        };
         work.stands_among(&[]);
+        work.stands_among(&[order(OrderAct::Suspend, 5)]);
+        work.stands_among(&[off("9")]);
+        assert!(!work.is_to_end(), "another one was called off");
+        // It is known that it does not stand: its plane need not say so again and again.
+        assert!(work.told(|| None).called_back);
+        work.stands_among(&[off("4")]);
         assert!(work.is_to_end());
         assert!(work.told(|| None).step.unwrap().contains("called off"));
         work.passes();

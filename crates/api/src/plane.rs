@@ -242,6 +242,9 @@ pub struct OrderPrint {
     /// Of one that leaves: the host that it is to go to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Of one that starts: whoever has begun it ends it, when its guest does not run yet; nobody begins it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub called_off: bool,
 }
 
 /// Which orders a host knows already.
@@ -252,8 +255,8 @@ pub struct OrdersKnown {
     /// How long to wait for one that it does not know, milliseconds; 10 s at most.
     #[serde(default)]
     pub wait_ms: u64,
-    /// How far it is with them. It is answered at once when one of these does not stand any more: that
-    /// one ends where nothing is lost by it.
+    /// How far it is with them. It is answered at once when one of these does not stand any more, or is
+    /// called off: that one ends where nothing is lost by it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub under_way: Vec<OrderUnderWay>,
 }

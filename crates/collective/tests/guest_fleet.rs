@@ -167,7 +167,7 @@ fn guest_whose_start_is_called_off_never_ran() {
 
     // Its shim is there, and waits for the repository.
     let calls_off = |of: &str, words: &[&str]| {
-        server.delay(Duration::from_secs(1));
+        server.delay(Duration::from_millis(400));
         let starts = fleet.spawn("P", words);
         let shown = || fleet.run("P", &["operation", "show", of]).json();
         eventually(Duration::from_secs(120), "it starts", || {

@@ -379,11 +379,12 @@ fn a_start_is_called_off(one: &Client, two: &Client) {
     let now = shown(one, &id);
     assert!(!now.state.is_over() && now.cancelled_by.is_some(), "{now:?}");
     let began = Instant::now();
-    assert_eq!(a.ask(&OrdersKnown { wait_ms: 10_000, ..starts.clone() }), []);
+    let orders = a.ask(&OrdersKnown { wait_ms: 10_000, ..starts.clone() });
+    assert_eq!((orders.len(), &orders[0].id, orders[0].called_off), (1, &order.id, true));
     assert!(began.elapsed() < Duration::from_secs(9), "its host hears of it at once");
     let mut told = starts;
     (told.under_way[0].called_back, told.wait_ms) = (true, 2500);
-    assert_eq!(a.ask(&told), [], "nothing is decided while its host works on it");
+    assert_eq!(a.ask(&told), orders, "nothing is decided while its host works on it");
     assert!(!shown(one, &id).state.is_over());
     let gone = head("web", order.at + 2, None, "none");
     a.ends(&order, OrderEnd::Refused, Some(gone), None);
@@ -415,13 +416,43 @@ fn a_start_is_called_off(one: &Client, two: &Client) {
     assert_eq!(order.at, placed.generation + 2, "what its host said counts");
     a.ask(&under_way(&order, "runs", 4096, true));
     assert!(refused(cancel(two, &id), 409).contains("host a has begun"));
-    // While it starts its host says that it has it, and is not told that it need not start.
-    a.beat(Some(("web", order.at + 1)));
-    let starts = OrdersKnown { wait_ms: 2500, ..under_way(&order, "runs", 4096, false) };
-    assert_eq!(a.ask(&starts).len(), 1);
     a.starts(&order);
     over(one, &id, OperationState::Done);
     assert_eq!(a.ask(&OrdersKnown { wait_ms: 1500, ..Default::default() }), []);
+
+    // Only who cancels calls a start off: not who wishes for something else while its host starts it. That one
+    // is told so although its order does not stand any more since it said that it has it.
+    client_rests(one, &a);
+    let id = asks(one, "web", &to(StateWish::Running));
+    let order = a.ordered(OrderAct::Start);
+    a.beat(Some(("web", order.at + 1)));
+    let starts = OrdersKnown { wait_ms: 1500, ..under_way(&order, "fetches", 4096, false) };
+    assert!(a.ask(&starts).iter().all(|order| !order.called_off));
+    cancel(two, &id).unwrap();
+    let told = a.ask(&OrdersKnown { wait_ms: 10_000, ..starts });
+    assert!(told.iter().any(|told| told.called_off && told.id == order.id), "{told:?}");
+    let rests = head("web", order.at + 2, None, "suspended");
+    a.beat(None);
+    a.ends(&order, OrderEnd::Refused, Some(rests), None);
+    over(two, &id, OperationState::Cancelled);
+
+    let id = asks(one, "web", &to(StateWish::Running));
+    let order = a.ordered(OrderAct::Start);
+    asks(one, "web", &to(StateWish::Stopped));
+    let starts = OrdersKnown { wait_ms: 1500, ..under_way(&order, "fetches", 4096, false) };
+    assert!(a.ask(&starts).iter().all(|order| !order.called_off));
+    assert_eq!(shown(one, &id).state, OperationState::Cancelled);
+    a.starts(&order);
+    let order = a.ordered(OrderAct::Stop);
+    a.lets_go(&order, "stopped");
+}
+
+/// `web`, which runs on this host, is suspended.
+fn client_rests(client: &Client, host: &Host<'_>) {
+    let id = asks(client, "web", &to(StateWish::Suspended));
+    let order = host.ordered(OrderAct::Suspend);
+    host.lets_go(&order, "suspended");
+    over(client, &id, OperationState::Done);
 }
 
 #[track_caller]

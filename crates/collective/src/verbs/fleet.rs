@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use api::{
-    CamePrint, HostPrint, InstanceChange, InstanceWish, OperationState, PlacedPrint, RestartWish,
-    StateWish, Trouble,
+    CamePrint, HostPrint, InstanceChange, InstanceWish, OperationPrint, OperationState,
+    PlacedPrint, RestartWish, StateWish, Trouble,
 };
 use host::{Failure, Host, Size};
 use model::{Name, format_bytes};
@@ -132,7 +132,7 @@ impl<'a> Asked<'a> {
                     return Err(troubled(name, trouble));
                 }
                 Ok(Some(placed)) => {
-                    self.still_asked(name, &placed)?;
+                    self.still_asked(name, placed.operation.as_ref())?;
                     let next = match &placed.operation {
                         Some(operation) => operations::step(operation),
                         None => placed.next,
@@ -145,6 +145,8 @@ impl<'a> Asked<'a> {
                     }
                 }
                 Ok(None) => {
+                    // Of one that was new nothing is left when that was cancelled.
+                    self.still_asked(name, None)?;
                     let hint = "`collective ps` lists those that there are";
                     return Err(Failure::new("not_found", format!("{name} was removed"), hint));
                 }
@@ -169,10 +171,10 @@ impl<'a> Asked<'a> {
     }
 
     /// What was asked may be over without having come about.
-    fn still_asked(&self, name: &Name, placed: &PlacedPrint) -> Result<(), Failure> {
+    fn still_asked(&self, name: &Name, now: Option<&OperationPrint>) -> Result<(), Failure> {
         let asked = self.operation.borrow();
         let Some(id) = asked.as_ref() else { return Ok(()) };
-        if placed.operation.as_ref().is_some_and(|operation| operation.id == *id) {
+        if now.is_some_and(|operation| operation.id == *id) {
             return Ok(());
         }
         // One that is not known any more, or not by this plane, is waited for as ever.

@@ -8,7 +8,8 @@
 //!
 //! **Invariant:** an order that stands is not given again; one that no longer fits is taken back.
 //! What a host does with one that it has already is decided by the head ([`crate::reconcile`]); of one that
-//! was taken back it is told, and lets a guest stay that has not left yet.
+//! was taken back it is told, and lets a guest stay that has not left yet. A start that it has begun ends only
+//! when somebody has called it off: that is written into the order.
 //! **Invariant:** no order is given for a wish that has changed since it was looked at.
 //! **Invariant:** one plane steers, by a lease; while two believe they do, orders are only given twice.
 
@@ -193,6 +194,7 @@ impl Plane {
         for (name, step, on) in picture.steps(&plan) {
             if busy.is_begun(&name) && picture.called_off(&name).is_some() {
                 // What comes of it is seen when its host has ended.
+                standing.retain(|(of, _), _| *of != name);
                 continue;
             }
             let wished = &picture.wishes[&name];
@@ -243,8 +245,9 @@ impl Plane {
                         target: target.map(|target| target.to_string()),
                         ..order(&name, act, at, &record.wish, asked)
                     };
-                    let what =
-                        |order: &OrderPrint| (order.act, order.at, order.cpus, order.memory_bytes);
+                    let what = |order: &OrderPrint| {
+                        (order.act, order.at, order.cpus, order.memory_bytes, order.called_off)
+                    };
                     let stands = old.as_ref().is_some_and(|old| what(old) == what(&order));
                     if !stands && !waits {
                         let order = match asked {
@@ -279,13 +282,13 @@ impl Plane {
             }
         }
         for ((name, host), order) in standing {
-            if picture.is_starting(&name, host, &order) {
-                // Taken back, it would be called off.
-                continue;
-            }
             self.take_back(host, &order)?;
-            let key = format!("orders/{host}/{name}");
-            writes.add(move |txn| txn.delete(&key))?;
+            let (key, wish) = (format!("orders/{host}/{name}"), format!("instances/{name}"));
+            let wished = picture.wishes.get(&name).map(|(at, _)| kv::Condition::At(*at));
+            // Not when it has been called off meanwhile: its host has to hear of that.
+            writes.add(move |txn| {
+                txn.when(&wish, wished.unwrap_or(kv::Condition::Absent)).delete(&key)
+            })?;
         }
         // What is left of those that nobody wants anything of any more.
         let wished = |name: &&Name| !picture.wishes.contains_key(*name);
@@ -322,6 +325,7 @@ fn order(
         memory_bytes: Some(wish.memory_bytes),
         traceparent: asked.and_then(|asked| asked.traceparent.clone()),
         target: None,
+        called_off: false,
     }
 }
 

@@ -181,6 +181,7 @@ impl World {
         let free = head.holder.is_none() || order.act == OrderAct::TakeOver;
         let done = match order.act {
             OrderAct::Look => true,
+            OrderAct::Start if order.called_off => false,
             OrderAct::Start | OrderAct::TakeOver if head.generation == order.at => {
                 // What a crash left goes on where it is.
                 let ok = free || head.holder == Some(at);

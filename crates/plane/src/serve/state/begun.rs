@@ -113,7 +113,8 @@ impl Plane {
     ) -> Result<bool> {
         let news = orders
             .iter()
-            .filter(|(_, order)| order.act != OrderAct::Look && !known.known.contains(&order.id));
+            .filter(|(_, order)| order.act != OrderAct::Look && !order.called_off)
+            .filter(|(_, order)| !known.known.contains(&order.id));
         let news: Vec<_> = news.collect();
         for some in news.chunks(TOGETHER_MAX) {
             let mut txn = Txn::new();
@@ -191,7 +192,8 @@ impl Plane {
 
 /// Whether a host carries out what does not stand any more, and has not been told.
 pub fn is_to_be_called_back(orders: &[(Entry, OrderPrint)], work: &OrderUnderWay) -> bool {
-    !work.called_back && !orders.iter().any(|(_, order)| order.id == work.order)
+    let stands = |order: &OrderPrint| order.id == work.order && !order.called_off;
+    !work.called_back && !orders.iter().any(|(_, order)| stands(order))
 }
 
 /// The host and the instance of a key.

@@ -350,6 +350,10 @@ impl Plane {
 
     /// The host that holds it says what it does.
     pub(super) fn said_by_holder(&self, id: HostId, seen: &InstanceSeen) -> Result<()> {
+        if seen.generation == 0 {
+            // It has not taken it yet.
+            return Ok(());
+        }
         let head = HeadSeen {
             name: seen.name.clone(),
             generation: seen.generation,

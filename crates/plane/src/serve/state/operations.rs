@@ -17,7 +17,8 @@
 //! *On a crash* it goes on as it stands in the state.
 
 use api::{
-    InstanceWish, OperationKind, OperationPrint, OperationState, OrderAct, StateWish, Trouble,
+    InstanceWish, OperationKind, OperationPrint, OperationState, OrderAct, OrderPrint, StateWish,
+    Trouble,
 };
 use kv::{Condition, Entry, Revision, Txn};
 use model::{HostId, Name};
@@ -413,9 +414,14 @@ impl Plane {
             return Err(Refused::changed(&format!("operation {}", record.id)));
         };
         let mut txn = txn.when(&key, Condition::At(entry.revision));
-        for (host, order) in self.orders_of(of)? {
-            txn = txn.when(&order.key, Condition::At(order.revision)).delete(&order.key);
-            if !begun.iter().any(|begun| begun.host == host) {
+        let standing = self.orders_of(of)?;
+        for (host, order) in &standing {
+            txn = txn.when(&order.key, Condition::At(order.revision));
+            let starts = |begun: &Begun| begun.record.act == OrderAct::Start;
+            if !begun.iter().any(|begun| begun.host == *host && starts(begun)) {
+                txn = txn.delete(&order.key);
+            }
+            if !begun.iter().any(|begun| begun.host == *host) {
                 // Its host does not get it between; one that is gone has it, or not.
                 let key = format!("begun/{host}/{of}");
                 let had = self.kv.get(&key)?.map(|had| Condition::At(had.revision));
@@ -432,6 +438,14 @@ impl Plane {
             }
             // It has not ended between.
             txn = txn.when(&entry.key, Condition::At(entry.revision));
+            if order.act == OrderAct::Start {
+                let key = format!("orders/{host}/{of}");
+                if !standing.iter().any(|(_, order)| order.key == key) {
+                    txn = txn.when(&key, Condition::Absent);
+                }
+                let off = called_off(of, &order.order);
+                txn = txn.put(&key, json(&off));
+            }
         }
         if begun.iter().any(|begun| begun.record.act == OrderAct::Start)
             && let Some((revision, seen)) = self.seen(of.as_str())?
@@ -479,6 +493,24 @@ impl Plane {
             let stands = txn.when(&key, Condition::At(at)).when(&wish, Condition::At(wished));
             ended(stands.delete(&key))
         })
+    }
+}
+
+/// A start that its host is to end. Whoever has begun it knows it by its id.
+fn called_off(of: &Name, id: &str) -> OrderPrint {
+    OrderPrint {
+        id: id.to_owned(),
+        name: of.to_string(),
+        act: OrderAct::Start,
+        at: 0,
+        appliance: None,
+        ports: Vec::new(),
+        network: None,
+        cpus: None,
+        memory_bytes: None,
+        traceparent: None,
+        target: None,
+        called_off: true,
     }
 }
 

@@ -258,7 +258,12 @@ impl Picture {
         if let Some(called_off) = self.called_off(of)
             && head.holder.is_none()
         {
-            if !seen.looked {
+            // A shim that has not taken it yet may be there.
+            let said = self
+                .says
+                .keys()
+                .any(|(host, said)| said == of.as_str() && self.alive.contains(host));
+            if !seen.looked || said {
                 return (self.look(of), None);
             }
             if head.state == "none" && called_off.is_new() {
@@ -366,16 +371,6 @@ impl Picture {
             Some(to) => Step::Order { to: *to, act: OrderAct::Look, at: 0 },
             None => Step::Rest(Some("no host is there".to_owned())),
         }
-    }
-
-    /// Whether a host does what it was ordered to, and has not said yet that it is done: its guest starts.
-    pub fn is_starting(&self, of: &Name, host: HostId, order: &OrderPrint) -> bool {
-        let wished = self.wishes.get(of).is_some_and(|(_, record)| {
-            let wish = &record.wish;
-            wish.state == StateWish::Running && self.wished_host(wish).is_none_or(|on| on == host)
-        });
-        let (holder, alive) = (self.holder(of), self.alive.contains(&host));
-        order.act == OrderAct::Start && wished && alive && holder == Some(host)
     }
 
     pub(super) fn says(&self, host: HostId, of: &Name) -> Option<InstanceState> {
