@@ -177,10 +177,10 @@ mod tests {
         };
         work.stands_among(&[]);
         work.stands_among(&[order(OrderAct::Suspend, 5)]);
-        work.stands_among(&[off("9")]);
-        assert!(!work.is_to_end(), "another one was called off");
         // It is known that it does not stand: its plane need not say so again and again.
         assert!(work.told(|| None).called_back);
+        work.stands_among(&[off("9")]);
+        assert!(!work.is_to_end(), "another one was called off");
         work.stands_among(&[off("4")]);
         assert!(work.is_to_end());
         assert!(work.told(|| None).step.unwrap().contains("called off"));
