@@ -353,18 +353,9 @@ mod tests {
     #[test]
     fn what_is_larger_than_was_wished_for_is_not_started() {
         let order = |cpus, memory_bytes| OrderPrint {
-            id: "1".to_owned(),
-            name: "web".to_owned(),
-            act: OrderAct::Start,
-            at: 0,
-            appliance: None,
-            ports: Vec::new(),
-            network: None,
             cpus,
             memory_bytes,
-            traceparent: None,
-            target: None,
-            called_off: false,
+            ..OrderPrint::new("1", "web", OrderAct::Start, 0)
         };
         let version = VersionId::from_bytes([1; 32]);
         let needs = Size { version, cpus: 2, memory_bytes: 1 << 30 };

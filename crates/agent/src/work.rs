@@ -52,14 +52,7 @@ impl Work {
             let what = format!("{} stays: its plane has called it back", self.order.name);
             return Err(Failure::new("changed", what, "look at it again"));
         }
-        let gone = far.gone;
-        *far = Far {
-            step: Some(step),
-            done_bytes: Some(stored_bytes),
-            past,
-            called_back: false,
-            gone,
-        };
+        (far.step, far.done_bytes, far.past) = (Some(step), Some(stored_bytes), past);
         Ok(())
     }
 
@@ -123,20 +116,7 @@ mod tests {
     use super::*;
 
     fn order(act: OrderAct, at: u64) -> OrderPrint {
-        OrderPrint {
-            id: at.to_string(),
-            name: "web".to_owned(),
-            act,
-            at,
-            appliance: None,
-            ports: Vec::new(),
-            network: None,
-            cpus: None,
-            memory_bytes: None,
-            traceparent: None,
-            target: None,
-            called_off: false,
-        }
+        OrderPrint::new(at.to_string(), "web", act, at)
     }
 
     #[test]

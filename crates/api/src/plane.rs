@@ -247,6 +247,26 @@ pub struct OrderPrint {
     pub called_off: bool,
 }
 
+impl OrderPrint {
+    /// An order that says no more than this.
+    pub fn new(id: impl Into<String>, name: impl Into<String>, act: OrderAct, at: u64) -> Self {
+        Self {
+            id: id.into(),
+            name: name.into(),
+            act,
+            at,
+            appliance: None,
+            ports: Vec::new(),
+            network: None,
+            cpus: None,
+            memory_bytes: None,
+            traceparent: None,
+            target: None,
+            called_off: false,
+        }
+    }
+}
+
 /// Which orders a host knows already.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct OrdersKnown {

@@ -38,16 +38,7 @@ impl Life {
     /// Types, and reads how often was typed since the guest booted.
     #[track_caller]
     fn keys_after(&self, text: &str) -> u64 {
-        let console = || self.world.console("A", "n1");
-        let before = console().len();
-        self.world.type_in("A", "n1", &format!("{text}\r"));
-        let read = || {
-            let console = console();
-            let new = console.get(before..)?.rsplit("keys=").next()?;
-            new.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-        };
-        eventually(Duration::from_secs(20), "the guest counts what was typed", || read().is_some());
-        read().unwrap()
+        self.world.lines_after("A", "n1", text)
     }
 
     /// A verb that comes to its end, after this many keys: what it says holds from here on.

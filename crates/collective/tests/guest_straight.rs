@@ -51,21 +51,6 @@ fn start<'a>(lan: &Lan, world: &'a World, lease_s: u32) -> (Running, Fleet<'a>, 
     (plane, fleet, agents)
 }
 
-/// Types a line, and reads how many were typed since the guest booted.
-#[track_caller]
-fn lines_after(world: &World, host: &str) -> u64 {
-    let console = || world.console(host, "n1");
-    let before = console().len();
-    world.type_in(host, "n1", "a\r");
-    let read = || {
-        let console = console();
-        let new = console.get(before..)?.rsplit("keys=").next()?;
-        new.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-    };
-    eventually(Duration::from_secs(20), "the guest counts what was typed", || read().is_some());
-    read().unwrap()
-}
-
 /// A move whose shim is killed at a step, on either host, by turns. Whatever was offered or taken has the
 /// memory, or the guest goes on from its disks as after a power cut; it arrives, and nothing is left lying.
 #[test]
@@ -105,14 +90,14 @@ fn guest_killed_while_it_moves_arrives_all_the_same() {
         }
         let arrived = || world.run("A", &["inspect", "n1"]).ok()["arriving"].is_null();
         eventually(SOON, "all of it has come", arrived);
-        let before = lines_after(&world, "A");
+        let before = world.lines_after("A", "n1", "a");
         arms("B");
         // It may be told that something went wrong on the way.
         let moves = fleet.run("P", &["move", "n1", "--to", &ids[1], "--timeout", "180"]);
         eventually(SOON, &format!("a shim dies at {step}: {moves:?}"), || !told(host).exists());
         fleet.await_placed("n1", Some("B"), "running");
         eventually(SOON, "it runs", || world.state("B", "n1") == "running");
-        let after = lines_after(&world, "B");
+        let after = world.lines_after("B", "n1", "a");
         let boots = !has_memory && after == 1;
         assert!(boots || after == before + 1, "{step}: {after} lines, and before {before}");
         for host in ["A", "B"] {

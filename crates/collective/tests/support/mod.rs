@@ -328,6 +328,21 @@ impl World {
         }
     }
 
+    /// Types a line into a `nano`, and reads how many were typed since it booted.
+    #[track_caller]
+    pub fn lines_after(&self, host: &str, name: &str, text: &str) -> u64 {
+        let console = || self.console(host, name);
+        let before = console().len();
+        self.type_in(host, name, &format!("{text}\r"));
+        let read = || {
+            let console = console();
+            let new = console.get(before..)?.rsplit("keys=").next()?;
+            new.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        };
+        eventually(Duration::from_secs(20), "the guest counts what was typed", || read().is_some());
+        read().unwrap()
+    }
+
     /// Types into the serial console, and waits a moment for the answer.
     #[track_caller]
     pub fn type_in(&self, host: &str, name: &str, text: &str) {

@@ -314,18 +314,13 @@ fn order(
 ) -> OrderPrint {
     let id: [u8; 8] = ambient::random();
     OrderPrint {
-        id: u64::from_le_bytes(id).to_string(),
-        name: name.to_string(),
-        act,
-        at,
         appliance: wish.appliance.clone(),
         ports: wish.ports.clone(),
         network: wish.network.clone(),
         cpus: Some(wish.cpus),
         memory_bytes: Some(wish.memory_bytes),
         traceparent: asked.and_then(|asked| asked.traceparent.clone()),
-        target: None,
-        called_off: false,
+        ..OrderPrint::new(u64::from_le_bytes(id).to_string(), name.as_str(), act, at)
     }
 }
 

@@ -498,20 +498,7 @@ impl Plane {
 
 /// A start that its host is to end. Whoever has begun it knows it by its id.
 fn called_off(of: &Name, id: &str) -> OrderPrint {
-    OrderPrint {
-        id: id.to_owned(),
-        name: of.to_string(),
-        act: OrderAct::Start,
-        at: 0,
-        appliance: None,
-        ports: Vec::new(),
-        network: None,
-        cpus: None,
-        memory_bytes: None,
-        traceparent: None,
-        target: None,
-        called_off: true,
-    }
+    OrderPrint { called_off: true, ..OrderPrint::new(id, of.as_str(), OrderAct::Start, 0) }
 }
 
 /// It is not to run.
